@@ -1,0 +1,1 @@
+"""The digital link: numbers in, numbers out. Never imports torch."""

@@ -1,0 +1,40 @@
+"""Additive white Gaussian noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from link.array import Array
+from link.channel.base import Received, erase_unsent
+from link.randomness import Draws, Stream
+from link.snr import millidecibels, no_from_esn0_db
+
+
+def add_noise(x: Array, no: Array | float, normals: Array) -> Array:
+    """y = x + sqrt(no / 2) n.
+
+    Parameters
+    ----------
+    x : (..., 2) float
+        Symbols as (I, Q).
+    no : (...) float or scalar
+        Variance of a complex noise sample; no / 2 in each dimension.
+    normals : (..., 2) float
+        Standard normals.
+    """
+    deviation = (no * 0.5) ** 0.5
+    return x + normals * (deviation if isinstance(deviation, float) else deviation[..., None])
+
+
+class Awgn:
+    """White Gaussian noise of the SNR asked for; the receiver knows its variance."""
+
+    name = "awgn"
+
+    def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+        no = no_from_esn0_db(snr_db)
+        normals = draws.normals(Stream.NOISE, millidecibels(snr_db), x.shape[1])
+        y = add_noise(x, no, normals).astype(np.float32)
+        y, variances = erase_unsent(y, np.full(x.shape[:-1], no, dtype=np.float32), num_symbols)
+        return Received(y, variances, num_symbols)

@@ -1,0 +1,57 @@
+"""What a channel is: sent symbols in, equalised symbols and their noise variance out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from link.randomness import Draws
+from link.snr import NO_MIN
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the receiver gets to see.
+
+    Attributes
+    ----------
+    y : (B, S, 2) float32
+        Equalised symbols as (I, Q), Es = 1, unbiased; 0 where nothing was sent.
+    no : (B, S) float32
+        Noise variance per complex symbol after equalisation, linear; inf where nothing was sent.
+    num_symbols : (B,) int64
+        Symbols of each sample that were sent.
+    report : mapping of str to float
+        What the channel knows of itself (for example the mean channel gain); the receiver never sees it.
+    """
+
+    y: NDArray[np.float32]
+    no: NDArray[np.float32]
+    num_symbols: NDArray[np.int64]
+    report: Mapping[str, float] = field(default_factory=dict)
+
+
+class Channel(Protocol):
+    """A channel, or a radio: anything that carries symbols."""
+
+    name: str
+
+    def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+        """Carry `x` (B, S, 2), Es = 1, at `snr_db` = Es/N0, with the randomness that `draws` addresses."""
+        ...
+
+
+def erase_unsent(
+    y: NDArray[np.float32], no: NDArray[np.float32], num_symbols: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Zero the symbols past each sample's `num_symbols` and give them infinite noise, so that their LLRs are 0.
+
+    The variance of the others is raised to NO_MIN where it is less.
+    """
+    sent = np.arange(y.shape[1]) < num_symbols[:, None]
+    variances = np.where(sent, np.maximum(no, np.float32(NO_MIN)), np.float32(np.inf))
+    return np.where(sent[..., None], y, np.float32(0.0)), variances

@@ -1,0 +1,185 @@
+"""Gray square QAM: the mapper, and the exact max-log and log-sum-exp demappers.
+
+Labels are those of 3GPP TS 38.211, section 5.1: MSB first, even bits on I, odd bits on Q, Es = 1 as the mean over the
+constellation. With s_i = 1 - 2 b_i the amplitude of one dimension's k bits, in units of d = sqrt(3 / (2 (M - 1))), is
+
+    s_0 (2^(k-1) - s_1 (2^(k-2) - ... - s_(k-1)))
+
+which is linear in each s_i. So the same code maps bits to constellation points, exactly, and probabilities of bits to the
+mean symbol of independent bits: the hard and the soft transmitter differ in the assignment and nowhere else.
+
+**Sign of the LLR**: llr = ln P(b = 1) / P(b = 0). Positive means one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from link.array import Array, namespace
+from link.bits import label_bits
+from link.errors import ArgumentError
+
+ORDERS: Final = (4, 16, 64, 256, 1024, 4096)
+
+# Significant bits of the high part in _split: 6 more are left in float32 for the integers up to 63 that multiply it.
+_HIGH_PART_BITS: Final = 18
+
+
+def bits_per_symbol(order: int) -> int:
+    """Bits that one symbol of square `order`-QAM carries.
+
+    Examples
+    --------
+    >>> [bits_per_symbol(order) for order in ORDERS]
+    [2, 4, 6, 8, 10, 12]
+    """
+    if order not in ORDERS:
+        raise ArgumentError("order", f"must be one of {', '.join(map(str, ORDERS))}, got {order}")
+    return order.bit_length() - 1
+
+
+def unit_amplitude(order: int) -> float:
+    """d: half the distance between neighbouring amplitudes at Es = 1."""
+    bits_per_symbol(order)
+    return math.sqrt(3.0 / (2.0 * (order - 1)))
+
+
+def map_bits(bits: Array) -> Array:
+    """Map groups of bits, or of bit probabilities, to symbols.
+
+    Parameters
+    ----------
+    bits : (..., s, m) float32 or float64
+        Bits in {0, 1}, or P(b = 1) in [0, 1]; m = log2(order), even.
+
+    Returns
+    -------
+    (..., s, 2) of the same dtype
+        Symbols as (I, Q), Es = 1; the mean symbol where probabilities went in.
+
+    Examples
+    --------
+    >>> map_bits(np.zeros((1, 4))) * math.sqrt(10)
+    array([[1., 1.]])
+    """
+    xp = namespace(bits)
+    d = unit_amplitude(2 ** bits.shape[-1])
+    signs = 1.0 - 2.0 * bits
+    return xp.stack([_amplitude(signs[..., 0::2]), _amplitude(signs[..., 1::2])], axis=-1) * d
+
+
+def _amplitude(signs: Array) -> Array:
+    """Amplitude of (..., k) signs, in units of d."""
+    k = signs.shape[-1]
+    amplitude = signs[..., k - 1]
+    for i in range(k - 2, -1, -1):
+        amplitude = signs[..., i] * (float(2 ** (k - 1 - i)) - amplitude)
+    return amplitude
+
+
+def max_log_llr(y: Array, no: Array, order: int) -> Array:
+    """Max-log LLRs of equalised symbols, in closed form.
+
+    Folds each dimension k times; at each fold the LLR of a bit is the distance to its threshold times the slope there. This
+    is the maximum over the constellation exactly, at a cost that grows with log2(order) instead of order.
+
+    Parameters
+    ----------
+    y : (..., s, 2) float32 or float64
+        Equalised symbols as (I, Q), Es = 1; finite.
+    no : (..., s) of the same dtype
+        Noise variance per complex symbol, linear, > 0; inf marks an erased symbol (its LLRs are 0).
+    order : int
+        4, 16, 64, 256, 1024 or 4096.
+
+    Returns
+    -------
+    (..., s, m) of the same dtype
+        ln P(b = 1) / P(b = 0), max-log.
+    """
+    xp = namespace(y, no)
+    k = bits_per_symbol(order) // 2
+    d = unit_amplitude(order)
+    slope = (4.0 * d / no)[..., None]
+    u = y
+    llrs = []
+    for i in range(k):
+        levels = 2 ** (k - 1 - i)
+        distance = xp.abs(u)
+        magnitude = slope * distance
+        if levels > 1:
+            j = xp.clip(xp.floor(distance * (0.5 / d)), max=float(levels - 1))
+            magnitude = slope * (j + 1.0) * (distance - j * d)
+        llrs.append(xp.where(u < 0.0, magnitude, -magnitude))
+        high, low = _split(levels * d)
+        u = (high - distance) + low
+    return _interleave_dimensions(xp, llrs)
+
+
+def app_llr(y: Array, no: Array, order: int) -> Array:
+    """Exact LLRs of equalised symbols for equally likely bits, by log-sum-exp over each dimension's amplitudes.
+
+    Parameters and shapes as in `max_log_llr`. Distances are taken from the nearest amplitude c: with r = y/d - c and
+    g = c - level, (y/d - level)^2 - r^2 = g (g + 2 r), which stays accurate in float32 where the squares would cancel.
+
+    Returns
+    -------
+    (..., s, m) of the same dtype
+        ln P(b = 1) / P(b = 0), exact.
+    """
+    xp = namespace(y, no)
+    k = bits_per_symbol(order) // 2
+    d = unit_amplitude(order)
+    bits, amplitudes = _amplitude_table(k)
+    nearest = xp.clip(2.0 * xp.floor(y * (0.5 / d)) + 1.0, min=float(1 - 2**k), max=float(2**k - 1))
+    high, low = _split(d)
+    residual = ((y - nearest * high) - nearest * low) / d
+    gaps = nearest[..., None] - xp.asarray(amplitudes, dtype=y.dtype, device=array_api_compat.device(y))
+    metric = -(d * d / no)[..., None, None] * gaps * (gaps + 2.0 * residual[..., None])
+    llrs = []
+    for i in range(k):
+        ones, zeros = (
+            xp.asarray(np.flatnonzero(bits[:, i] == bit), device=array_api_compat.device(y)) for bit in (1, 0)
+        )
+        llrs.append(
+            _log_sum_exp(xp, xp.take(metric, ones, axis=-1)) - _log_sum_exp(xp, xp.take(metric, zeros, axis=-1))
+        )
+    return _interleave_dimensions(xp, llrs)
+
+
+def points(order: int) -> NDArray[np.float64]:
+    """The constellation, (order, 2) float64: row i is the symbol whose bits spell i, MSB first."""
+    return map_bits(label_bits(np.arange(order), bits_per_symbol(order)).astype(np.float64)[:, None, :])[:, 0, :]
+
+
+def _amplitude_table(k: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """All k-bit labels of one dimension, (2**k, k), and their amplitudes in units of d, (2**k,)."""
+    bits = label_bits(np.arange(2**k), k)
+    return bits, np.asarray(_amplitude(1.0 - 2.0 * bits.astype(np.float64)))
+
+
+def _split(value: float) -> tuple[float, float]:
+    """`value` as high + low, where small multiples of high are exact in float32.
+
+    Subtracting the two in turn keeps the distance to a threshold accurate to float32 although the threshold itself is not a
+    float32.
+    """
+    unit = 2.0 ** (math.frexp(value)[1] - _HIGH_PART_BITS)
+    high = round(value / unit) * unit
+    return high, value - high
+
+
+def _log_sum_exp(xp: Any, x: Array) -> Array:  # noqa: ANN401
+    peak = xp.max(x, axis=-1, keepdims=True)
+    return xp.log(xp.sum(xp.exp(x - peak), axis=-1)) + peak[..., 0]
+
+
+def _interleave_dimensions(xp: Any, llrs: list[Array]) -> Array:  # noqa: ANN401
+    """k arrays (..., s, 2), one a fold, to (..., s, 2 k) in label order: I, Q, I, Q, ..."""
+    llr = xp.stack(llrs, axis=-2)
+    return xp.reshape(llr, (*llr.shape[:-2], 2 * len(llrs)))

@@ -1,0 +1,77 @@
+"""What can go wrong, as one tree.
+
+    HardpathError
+    ├── ArgumentError (also a ValueError)   a value outside its range; names the field
+    ├── BundleError                         a bundle that is missing, broken, tampered with or of another version
+    ├── CheckpointError                     the same for a training checkpoint
+    ├── ResultsError                        a results folder of another run, or one that cannot be read
+    ├── RecipeError                         a recipe that cannot be used
+    ├── MissingExtra                        an optional package that is not installed
+    └── ServerError                         a server that cannot be started or reached
+
+Every message is one line that says what to do. The domain knows no gRPC and no exit codes: `serve.status` and the
+`hardpath` command map this tree in one table each.
+"""
+
+from __future__ import annotations
+
+
+class HardpathError(Exception):
+    """Root of every error that hardpath raises on purpose."""
+
+
+class ArgumentError(HardpathError, ValueError):
+    """An argument outside its range.
+
+    Attributes
+    ----------
+    field : str
+        Name of the argument, as the caller knows it.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+class BundleError(HardpathError):
+    """A bundle that cannot be loaded."""
+
+
+class CheckpointError(HardpathError):
+    """A training checkpoint that cannot be loaded or resumed."""
+
+
+class ResultsError(HardpathError):
+    """A results folder that belongs to another run, or cannot be read."""
+
+
+class RecipeError(HardpathError):
+    """A recipe that cannot be used."""
+
+
+class ServerError(HardpathError):
+    """A server that cannot be started or reached."""
+
+
+class MissingExtra(HardpathError):
+    """An optional package that is not installed.
+
+    Examples
+    --------
+    >>> raise MissingExtra("onnxruntime", "cpu")
+    Traceback (most recent call last):
+    ...
+    link.errors.MissingExtra: onnxruntime is not installed; install it with: pip install 'hardpath[cpu]'
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; install it with: pip install 'hardpath[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+def require_range(field: str, value: float, low: float, high: float) -> None:
+    """Raise ArgumentError unless low <= value <= high (NaN is refused)."""
+    if not low <= value <= high:
+        raise ArgumentError(field, f"must be in [{low:g}, {high:g}], got {value:g}")

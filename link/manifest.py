@@ -1,0 +1,246 @@
+"""The contract of a bundle: what training hands to everything else.
+
+    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [verification.json]
+
+`load_bundle` checks the schema version, every field, that paths stay inside the folder, and the sha256 of every file. Hashes
+find accidents, not attackers: who can change a graph can change its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from link.bits import num_symbols
+from link.constellation import bits_per_symbol
+from link.errors import BundleError
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+LLR_CONVENTION: Final = "ln P(b=1)/P(b=0)"
+
+DType = Literal["float32", "int64", "uint8"]
+Dimension = Annotated[int, Field(ge=1)] | Literal["batch"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorSpec(_Frozen):
+    """Name, dtype and shape of one input or output of a graph, and the range of an input."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dimension, ...]
+    low: float | None = None
+    high: float | None = None
+    description: str = ""
+
+
+class GraphSpec(_Frozen):
+    """One ONNX file and its interface."""
+
+    file: str
+    sha256: Sha256
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Mode(_Frozen):
+    """One codebook with one constellation.
+
+    Attributes
+    ----------
+    tokens, codewords, order : int
+        Latent tokens a sample, codewords in the codebook, QAM order.
+    labels : tuple of int
+        Label of each codeword; a permutation of 0 to codewords - 1.
+    log_prior : tuple of float
+        Log of each codeword's usage in training, smoothed, nats.
+    """
+
+    tokens: Annotated[int, Field(ge=1)]
+    codewords: Annotated[int, Field(ge=2)]
+    order: int
+    labels: tuple[int, ...]
+    log_prior: tuple[float, ...]
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of one token's label."""
+        return (self.codewords - 1).bit_length()
+
+    @property
+    def num_bits(self) -> int:
+        """Payload bits a sample."""
+        return self.tokens * self.index_bits
+
+    @property
+    def num_symbols(self) -> int:
+        """Complex symbols a sample, padding included."""
+        return num_symbols(self.num_bits, bits_per_symbol(self.order))
+
+    @model_validator(mode="after")
+    def _check(self) -> Mode:
+        bits_per_symbol(self.order)
+        if self.codewords != 2**self.index_bits:
+            raise ValueError(f"codewords must be a power of two, got {self.codewords}")
+        if sorted(self.labels) != list(range(self.codewords)):
+            raise ValueError(f"labels must be a permutation of 0 to {self.codewords - 1}")
+        if len(self.log_prior) != self.codewords or not math.isclose(
+            math.fsum(map(math.exp, self.log_prior)), 1.0, abs_tol=1e-4
+        ):
+            raise ValueError("log_prior must hold one log probability a codeword, summing to 1")
+        return self
+
+
+class LlrSpec(_Frozen):
+    """How the receiver demaps: the sign, the demapper, and where LLRs are clipped."""
+
+    convention: Literal["ln P(b=1)/P(b=0)"] = LLR_CONVENTION
+    demapper: Literal["max-log", "app"]
+    clip: Annotated[float, Field(gt=0)]
+
+
+class TaskSpec(_Frozen):
+    """What the bundle answers."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+class Provenance(_Frozen):
+    """Where the bundle comes from.
+
+    Attributes
+    ----------
+    accuracy : mapping of Es/N0 in dB, as text, to accuracy
+        Hard path on the validation set.
+    """
+
+    recipe: dict[str, Any]
+    seed: int
+    epoch: int
+    phase: str
+    temperature: float
+    assignment_scale: float
+    checkpoint_sha256: Sha256
+    code_version: str
+    libraries: dict[str, str]
+    accuracy: dict[str, float]
+
+
+class Manifest(_Frozen):
+    """Everything that a transmitter and a receiver must agree on."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    version: Annotated[int, Field(ge=1)] = 1
+    task: TaskSpec
+    modes: tuple[Mode, ...]
+    default_mode: Annotated[int, Field(ge=0)] = 0
+    llr: LlrSpec
+    transmitter: GraphSpec
+    receiver: GraphSpec
+    provenance: Provenance
+
+    @property
+    def num_bits(self) -> int:
+        """L: payload bits of the longest mode."""
+        return max(mode.num_bits for mode in self.modes)
+
+    @property
+    def num_symbols(self) -> int:
+        """S: symbols of the longest mode."""
+        return max(mode.num_symbols for mode in self.modes)
+
+    @model_validator(mode="after")
+    def _check(self) -> Manifest:
+        if len(self.modes) != 1:
+            raise ValueError(f"modes: this version runs bundles of one mode (no header is sent), got {len(self.modes)}")
+        if self.default_mode >= len(self.modes):
+            raise ValueError(f"default_mode must be below {len(self.modes)}, got {self.default_mode}")
+        return self
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were found to be what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph(self, spec: GraphSpec) -> Path:
+        """Path of a graph inside the bundle."""
+        return _inside(self.path, spec.file)
+
+
+def load_bundle(path: Path | str) -> Bundle:
+    """Read a bundle and check it against its manifest.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, is not what the manifest says, lies outside the folder, or has another schema version.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for spec in (manifest.transmitter, manifest.receiver):
+        file = _inside(folder, spec.file)
+        if not file.is_file():
+            raise BundleError(f"{folder}: {spec.file} is missing; export the bundle again")
+        if sha256(file) != spec.sha256:
+            raise BundleError(
+                f"{folder}: {spec.file} is not the file that {MANIFEST_NAME} describes (sha256 differs): truncated or "
+                "changed after export; export the bundle again"
+            )
+    return Bundle(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check manifest.json alone.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, is no JSON, has another schema version, or a field is wrong.
+    """
+    file = folder / MANIFEST_NAME
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_NAME}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file} cannot be read: {error}") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder}: schema_version is {version!r}, this hardpath reads {SCHEMA_VERSION}; export the bundle again"
+        )
+    try:
+        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise BundleError(f"{file}: {where}: {first['msg']}") from None
+
+
+def sha256(file: Path) -> str:
+    """Hash of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _inside(folder: Path, name: str) -> Path:
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise BundleError(f"{folder}: {name!r} lies outside the bundle")
+    return file

@@ -1,0 +1,263 @@
+"""The deployed transmitter and receiver: two ONNX files over ONNX Runtime, arrays in, arrays out.
+
+Every argument is checked here, at the boundary, so that a wrong one is named with its range before any graph runs. The
+command, the server and the sweep all go through these two classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from link.errors import ArgumentError, BundleError, MissingExtra
+from link.manifest import Bundle, GraphSpec, TensorSpec
+from link.snr import NO_MIN
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_ORT_DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
+
+
+class Transmission(NamedTuple):
+    """What one run of the transmitter sends.
+
+    Attributes
+    ----------
+    mode : (B,) int64
+    indices : (B, N) int64
+        Codewords chosen.
+    bits : (B, L) uint8
+        Payload, MSB first; 0 past num_bits.
+    num_bits : (B,) int64
+    symbols : (B, S, 2) float32
+        (I, Q), Es = 1; 0 past num_symbols.
+    num_symbols : (B,) int64
+    """
+
+    mode: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    bits: NDArray[np.uint8]
+    num_bits: NDArray[np.int64]
+    symbols: NDArray[np.float32]
+    num_symbols: NDArray[np.int64]
+
+
+class Reception(NamedTuple):
+    """What one run of the receiver finds.
+
+    Attributes
+    ----------
+    llr : (B, L) float32
+        ln P(b=1)/P(b=0), clipped at the manifest's value.
+    indices_hat : (B, N) int64
+        Most likely codewords.
+    logits : (B, C) float32
+        Scores of the classes.
+    """
+
+    llr: NDArray[np.float32]
+    indices_hat: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    @property
+    def decisions(self) -> NDArray[np.int64]:
+        """Class of each sample, (B,): the highest logit, the lowest index on ties."""
+        return np.argmax(self.logits, axis=-1).astype(np.int64)
+
+
+class Transmitter:
+    """transmitter.onnx of a bundle.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    threads : int
+        Threads inside one operation; more than one rarely pays for small graphs.
+
+    Raises
+    ------
+    BundleError
+        If the graph cannot be loaded or its interface is not the manifest's.
+    MissingExtra
+        If onnxruntime is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        self.manifest = bundle.manifest
+        self._spec = bundle.manifest.transmitter
+        self._session = _open_session(bundle, self._spec, threads)
+
+    def __call__(self, inputs: Mapping[str, ArrayLike]) -> Transmission:
+        """Encode a batch.
+
+        Parameters
+        ----------
+        inputs : mapping of name to (B, ...) array
+            The task's inputs, as the manifest names them.
+
+        Raises
+        ------
+        ArgumentError
+            If an input is missing, unknown, of the wrong shape, not finite or out of range.
+        """
+        feed = check_inputs(self._spec.inputs, inputs)
+        return Transmission(*self._session.run(list(Transmission._fields), feed))
+
+
+class Receiver:
+    """receiver.onnx of a bundle; parameters and errors as for Transmitter."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        self.manifest = bundle.manifest
+        self._spec = bundle.manifest.receiver
+        self._session = _open_session(bundle, self._spec, threads)
+
+    def __call__(
+        self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None
+    ) -> Reception:
+        """Decode a batch.
+
+        Parameters
+        ----------
+        symbols : (B, S, 2) float32
+            Equalised symbols as (I, Q), finite.
+        no : (B, S) float32
+            Noise variance per complex symbol, at least 1e-6; inf marks an erased symbol.
+        mode : (B,) int64, optional
+            Mode of each sample; the default mode where absent.
+        llr_in : (B, L) float32, optional
+            LLRs added to the demapped ones; 0 where absent. With `no` = inf they alone decide.
+
+        Raises
+        ------
+        ArgumentError
+            If an array has the wrong shape or a value outside its range.
+        """
+        y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2))
+        batch = len(y)
+        variances = as_tensor("no", no, "float32", (batch, self.manifest.num_symbols), finite=False)
+        if not (variances >= NO_MIN).all():
+            raise ArgumentError("no", f"must be at least {NO_MIN:g} (inf marks an erased symbol)")
+        modes = (
+            np.full(batch, self.manifest.default_mode, dtype=np.int64)
+            if mode is None
+            else as_tensor("mode", mode, "int64", (batch,))
+        )
+        if not ((modes >= 0) & (modes < len(self.manifest.modes))).all():
+            raise ArgumentError("mode", f"must be in [0, {len(self.manifest.modes)})")
+        prior_llr = (
+            np.zeros((batch, self.manifest.num_bits), dtype=np.float32)
+            if llr_in is None
+            else as_tensor("llr_in", llr_in, "float32", (batch, self.manifest.num_bits))
+        )
+        feed = {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr}
+        return Reception(*self._session.run(list(Reception._fields), feed))
+
+
+def check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    """The inputs as contiguous arrays of the graph's dtypes, all of one batch size.
+
+    Raises
+    ------
+    ArgumentError
+        If an input is missing, unknown, of the wrong shape or dtype, not finite or out of range.
+    """
+    names = [spec.name for spec in specs]
+    for name in inputs:
+        if name not in names:
+            raise ArgumentError(f"inputs.{name}", f"is unknown; this bundle takes {', '.join(names)}")
+    feed: dict[str, NDArray[Any]] = {}
+    batch: int | None = None
+    for spec in specs:
+        field = f"inputs.{spec.name}"
+        if spec.name not in inputs:
+            raise ArgumentError(field, "is missing")
+        shape = tuple(batch if size == "batch" else size for size in spec.shape)
+        value = as_tensor(field, inputs[spec.name], spec.dtype, shape)
+        low = -np.inf if spec.low is None else spec.low
+        high = np.inf if spec.high is None else spec.high
+        if not ((value >= low) & (value <= high)).all():
+            raise ArgumentError(field, f"must be in [{low:g}, {high:g}], got [{value.min():g}, {value.max():g}]")
+        batch = len(value)
+        feed[spec.name] = value
+    return feed
+
+
+def as_tensor(
+    field: str, value: ArrayLike, dtype: str, shape: tuple[int | None, ...], *, finite: bool = True
+) -> NDArray[Any]:
+    """`value` as a contiguous array of `dtype` and `shape` (None: any size from 1).
+
+    Raises
+    ------
+    ArgumentError
+        If it is no array of numbers, has another shape, loses something in the conversion or is not finite.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ArgumentError(field, "must be an array with rows of equal length") from None
+    if array.dtype.kind not in "biuf":
+        raise ArgumentError(field, f"must hold numbers, got dtype {array.dtype}")
+    expected = tuple("batch" if size is None else size for size in shape)
+    if array.ndim != len(shape) or any(
+        size is not None and size != got for size, got in zip(shape, array.shape, strict=True)
+    ):
+        raise ArgumentError(field, f"must have shape {_text(expected)}, got {_text(array.shape)}")
+    if 0 in array.shape:
+        raise ArgumentError(field, f"must hold at least one sample, got shape {_text(array.shape)}")
+    if finite and not np.isfinite(array).all():
+        raise ArgumentError(field, "must be finite, got NaN or infinity")
+    if np.dtype(dtype).kind != "f" and array.dtype.kind == "f":
+        raise ArgumentError(field, f"must hold integers ({dtype}), got dtype {array.dtype}")
+    converted = np.ascontiguousarray(array, dtype=dtype)
+    if np.dtype(dtype).kind in "iu" and not (converted == array).all():
+        raise ArgumentError(field, f"does not fit into {dtype}")
+    return converted
+
+
+def _open_session(bundle: Bundle, spec: GraphSpec, threads: int) -> ort.InferenceSession:
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingExtra("onnxruntime", "cpu") from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(
+            str(bundle.graph(spec)), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+        raise BundleError(
+            f"{bundle.path}: {spec.file} is no graph that ONNX Runtime can load: {_first_line(error)}"
+        ) from None
+    _check_interface(bundle, spec, "inputs", spec.inputs, session.get_inputs())
+    _check_interface(bundle, spec, "outputs", spec.outputs, session.get_outputs())
+    return session
+
+
+def _check_interface(
+    bundle: Bundle, spec: GraphSpec, kind: str, wanted: tuple[TensorSpec, ...], found: list[Any]
+) -> None:
+    want = {(tensor.name, tensor.dtype, tensor.shape) for tensor in wanted}
+    have = {(tensor.name, _ORT_DTYPES.get(tensor.type, tensor.type), tuple(tensor.shape)) for tensor in found}
+    if want != have:
+        raise BundleError(
+            f"{bundle.path}: {kind} of {spec.file} are not those of the manifest: "
+            f"missing {sorted(map(str, want - have))}, unknown {sorted(map(str, have - want))}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _text(shape: tuple[object, ...]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"
