@@ -9,6 +9,6 @@ import array_api_compat
 Array: TypeAlias = Any
 
 
-def namespace(*arrays: Array) -> Any:  # noqa: ANN401 - the array API namespace is a module
+def namespace(*arrays: Array) -> Any:
     """The array API namespace that the arrays share (Python scalars and None are passed over)."""
     return array_api_compat.array_namespace(*arrays)

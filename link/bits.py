@@ -36,7 +36,7 @@ def label_bits(labels: ArrayLike, width: int) -> NDArray[np.uint8]:
            [0, 0, 1]], dtype=uint8)
     """
     values = np.asarray(labels, dtype=np.int64)
-    if values.size and not (0 <= values.min() and values.max() < 2**width):
+    if values.size and not (values.min() >= 0 and values.max() < 2**width):
         raise ArgumentError("labels", f"must be in [0, {2**width}), got [{values.min()}, {values.max()}]")
     return ((values[..., None] >> np.arange(width - 1, -1, -1)) & 1).astype(np.uint8)
 

@@ -174,12 +174,12 @@ def _split(value: float) -> tuple[float, float]:
     return high, value - high
 
 
-def _log_sum_exp(xp: Any, x: Array) -> Array:  # noqa: ANN401
+def _log_sum_exp(xp: Any, x: Array) -> Array:
     peak = xp.max(x, axis=-1, keepdims=True)
     return xp.log(xp.sum(xp.exp(x - peak), axis=-1)) + peak[..., 0]
 
 
-def _interleave_dimensions(xp: Any, llrs: list[Array]) -> Array:  # noqa: ANN401
+def _interleave_dimensions(xp: Any, llrs: list[Array]) -> Array:
     """k arrays (..., s, 2), one a fold, to (..., s, 2 k) in label order: I, Q, I, Q, ..."""
     llr = xp.stack(llrs, axis=-2)
     return xp.reshape(llr, (*llr.shape[:-2], 2 * len(llrs)))

@@ -158,6 +158,6 @@ def _uniform(high: NDArray[np.int64], low: NDArray[np.int64]) -> NDArray[np.floa
 
 def _words(field: str, values: ArrayLike) -> NDArray[np.int64]:
     words = np.asarray(values, dtype=np.int64)
-    if words.size and not (0 <= words.min() and words.max() <= _MASK):
+    if words.size and not (words.min() >= 0 and words.max() <= _MASK):
         raise ArgumentError(field, f"must be in [0, 2**32), got [{words.min()}, {words.max()}]")
     return words
