@@ -1,0 +1,5 @@
+"""The `hardpath` command."""
+
+
+def main() -> None:
+    """Run the command."""
