@@ -1,0 +1,317 @@
+"""What a sweep was asked, what it found, and the folder that holds both.
+
+    out/  spec.json      the question: spec and provenance, written first
+          points.jsonl   one line a finished point, appended and synced, in the order of the grid
+          results.json   {"points", "provenance", "spec"}, at the end
+          results.csv    the points as a table, at the end
+
+An interrupted sweep loses the point it was in and nothing else: the next one with the same question goes on behind it. A point
+that was not simulated is absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from link.channel import Channel, build_channel
+from link.errors import ArgumentError, ResultsError
+from link.montecarlo import CONFIDENCE, Proportion
+from link.randomness import SEED_MAX
+from link.snr import SNR_DB_MAX, SNR_DB_MIN, millidecibels
+
+SPEC_NAME: Final = "spec.json"
+POINTS_NAME: Final = "points.jsonl"
+RESULTS_NAME: Final = "results.json"
+TABLE_NAME: Final = "results.csv"
+
+_log = logging.getLogger(__name__)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SweepSpec(_Frozen):
+    """What to sweep. A field outside its range is an ArgumentError that names it.
+
+    Attributes
+    ----------
+    snr_db : tuple of float
+        Es/N0 of each point, dB, in [-30, 60]; no two the same to the millidecibel, since they would share their noise.
+    channel : str
+        One of link.channel.CHANNELS.
+    block_symbols : int
+        Symbols that fade together, for block fading; 0 stands for all of a sample.
+    k_factor_db : float
+        Rician K-factor, dB, in [-20, 40].
+    seed : int
+        Key of the random generator, in [0, 2**63).
+    draws : int
+        Times that the whole data set is sent at each point, each with its own noise.
+    confidence : float
+        Two-sided coverage that intervals aim at, in (0, 1).
+    """
+
+    snr_db: Annotated[tuple[Annotated[float, Field(ge=SNR_DB_MIN, le=SNR_DB_MAX)], ...], Field(min_length=1)]
+    channel: str = "awgn"
+    block_symbols: int = 0
+    k_factor_db: float = 6.0
+    seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
+    draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
+    confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, ArgumentError):
+                raise cause from None
+            where, message = ".".join(map(str, first["loc"])), first["msg"]
+            raise ArgumentError(where, f"is wrong: {message}, got {first['input']!r}") from None
+
+    @model_validator(mode="after")
+    def _check(self) -> SweepSpec:
+        names = [millidecibels(snr_db) for snr_db in self.snr_db]
+        if len(set(names)) != len(names):
+            raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {list(self.snr_db)}")
+        self.build_channel()
+        return self
+
+    def build_channel(self) -> Channel:
+        """The channel asked for."""
+        return build_channel(self.channel, block_symbols=self.block_symbols, k_factor_db=self.k_factor_db)
+
+
+class SweepPoint(_Frozen):
+    """What one SNR gave. Counts are over all receptions: each of the samples in each draw.
+
+    Attributes
+    ----------
+    snr_db : float
+        Es/N0, dB.
+    samples, draws, decisions : int
+        decisions = samples * draws.
+    correct : int
+    accuracy : Proportion
+        Interval over samples and noise: the independent unit is the sample.
+    accuracy_noise : Proportion
+        The same value, with the interval over the noise for these samples.
+    bit_errors, bits : int
+        Payload bits; padding is not judged. A bit is decided by the sign of its LLR.
+    ber : Proportion
+        Interval over noise; the independent unit is a reception, since its bits may share a fade.
+    index_errors, indices : int
+        Codewords: the receiver's most likely one against the one sent.
+    index_error_rate : Proportion
+        As for `ber`.
+    symbols : int
+        Complex symbols sent.
+    symbols_per_sample, bits_per_sample : float
+        As sent, padding included.
+    mean_abs_llr : float
+        Mean |LLR| of the payload bits, nats, after the receiver's clipping.
+    ber_theory : float or None
+        Exact BER of the constellation for equally likely bits; None where no closed form is known. A reference and no
+        target: a codebook does not use its labels equally often.
+    """
+
+    snr_db: float
+    samples: int
+    draws: int
+    decisions: int
+    correct: int
+    accuracy: Proportion
+    accuracy_noise: Proportion
+    bit_errors: int
+    bits: int
+    ber: Proportion
+    index_errors: int
+    indices: int
+    index_error_rate: Proportion
+    symbols: int
+    symbols_per_sample: float
+    bits_per_sample: float
+    mean_abs_llr: float
+    ber_theory: float | None
+
+
+class SweepProvenance(_Frozen):
+    """What made the figures; with the spec, enough to make them again.
+
+    Attributes
+    ----------
+    hardpath : str
+        Version.
+    bundle : str
+        Name and version of the bundle.
+    transmitter_sha256, receiver_sha256, data_sha256 : str
+        Of the two graphs, and of inputs and labels as they were read.
+    libraries : dict of str to str
+    generator, device : str
+        Which normals were drawn, and where the graphs ran.
+    """
+
+    hardpath: str
+    bundle: str
+    transmitter_sha256: str
+    receiver_sha256: str
+    data_sha256: str
+    libraries: dict[str, str]
+    generator: Literal["philox4x32-10 numpy"] = "philox4x32-10 numpy"
+    device: Literal["cpu"] = "cpu"
+
+
+class SweepResult(_Frozen):
+    """A finished sweep: what results.json holds, and what the command prints with --json."""
+
+    points: tuple[SweepPoint, ...]
+    provenance: SweepProvenance
+    spec: SweepSpec
+
+
+class ResultsFolder:
+    """A folder that one question owns.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it does not exist.
+    spec, provenance
+        The question. A folder of another one is refused.
+
+    Attributes
+    ----------
+    finished : dict of millidecibels to SweepPoint
+        Points found on disk.
+
+    Raises
+    ------
+    ResultsError
+        If the folder answers another question, or what it holds cannot be read. A last line of points.jsonl that a crash cut
+        short is dropped, and said.
+    """
+
+    def __init__(self, path: Path, spec: SweepSpec, provenance: SweepProvenance) -> None:
+        self.path = path
+        question = {"provenance": provenance.model_dump(mode="json"), "spec": spec.model_dump(mode="json")}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / SPEC_NAME).exists():
+                self._refuse_another(question)
+            elif (path / POINTS_NAME).exists():
+                raise ResultsError(
+                    f"{path}: has {POINTS_NAME} but no {SPEC_NAME}, so whose they are is unknown; use another folder"
+                )
+            else:
+                self._replace(SPEC_NAME, _json(question))
+            self.finished = self._read_points({millidecibels(snr_db) for snr_db in spec.snr_db})
+        except OSError as error:
+            raise ResultsError(f"{path}: cannot be used for results: {error.strerror or error}") from None
+
+    def append(self, point: SweepPoint) -> None:
+        """Put a finished point on disk, past the operating system's buffers."""
+        with (self.path / POINTS_NAME).open("ab") as stream:
+            stream.write(point.model_dump_json().encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.finished[millidecibels(point.snr_db)] = point
+
+    def close(self, result: SweepResult) -> None:
+        """Write results.json and results.csv."""
+        self._replace(RESULTS_NAME, _json(result.model_dump(mode="json")))
+        self._replace(TABLE_NAME, _table(result.points))
+
+    def _refuse_another(self, question: Mapping[str, Any]) -> None:
+        try:
+            found = json.loads((self.path / SPEC_NAME).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ResultsError(f"{self.path}: {SPEC_NAME} cannot be read: {error}") from None
+        there, here = _flatten(found), _flatten(question)
+        differing = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+        if differing:
+            what = "; ".join(
+                f"{key} is {_short(there.get(key))} there, {_short(here.get(key))} here" for key in differing
+            )
+            raise ResultsError(f"{self.path}: holds another sweep ({what}); use another folder")
+
+    def _read_points(self, expected: set[int]) -> dict[int, SweepPoint]:
+        file = self.path / POINTS_NAME
+        content = file.read_bytes() if file.exists() else b""
+        complete = content[: content.rfind(b"\n") + 1]
+        points: dict[int, SweepPoint] = {}
+        for number, line in enumerate(complete.splitlines(), start=1):
+            try:
+                point = SweepPoint.model_validate_json(line)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise ResultsError(f"{file}: line {number} cannot be read: {reason}; use another folder") from None
+            name = millidecibels(point.snr_db)
+            if name not in expected or name in points:
+                why = "twice" if name in points else "and is not in the grid"
+                raise ResultsError(f"{file}: line {number}: {point.snr_db:g} dB is there {why}; use another folder")
+            points[name] = point
+        if len(complete) < len(content):
+            # Only now: a file that is refused is left as it was found.
+            _log.warning("%s: the last line was cut short by a crash; dropped, its point is run again", file)
+            os.truncate(file, len(complete))
+        return points
+
+    def _replace(self, name: str, text: str) -> None:
+        """Write a file so that a crash leaves the old one or the new one, never half of one."""
+        draft = self.path / f".{name}.part"
+        with draft.open("w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(self.path / name)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, sort_keys=False) + "\n"
+
+
+def _table(points: tuple[SweepPoint, ...]) -> str:
+    stream = io.StringIO()
+    rows = [_columns(point) for point in points]
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _columns(point: SweepPoint) -> dict[str, Any]:
+    """One row: a proportion becomes three columns, name, name_low and name_high."""
+    row: dict[str, Any] = {}
+    for name, value in point:
+        if isinstance(value, Proportion):
+            row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        else:
+            row[name] = value
+    return row
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in _flatten(item, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def _short(value: Any) -> str:
+    """A value for an error message: a hash by its head."""
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 40 else text[:12] + "..."

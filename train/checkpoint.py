@@ -1,0 +1,219 @@
+"""Checkpoints: one safetensors file each, loaded without executing code.
+
+    run/  best/model.safetensors     the epoch of highest hard accuracy on the validation set
+          last/model.safetensors     the last finished epoch, with the optimiser's state: training goes on from here
+
+What is not a tensor (recipe, epoch, phase, temperatures, accuracies) is JSON in the file's metadata, so that one atomic
+rename replaces all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from link.errors import CheckpointError
+from train.recipe import Recipe
+from train.schedule import Phase
+from train.tasks import load_task
+from train.transceiver import Transceiver
+
+FILE_NAME: Final = "model.safetensors"
+FORMAT_VERSION: Final = 1
+_METADATA_KEY: Final = "hardpath"
+_MODEL: Final = "model."
+_OPTIMIZER: Final = "optimizer."
+
+
+class Checkpoint(BaseModel):
+    """What a checkpoint says of itself.
+
+    Attributes
+    ----------
+    vq_temp, symbol_temp : float
+        Temperatures of the surrogate in that epoch; symbol_temp 1 is off.
+    hard_accuracy, soft_accuracy : mapping of Es/N0 in dB, as text, to accuracy
+        On the validation set, with the recipe's fixed noise; empty before the link is there.
+    best_epoch, best_accuracy : int, float
+        Best epoch so far, by hard accuracy averaged over the grid.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = FORMAT_VERSION
+    recipe: Recipe
+    epoch: int
+    phase: Phase
+    vq_temp: float
+    symbol_temp: float = 1.0
+    hard_accuracy: dict[str, float]
+    soft_accuracy: dict[str, float]
+    best_epoch: int
+    best_accuracy: float
+    code_version: str
+
+    @property
+    def mean_hard_accuracy(self) -> float:
+        """Hard accuracy averaged over the recipe's SNR grid."""
+        return sum(self.hard_accuracy.values()) / max(len(self.hard_accuracy), 1)
+
+
+def build_transceiver(recipe: Recipe) -> Transceiver:
+    """The recipe's untrained model, its weights drawn from the recipe's seed.
+
+    The global generator of torch is left as it was.
+    """
+    task = load_task(recipe.task)
+    with torch.random.fork_rng(devices=[]):
+        model = Transceiver(
+            task.encoder(recipe.link.tokens, recipe.link.dim),
+            task.head(recipe.link.tokens, recipe.link.dim),
+            recipe.link,
+            recipe.quantizer.ema_decay,
+        )
+    _initialise(model, torch.Generator().manual_seed(recipe.seed))
+    return model
+
+
+def save(folder: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Write a checkpoint into `folder`, replacing the one there in one step."""
+    tensors = {_MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if optimizer is not None:
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{_OPTIMIZER}{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / (FILE_NAME + ".tmp")
+    save_file(tensors, temporary, metadata={_METADATA_KEY: checkpoint.model_dump_json()})
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(folder / FILE_NAME)
+
+
+def checkpoint_file(path: Path | str) -> Path:
+    """The file of a checkpoint named by file, by its folder, or by the run (its best).
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    given = Path(path)
+    for candidate in (given, given / FILE_NAME, given / "best" / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"{given} holds no checkpoint ({FILE_NAME}); name a run, its best/ or last/, or the file")
+
+
+def read(path: Path | str) -> Checkpoint:
+    """Read what a checkpoint says of itself, without its tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it cannot be read.
+    """
+    file = checkpoint_file(path)
+    try:
+        with safe_open(file, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+        values = json.loads(metadata[_METADATA_KEY])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{file} is no checkpoint of hardpath, or is cut short: {error}") from None
+    if values.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file}: format_version is {values.get('format_version')!r}, this hardpath reads {FORMAT_VERSION}; train again"
+        )
+    try:
+        return Checkpoint.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def load(path: Path | str) -> tuple[Checkpoint, Transceiver]:
+    """Read a checkpoint and its model, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, it cannot be read, or its tensors do not fit its recipe.
+    """
+    checkpoint = read(path)
+    model = build_transceiver(checkpoint.recipe)
+    restore_model(model, _tensors(path))
+    return checkpoint, model.eval()
+
+
+def resume(path: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
+    """Restore model and optimiser to where the checkpoint left them."""
+    checkpoint = read(path)
+    tensors = _tensors(path)
+    restore_model(model, tensors)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_OPTIMIZER):
+            index, key = name.removeprefix(_OPTIMIZER).split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return checkpoint
+
+
+def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load the model's tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If they do not fit.
+    """
+    weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint's tensors do not fit its recipe: {str(error).splitlines()[-1].strip()}") from None
+
+
+def _tensors(path: Path | str) -> dict[str, Tensor]:
+    file = checkpoint_file(path)
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from None
+
+
+def _initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of linear and convolutional layers as torch does (He et al. 2015), but from `generator`."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
+            if module.bias is not None:
+                bound = module.weight[0].numel() ** -0.5
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+
+def recipe_differences(left: Recipe, right: Recipe) -> list[str]:
+    """Keys in which two recipes differ, with both values."""
+    return [
+        f"{key}: {before!r} there, {after!r} now"
+        for key, before, after in _pairs(left.model_dump(), right.model_dump())
+        if before != after
+    ]
+
+
+def _pairs(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    pairs = []
+    for key, value in left.items():
+        if isinstance(value, dict):
+            pairs += _pairs(value, right[key], f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value, right[key]))
+    return pairs

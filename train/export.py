@@ -1,0 +1,252 @@
+"""Checkpoint to bundle: two ONNX graphs, compared with torch before they are called done, and their manifest."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from link.chain import Link
+from link.errors import BundleError
+from link.manifest import (
+    MANIFEST_NAME,
+    GraphSpec,
+    LlrSpec,
+    Manifest,
+    Mode,
+    Provenance,
+    TaskSpec,
+    TensorSpec,
+    load_bundle,
+    sha256,
+)
+from link.provenance import library_versions
+from link.randomness import Draws, Stream
+from train import checkpoint as checkpoints
+from train.checkpoint import Checkpoint
+from train.recipe import LinkRecipe
+from train.tasks import Split, Task, load_task
+from train.transceiver import ReceiverGraph, Transceiver, TransmitterGraph
+
+OPSET: Final = 18
+BATCH_SIZES: Final = (1, 2, 7, 64, 256)
+LLR_TOLERANCE: Final = 1e-3
+LOGIT_TOLERANCE: Final = 1e-3
+
+
+def export(checkpoint_path: Path, bundle_path: Path, *, name: str | None = None, data_folder: Path | None = None) -> Manifest:
+    """Write a checkpoint's bundle, and check it before it takes its place.
+
+    The graphs must pass onnx.checker, load, agree with torch on the validation set, and give each sample the same bits in
+    every batch. An older bundle in that place is replaced only then.
+
+    Parameters
+    ----------
+    checkpoint_path : Path
+        Of a checkpoint, or of a run (its best).
+    bundle_path : Path
+    name : str, optional
+        Of the bundle; the recipe's where absent.
+    data_folder : Path, optional
+        Files of the task's data set, where it needs any.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint cannot be read.
+    BundleError
+        If the graphs do not agree with torch, or `bundle_path` holds something else.
+    """
+    checkpoint, model = checkpoints.load(checkpoint_path)
+    if not checkpoint.hard_accuracy:
+        raise BundleError(f"{checkpoint_path} was saved in warm-up, before it had a codebook; train on")
+    task = load_task(checkpoint.recipe.task)
+    sample = task.load(data_folder).validation
+    if bundle_path.exists() and not (bundle_path / MANIFEST_NAME).is_file():
+        raise BundleError(f"{bundle_path} exists and is no bundle; name another place")
+    bundle_path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bundle_path.parent, prefix=f".{bundle_path.name}-") as temporary:
+        staged = Path(temporary) / "bundle"
+        staged.mkdir()
+        file = checkpoints.checkpoint_file(checkpoint_path)
+        manifest = write_bundle(staged, model, task, checkpoint, sample, name=name, checkpoint_sha256=sha256(file))
+        check_bundle(staged, model, task, sample)
+        if bundle_path.exists():
+            shutil.rmtree(bundle_path)
+        staged.rename(bundle_path)
+    return manifest
+
+
+def write_bundle(
+    folder: Path,
+    model: Transceiver,
+    task: Task,
+    checkpoint: Checkpoint,
+    sample: Split,
+    *,
+    checkpoint_sha256: str,
+    name: str | None = None,
+) -> Manifest:
+    """Write the graphs and the manifest into `folder`, unchecked. `sample` gives the exporter rows to trace."""
+    link = model.recipe
+    inputs = {spec.name: torch.from_numpy(sample.inputs[spec.name][:3]) for spec in task.inputs}
+    export_graph(TransmitterGraph(model), inputs, _transmitter_outputs(link), folder / "transmitter.onnx")
+    received = {
+        "symbols": torch.zeros(3, link.num_symbols, 2),
+        "no": torch.ones(3, link.num_symbols),
+        "mode": torch.zeros(3, dtype=torch.int64),
+        "llr_in": torch.zeros(3, link.num_bits),
+    }
+    export_graph(ReceiverGraph(model), received, _receiver_outputs(link, len(task.classes)), folder / "receiver.onnx")
+    manifest = Manifest(
+        name=name or checkpoint.recipe.name,
+        task=TaskSpec(name=task.name, classes=task.classes),
+        modes=(mode_of(model),),
+        llr=LlrSpec(demapper=link.demapper, clip=link.llr_clip),
+        transmitter=GraphSpec(
+            file="transmitter.onnx",
+            sha256=sha256(folder / "transmitter.onnx"),
+            inputs=task.inputs,
+            outputs=_transmitter_outputs(link),
+        ),
+        receiver=GraphSpec(
+            file="receiver.onnx",
+            sha256=sha256(folder / "receiver.onnx"),
+            inputs=_receiver_inputs(link),
+            outputs=_receiver_outputs(link, len(task.classes)),
+        ),
+        provenance=Provenance(
+            recipe=checkpoint.recipe.model_dump(mode="json"),
+            seed=checkpoint.recipe.seed,
+            epoch=checkpoint.epoch,
+            phase=checkpoint.phase.value,
+            temperature=checkpoint.vq_temp,
+            assignment_scale=float(model.quantizer.scale),
+            checkpoint_sha256=checkpoint_sha256,
+            code_version=checkpoint.code_version,
+            libraries=library_versions("torch", "numpy", "onnx", "onnxscript", "onnxruntime"),
+            accuracy=checkpoint.hard_accuracy,
+        ),
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[TensorSpec, ...], file: Path) -> None:
+    """Trace a module into one ONNX file whose first dimension, `batch`, is dynamic, and pass it through onnx.checker."""
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        module.eval(),
+        tuple(inputs.values()),
+        input_names=list(inputs),
+        output_names=[spec.name for spec in outputs],
+        dynamic_shapes=_dynamic_shapes(module, inputs, batch),
+        opset_version=OPSET,
+        dynamo=True,
+        optimize=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(file), external_data=False)
+    onnx.checker.check_model(onnx.load(file), full_check=True)
+
+
+def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) -> None:
+    """Compare the graphs with torch on a split, and each sample with itself in other batches.
+
+    Raises
+    ------
+    BundleError
+        If they differ by more than float32 explains, or a bit depends on the batch.
+    """
+    link = Link(load_bundle(folder))
+    inputs = {spec.name: sample.inputs[spec.name] for spec in task.inputs}
+    sent = link.transmitter(inputs)
+    with torch.no_grad():
+        expected = TransmitterGraph(model)(*(torch.from_numpy(inputs[spec.name]) for spec in task.inputs))
+    agreeing = float((sent.indices == expected[1].numpy()).mean())
+    if agreeing < 1.0 - 1e-3:
+        raise BundleError(f"transmitter.onnx and torch choose the same codeword in only {agreeing:.2%} of the tokens")
+    _check_batch_invariance(link, inputs)
+    _check_receiver(link, model, sent.symbols)
+
+
+def mode_of(model: Transceiver) -> Mode:
+    """The manifest's entry for a model."""
+    link, quantizer = model.recipe, model.quantizer
+    return Mode(
+        tokens=link.tokens,
+        codewords=link.codewords,
+        order=link.order,
+        labels=tuple(int(label) for label in quantizer.labels),
+        log_prior=tuple(float(value) for value in quantizer.log_prior),
+    )
+
+
+def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]]) -> None:
+    whole = link.transmitter(inputs).bits
+    rows = len(whole)
+    for size in BATCH_SIZES:
+        parts = [
+            link.transmitter({key: value[start : start + size] for key, value in inputs.items()}).bits
+            for start in range(0, rows, size)
+        ]
+        changed = int((np.concatenate(parts) != whole).any(axis=1).sum())
+        if changed:
+            raise BundleError(f"{changed} of {rows} samples are sent as other bits in batches of {size} than all at once")
+
+
+def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]) -> None:
+    rows, length = symbols.shape[:2]
+    noise = Draws(0, np.arange(rows)).normals(Stream.NOISE, 0, length)
+    y = (symbols + 0.3 * noise).astype(np.float32)
+    no = np.full((rows, length), 0.18, dtype=np.float32)
+    llr_in = noise.repeat(-(-link.manifest.num_bits // (2 * length)), axis=1).reshape(rows, -1)[:, : link.manifest.num_bits]
+    heard = link.receiver(y, no, llr_in=llr_in)
+    with torch.no_grad():
+        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), torch.from_numpy(llr_in.astype(np.float32)))
+    for name, tolerance in (("llr", LLR_TOLERANCE), ("logits", LOGIT_TOLERANCE)):
+        worst = float(np.abs(getattr(heard, name) - getattr(expected, name).numpy()).max())
+        if not worst <= tolerance:
+            raise BundleError(f"{name} of receiver.onnx and torch differ by {worst:.2e}, more than {tolerance:g}")
+
+
+def _dynamic_shapes(module: nn.Module, inputs: Mapping[str, Tensor], batch: Any) -> Any:
+    shapes = tuple({0: batch} for _ in inputs)
+    return (shapes,) if isinstance(module, TransmitterGraph) else shapes
+
+
+def _transmitter_outputs(link: LinkRecipe) -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec(name="mode", dtype="int64", shape=("batch",)),
+        TensorSpec(name="indices", dtype="int64", shape=("batch", link.tokens)),
+        TensorSpec(name="bits", dtype="uint8", shape=("batch", link.num_bits)),
+        TensorSpec(name="num_bits", dtype="int64", shape=("batch",)),
+        TensorSpec(name="symbols", dtype="float32", shape=("batch", link.num_symbols, 2)),
+        TensorSpec(name="num_symbols", dtype="int64", shape=("batch",)),
+    )
+
+
+def _receiver_inputs(link: LinkRecipe) -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec(name="symbols", dtype="float32", shape=("batch", link.num_symbols, 2)),
+        TensorSpec(name="no", dtype="float32", shape=("batch", link.num_symbols)),
+        TensorSpec(name="mode", dtype="int64", shape=("batch",)),
+        TensorSpec(name="llr_in", dtype="float32", shape=("batch", link.num_bits)),
+    )
+
+
+def _receiver_outputs(link: LinkRecipe, classes: int) -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec(name="llr", dtype="float32", shape=("batch", link.num_bits)),
+        TensorSpec(name="indices_hat", dtype="int64", shape=("batch", link.tokens)),
+        TensorSpec(name="logits", dtype="float32", shape=("batch", classes)),
+    )

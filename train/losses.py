@@ -1,0 +1,37 @@
+"""One function a term of the loss. All are means, so that a weight means the same at any batch size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the answers, nats."""
+    return functional.cross_entropy(logits, labels)
+
+
+def commitment_loss(tokens: Tensor, codewords: Tensor) -> Tensor:
+    """||z - stopgrad(c)||^2 a token: pulls the encoder to the codeword chosen (van den Oord et al. 2017, eq. 3)."""
+    return (tokens - codewords.detach()).square().sum(dim=-1).mean()
+
+
+def assignment_entropy(probabilities: Tensor) -> Tensor:
+    """Mean entropy of each token's soft assignment (..., K), nats: how far soft is from hard."""
+    return entropy(probabilities).mean()
+
+
+def usage_entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of the mean assignment over batch and tokens (..., K), nats: how evenly the codewords are used."""
+    return entropy(probabilities.reshape(-1, probabilities.shape[-1]).mean(dim=0))
+
+
+def consistency_loss(soft_embedding: Tensor, hard_embedding: Tensor) -> Tensor:
+    """||H_soft - stopgrad(H_hard)||^2 a token: pulls the surrogate to the digital path."""
+    return (soft_embedding - hard_embedding.detach()).square().sum(dim=-1).mean()
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """-sum p ln p over the last axis, nats; 0 ln 0 = 0."""
+    return torch.special.entr(probabilities).sum(dim=-1)

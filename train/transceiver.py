@@ -1,0 +1,156 @@
+"""The trainable transmitter and receiver: torch modules around link's functions.
+
+    inputs ─> encoder ─> normalise ─> tokens z ─┬─ hard: argmax ──> bits ─┐
+                                                └─ soft: softmax ─> P(b) ─┴─> group ─> map ─> x
+    y, no ─> LLR (+ llr_in), clip ─> posterior over codewords ─> mean embedding ─> head ─> logits
+
+Hard and soft differ in the assignment and nowhere else. Power is a constant of the constellation: soft symbols carry less
+energy than hard ones against the same noise and are never renormalised.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from link.bits import group, ungroup
+from link.codebook import posterior_logits, softmax
+from link.constellation import app_llr, bits_per_symbol, map_bits, max_log_llr
+from train.quantizer import Quantizer
+from train.recipe import LinkRecipe
+
+
+class Sent(NamedTuple):
+    """What the transmitter makes of tokens.
+
+    Attributes
+    ----------
+    indices : (B, N) int64
+        Codewords chosen by argmax (of the hard path also where the soft one sends).
+    probabilities : (B, N, K) float32
+        The assignment: one-hot where hard.
+    bits : (B, L) float32
+        Payload bits, or P(b = 1) where soft.
+    symbols : (B, S, 2) float32
+        (I, Q), Es = 1; mean symbols where soft.
+    """
+
+    indices: Tensor
+    probabilities: Tensor
+    bits: Tensor
+    symbols: Tensor
+
+
+class Heard(NamedTuple):
+    """What the receiver makes of symbols.
+
+    Attributes
+    ----------
+    channel_llr : (B, L) float32
+        ln P(b=1)/P(b=0) as demapped, neither added to nor clipped.
+    llr : (B, L) float32
+        ln P(b=1)/P(b=0), `llr_in` added, clipped.
+    indices_hat : (B, N) int64
+        Most likely codewords.
+    embedding : (B, N, D) float32
+        Posterior mean of the tokens.
+    logits : (B, C) float32
+    """
+
+    channel_llr: Tensor
+    llr: Tensor
+    indices_hat: Tensor
+    embedding: Tensor
+    logits: Tensor
+
+
+class Transceiver(nn.Module):
+    """One codebook, one constellation, an encoder before and a head behind.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        The task's inputs, in the order of its specification, to (B, N, D).
+    head : nn.Module
+        (B, N, D) to (B, C).
+    recipe : LinkRecipe
+    ema_decay : float
+        Of the quantizer.
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Module, recipe: LinkRecipe, ema_decay: float = 0.99) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.quantizer = Quantizer(recipe.codewords, recipe.dim, ema_decay)
+        self.recipe = recipe
+
+    def encode(self, *inputs: Tensor) -> Tensor:
+        """Tokens (B, N, D), each normalised by its own mean and deviation."""
+        return functional.layer_norm(self.encoder(*inputs), (self.recipe.dim,))
+
+    def send_hard(self, tokens: Tensor) -> Sent:
+        """The deployed transmitter: argmax, bits, constellation points."""
+        indices = self.quantizer.hard(tokens)
+        chosen = functional.one_hot(indices, self.recipe.codewords).to(tokens.dtype)
+        return self._send(indices, chosen, self.quantizer.bits_of(indices))
+
+    def send_soft(self, tokens: Tensor, temperature: float) -> Sent:
+        """The surrogate: softmax, probabilities of bits, mean symbols."""
+        probabilities = self.quantizer.soft(tokens, temperature)
+        bits = probabilities @ self.quantizer.label_bits
+        return self._send(probabilities.detach().argmax(dim=-1), probabilities, bits)
+
+    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None) -> Heard:
+        """Decode equalised symbols (B, S, 2) with noise variances (B, S)."""
+        demap = app_llr if self.recipe.demapper == "app" else max_log_llr
+        channel_llr = ungroup(demap(symbols, no, self.recipe.order), self.recipe.num_bits)
+        llr = channel_llr if llr_in is None else channel_llr + llr_in
+        llr = llr.clamp(-self.recipe.llr_clip, self.recipe.llr_clip)
+        per_token = llr.reshape(-1, self.recipe.tokens, self.recipe.index_bits)
+        log_posterior = posterior_logits(per_token, self.quantizer.label_bits, self.quantizer.log_prior)
+        embedding = softmax(log_posterior) @ self.quantizer.codebook
+        return Heard(channel_llr, llr, log_posterior.argmax(dim=-1), embedding, self.head(embedding))
+
+    def _send(self, indices: Tensor, probabilities: Tensor, token_bits: Tensor) -> Sent:
+        bits = token_bits.reshape(-1, self.recipe.num_bits)
+        symbols = map_bits(group(bits, bits_per_symbol(self.recipe.order)))
+        return Sent(indices, probabilities, bits, symbols)
+
+
+class TransmitterGraph(nn.Module):
+    """The hard transmitter with the interface of transmitter.onnx."""
+
+    def __init__(self, transceiver: Transceiver) -> None:
+        super().__init__()
+        self.transceiver = transceiver
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """mode, indices, bits, num_bits, symbols, num_symbols."""
+        recipe = self.transceiver.recipe
+        sent = self.transceiver.send_hard(self.transceiver.encode(*inputs))
+        mode = torch.zeros_like(sent.indices[:, 0])
+        return (
+            mode,
+            sent.indices,
+            sent.bits.to(torch.uint8),
+            mode + recipe.num_bits,
+            sent.symbols,
+            mode + recipe.num_symbols,
+        )
+
+
+class ReceiverGraph(nn.Module):
+    """The receiver with the interface of receiver.onnx."""
+
+    def __init__(self, transceiver: Transceiver) -> None:
+        super().__init__()
+        self.transceiver = transceiver
+
+    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """llr, indices_hat, logits. There is one mode, so `mode` decides nothing."""
+        heard = self.transceiver.receive(symbols, no, llr_in)
+        return heard.llr, heard.indices_hat, heard.logits
