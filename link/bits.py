@@ -8,6 +8,7 @@ Padding bits are 0, stand behind the payload, are sent and counted, and are igno
 
 from __future__ import annotations
 
+import array_api_compat
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -82,7 +83,8 @@ def group(bits: Array, bits_per_symbol: int) -> Array:
     symbols = num_symbols(length, bits_per_symbol)
     padding = symbols * bits_per_symbol - length
     if padding:
-        bits = xp.concat([bits, xp.zeros_like(bits[..., :padding])], axis=-1)
+        zeros = xp.zeros((*bits.shape[:-1], padding), dtype=bits.dtype, device=array_api_compat.device(bits))
+        bits = xp.concat([bits, zeros], axis=-1)
     return xp.reshape(bits, (*bits.shape[:-1], symbols, bits_per_symbol))
 
 
@@ -96,8 +98,8 @@ def ungroup(values: Array, num_bits: int) -> Array:
 def block_interleaver(length: int, rows: int) -> NDArray[np.int64]:
     """Order in which a rows x columns block interleaver sends `length` positions: written by rows, read by columns.
 
-    Neighbours end up `rows` apart or more, so a fade that hits up to `rows` neighbours on the channel hits positions that
-    were far apart. A last row that is not full is skipped where it is empty.
+    With 2 rows or more, neighbours on the channel were at least ceil(length / rows) - 1 apart before, so a fade that hits
+    several of them hits positions that were far apart. Rows are skipped where they are empty.
 
     Returns
     -------

@@ -154,7 +154,8 @@ def app_llr(y: Array, no: Array, order: int) -> Array:
 
 def points(order: int) -> NDArray[np.float64]:
     """The constellation, (order, 2) float64: row i is the symbol whose bits spell i, MSB first."""
-    return map_bits(label_bits(np.arange(order), bits_per_symbol(order)).astype(np.float64)[:, None, :])[:, 0, :]
+    bits = label_bits(np.arange(order), bits_per_symbol(order)).astype(np.float64)
+    return np.asarray(map_bits(bits[:, None, :])[:, 0, :])
 
 
 def _amplitude_table(k: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

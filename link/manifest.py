@@ -71,7 +71,7 @@ class Mode(_Frozen):
     codewords: Annotated[int, Field(ge=2)]
     order: int
     labels: tuple[int, ...]
-    log_prior: tuple[float, ...]
+    log_prior: tuple[Annotated[float, Field(le=0)], ...]
 
     @property
     def index_bits(self) -> int:
@@ -93,7 +93,7 @@ class Mode(_Frozen):
         bits_per_symbol(self.order)
         if self.codewords != 2**self.index_bits:
             raise ValueError(f"codewords must be a power of two, got {self.codewords}")
-        if sorted(self.labels) != list(range(self.codewords)):
+        if len(self.labels) != self.codewords or sorted(self.labels) != list(range(self.codewords)):
             raise ValueError(f"labels must be a permutation of 0 to {self.codewords - 1}")
         if len(self.log_prior) != self.codewords or not math.isclose(
             math.fsum(map(math.exp, self.log_prior)), 1.0, abs_tol=1e-4
@@ -153,6 +153,11 @@ class Manifest(_Frozen):
     provenance: Provenance
 
     @property
+    def num_tokens(self) -> int:
+        """N: tokens of the longest mode."""
+        return max(mode.tokens for mode in self.modes)
+
+    @property
     def num_bits(self) -> int:
         """L: payload bits of the longest mode."""
         return max(mode.num_bits for mode in self.modes)
@@ -168,7 +173,44 @@ class Manifest(_Frozen):
             raise ValueError(f"modes: this version runs bundles of one mode (no header is sent), got {len(self.modes)}")
         if self.default_mode >= len(self.modes):
             raise ValueError(f"default_mode must be below {len(self.modes)}, got {self.default_mode}")
+        for name, tensors, wanted in (
+            ("transmitter.outputs", self.transmitter.outputs, self._transmitter_outputs()),
+            ("receiver.inputs", self.receiver.inputs, self._receiver_inputs()),
+            ("receiver.outputs", self.receiver.outputs, self._receiver_outputs()),
+        ):
+            found = {tensor.name: (tensor.dtype, *tensor.shape) for tensor in tensors}
+            for tensor_name in sorted(found.keys() | wanted.keys()):
+                if found.get(tensor_name) != wanted.get(tensor_name):
+                    raise ValueError(
+                        f"{name}: {tensor_name} is {_signature(found.get(tensor_name))} where modes and task mean "
+                        f"{_signature(wanted.get(tensor_name))}"
+                    )
         return self
+
+    def _transmitter_outputs(self) -> dict[str, tuple[str | int, ...]]:
+        return {
+            "mode": ("int64", "batch"),
+            "indices": ("int64", "batch", self.num_tokens),
+            "bits": ("uint8", "batch", self.num_bits),
+            "num_bits": ("int64", "batch"),
+            "symbols": ("float32", "batch", self.num_symbols, 2),
+            "num_symbols": ("int64", "batch"),
+        }
+
+    def _receiver_inputs(self) -> dict[str, tuple[str | int, ...]]:
+        return {
+            "symbols": ("float32", "batch", self.num_symbols, 2),
+            "no": ("float32", "batch", self.num_symbols),
+            "mode": ("int64", "batch"),
+            "llr_in": ("float32", "batch", self.num_bits),
+        }
+
+    def _receiver_outputs(self) -> dict[str, tuple[str | int, ...]]:
+        return {
+            "llr": ("float32", "batch", self.num_bits),
+            "indices_hat": ("int64", "batch", self.num_tokens),
+            "logits": ("float32", "batch", len(self.task.classes)),
+        }
 
 
 @dataclass(frozen=True)
@@ -215,7 +257,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST_NAME
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        raw = json.loads(text)
     except FileNotFoundError:
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_NAME}") from None
     except (OSError, ValueError) as error:
@@ -226,7 +269,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder}: schema_version is {version!r}, this hardpath reads {SCHEMA_VERSION}; export the bundle again"
         )
     try:
-        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "manifest"
@@ -240,7 +283,14 @@ def sha256(file: Path) -> str:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    file = (folder / name).resolve()
+    try:
+        file = (folder / name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a NUL, a name too long, a loop of links
+        raise BundleError(f"{folder}: {name!r} is no file name: {error}") from None
     if not file.is_relative_to(folder.resolve()):
         raise BundleError(f"{folder}: {name!r} lies outside the bundle")
     return file
+
+
+def _signature(tensor: tuple[str | int, ...] | None) -> str:
+    return "absent" if tensor is None else f"{tensor[0]} ({', '.join(map(str, tensor[1:]))})"

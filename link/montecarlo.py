@@ -95,7 +95,7 @@ def clustered_proportion(successes: ArrayLike, trials: ArrayLike, confidence: fl
     Korn, Graubard (1998), "Confidence intervals for proportions with small expected number of positive counts estimated from
     survey data", Survey Methodology 24. Dean, Pagano (2015), "Evaluating confidence interval methods for binomial
     proportions in clustered surveys", J. Survey Statistics and Methodology 3. Franco, Little, Louis, Slud (2019),
-    "Comparative study of confidence intervals for proportions in complex sample surveys", same journal 7: Wilson recommended.
+    "Comparative study of confidence intervals for proportions in complex sample surveys", same journal 7: for Wilson's.
 
     Notes
     -----
@@ -116,9 +116,10 @@ def clustered_proportion(successes: ArrayLike, trials: ArrayLike, confidence: fl
 def noise_proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Proportion:
     """Interval over channel noise for given samples: Wilson on all trials.
 
-    It is conservative. Given the samples, receptions are independent but sample i succeeds with a probability p_i of its own,
-    and the sum of p_i (1 - p_i) is at most n p (1 - p) with p the mean of the p_i, since p (1 - p) is concave; the tails
-    are lighter than binomial too (Hoeffding 1956, "On the distribution of the number of successes in independent trials").
+    It is conservative. Given the samples, receptions are independent but sample i succeeds with a probability p_i of its
+    own, and the sum of p_i (1 - p_i) is at most n p (1 - p) with p the mean of the p_i, since p (1 - p) is concave; the
+    tails are lighter than binomial too (Hoeffding 1956, "On the distribution of the number of successes in independent
+    trials").
 
     Examples
     --------
@@ -132,16 +133,16 @@ def noise_proportion(successes: int, trials: int, confidence: float = CONFIDENCE
 def effective_trials(successes: ArrayLike, trials: ArrayLike, confidence: float = CONFIDENCE) -> float:
     """Number of independent trials that would have the variance seen between units.
 
-    p (1 - p) / var(p_hat), with the ratio estimator's var(p_hat) = u / (u - 1) sum (s_i - p t_i)^2 / (sum t_i)^2 over u units,
-    times the squared ratio of Student quantiles at (trials - 1) and (u - 1) degrees of freedom, since a variance from few
-    units is itself uncertain (Korn and Graubard).
+    p (1 - p) / var(p_hat), with the ratio estimator's var(p_hat) = u / (u - 1) sum (s_i - p t_i)^2 / (sum t_i)^2 over u
+    units, times the squared ratio of Student quantiles at (trials - 1) and (u - 1) degrees of freedom, since a variance
+    from few units is itself uncertain (Korn and Graubard).
 
     It is held between two bounds. Units help each other at most by being independent trials throughout: not above the number
     of trials, however even the counts happen to be. And units hurt at most by succeeding or failing as a whole: not below
     (sum t_i)^2 / sum t_i^2, Kish's number of units, which is the number of units where they are of one size.
 
-    Where nothing varies because every trial succeeded, or none did, the variance says nothing about clustering: the answer is
-    the lower bound, as if each unit were a single trial. The same holds for a single unit.
+    Where nothing varies because every trial succeeded, or none did, the variance says nothing about clustering: the answer
+    is the lower bound, as if each unit were a single trial. The same holds for a single unit.
     """
     s, t = _counts(successes, trials)
     units, total = len(t), float(t.sum())

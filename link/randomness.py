@@ -153,8 +153,7 @@ def permutation(seed: int, length: int, draw: int = 0) -> NDArray[np.int64]:
 
 
 def _uniform(high: NDArray[np.int64], low: NDArray[np.int64]) -> NDArray[np.float64]:
-    uniforms: NDArray[np.float64] = ((high << 21) | (low >> 11)) * _UNIT_53
-    return uniforms
+    return np.asarray(((high << 21) | (low >> 11)) * _UNIT_53, dtype=np.float64)
 
 
 def _words(field: str, values: ArrayLike) -> NDArray[np.int64]:

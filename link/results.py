@@ -1,12 +1,12 @@
-"""What a sweep was asked, what it found, and the folder that holds both.
+"""What a sweep found, and the folder that holds it beside what was asked.
 
     out/  spec.json      the question: spec and provenance, written first
           points.jsonl   one line a finished point, appended and synced, in the order of the grid
           results.json   {"points", "provenance", "spec"}, at the end
           results.csv    the points as a table, at the end
 
-An interrupted sweep loses the point it was in and nothing else: the next one with the same question goes on behind it. A point
-that was not simulated is absent.
+An interrupted sweep loses the point it was in and nothing else: the next one with the same question goes on behind it. A
+point that was not simulated is absent.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from link.channel import Channel, build_channel
-from link.errors import ArgumentError, ResultsError
-from link.montecarlo import CONFIDENCE, Proportion
-from link.randomness import SEED_MAX
-from link.snr import SNR_DB_MAX, SNR_DB_MIN, millidecibels
+from link.errors import ResultsError
+from link.grid import SweepSpec
+from link.montecarlo import Proportion
+from link.snr import millidecibels
 
 SPEC_NAME: Final = "spec.json"
 POINTS_NAME: Final = "points.jsonl"
@@ -38,59 +38,6 @@ _log = logging.getLogger(__name__)
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SweepSpec(_Frozen):
-    """What to sweep. A field outside its range is an ArgumentError that names it.
-
-    Attributes
-    ----------
-    snr_db : tuple of float
-        Es/N0 of each point, dB, in [-30, 60]; no two the same to the millidecibel, since they would share their noise.
-    channel : str
-        One of link.channel.CHANNELS.
-    block_symbols : int
-        Symbols that fade together, for block fading; 0 stands for all of a sample.
-    k_factor_db : float
-        Rician K-factor, dB, in [-20, 40].
-    seed : int
-        Key of the random generator, in [0, 2**63).
-    draws : int
-        Times that the whole data set is sent at each point, each with its own noise.
-    confidence : float
-        Two-sided coverage that intervals aim at, in (0, 1).
-    """
-
-    snr_db: Annotated[tuple[Annotated[float, Field(ge=SNR_DB_MIN, le=SNR_DB_MAX)], ...], Field(min_length=1)]
-    channel: str = "awgn"
-    block_symbols: int = 0
-    k_factor_db: float = 6.0
-    seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
-    draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
-    confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
-
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            cause = first.get("ctx", {}).get("error")
-            if isinstance(cause, ArgumentError):
-                raise cause from None
-            where, message = ".".join(map(str, first["loc"])), first["msg"]
-            raise ArgumentError(where, f"is wrong: {message}, got {first['input']!r}") from None
-
-    @model_validator(mode="after")
-    def _check(self) -> SweepSpec:
-        names = [millidecibels(snr_db) for snr_db in self.snr_db]
-        if len(set(names)) != len(names):
-            raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {list(self.snr_db)}")
-        self.build_channel()
-        return self
-
-    def build_channel(self) -> Channel:
-        """The channel asked for."""
-        return build_channel(self.channel, block_symbols=self.block_symbols, k_factor_db=self.k_factor_db)
 
 
 class SweepPoint(_Frozen):
@@ -122,8 +69,8 @@ class SweepPoint(_Frozen):
     mean_abs_llr : float
         Mean |LLR| of the payload bits, nats, after the receiver's clipping.
     ber_theory : float or None
-        Exact BER of the constellation for equally likely bits; None where no closed form is known. A reference and no
-        target: a codebook does not use its labels equally often.
+        BER of the constellation for equally likely bits; None where none is known. A reference and no target: a codebook
+        does not use its labels equally often, and a bit's error rate depends on the amplitude it is sent with.
     """
 
     snr_db: float
@@ -278,7 +225,7 @@ class ResultsFolder:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=False) + "\n"
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _table(points: tuple[SweepPoint, ...]) -> str:
@@ -302,16 +249,16 @@ def _columns(point: SweepPoint) -> dict[str, Any]:
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {
-        name: leaf
-        for key, item in value.items()
-        for name, leaf in _flatten(item, f"{prefix}.{key}" if prefix else key).items()
-    }
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        leaves |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+    return leaves
 
 
 def _short(value: Any) -> str:
     """A value for an error message: a hash by its head."""
     text = "absent" if value is None else str(value)
-    return text if len(text) <= 40 else text[:12] + "..."
+    return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else text

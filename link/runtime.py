@@ -66,7 +66,7 @@ class Reception(NamedTuple):
     @property
     def decisions(self) -> NDArray[np.int64]:
         """Class of each sample, (B,): the highest logit, the lowest index on ties."""
-        return np.argmax(self.logits, axis=-1).astype(np.int64)
+        return np.asarray(np.argmax(self.logits, axis=-1), dtype=np.int64)
 
 
 class Transmitter:
@@ -210,11 +210,12 @@ def as_tensor(
         raise ArgumentError(field, f"must have shape {_text(expected)}, got {_text(array.shape)}")
     if 0 in array.shape:
         raise ArgumentError(field, f"must hold at least one sample, got shape {_text(array.shape)}")
-    if finite and not np.isfinite(array).all():
-        raise ArgumentError(field, "must be finite, got NaN or infinity")
     if np.dtype(dtype).kind != "f" and array.dtype.kind == "f":
         raise ArgumentError(field, f"must hold integers ({dtype}), got dtype {array.dtype}")
-    converted = np.ascontiguousarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is caught as such
+        converted = np.ascontiguousarray(array, dtype=dtype)
+    if finite and not np.isfinite(converted).all():
+        raise ArgumentError(field, f"must be finite in {dtype}, got NaN or infinity")
     if np.dtype(dtype).kind in "iu" and not (converted == array).all():
         raise ArgumentError(field, f"does not fit into {dtype}")
     return converted

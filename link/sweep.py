@@ -3,8 +3,8 @@
     inputs ──encode once──> symbols ──┬── point, draw, rows ──> channel ──> receiver ──> counts ──> point ──> points.jsonl
                                       └── next rows, next draw, next point
 
-Noise is addressed by (seed, sample, draw, SNR), with a sample's row as its number. So how many rows go at once, the order of the
-points and an interruption change no count, and one point can be run alone.
+Noise is addressed by (seed, sample, draw, SNR), with a sample's row as its number. So how many rows go at once, the order of
+the points and an interruption change no count, and one point can be run alone.
 """
 
 from __future__ import annotations
@@ -12,42 +12,34 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from link import theory
 from link.chain import Link
 from link.channel import Channel
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
-from link.montecarlo import clustered_proportion, noise_proportion
+from link.grid import SweepSpec, parse_grid
+from link.manifest import Mode
+from link.montecarlo import Proportion, clustered_proportion, noise_proportion
+from link.provenance import code_version, library_versions
 from link.randomness import Draws
-from link.results import ResultsFolder, SweepPoint, SweepProvenance, SweepResult, SweepSpec
+from link.results import ResultsFolder, SweepPoint, SweepProvenance, SweepResult
 from link.runtime import Transmission, as_tensor, check_inputs
 from link.snr import millidecibels
 
 __all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "receptions", "sweep"]
 
 Progress: TypeAlias = Callable[[SweepPoint, int, int], None]
-"""Called with a point that has just finished, the number of finished points, and the number of all."""
+"""Called with a point that has just finished, how many are finished, and how many there are."""
 
 CHUNK_ROWS: Final = 256
 """Receptions that go through the receiver at once: bounds memory, changes no result."""
-
-_GRID_MAX: Final = 10_000
-
-
-class _Counts(NamedTuple):
-    """One entry a reception, (samples * draws,), draw by draw."""
-
-    correct: NDArray[np.bool_]
-    bit_errors: NDArray[np.int64]
-    index_errors: NDArray[np.int64]
-    abs_llr: NDArray[np.float64]
 
 
 def sweep(
@@ -92,66 +84,27 @@ def sweep(
     if chunk_rows < 1:
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")
     tensors = check_inputs(link.manifest.transmitter.inputs, inputs)
-    classes = len(link.manifest.task.classes)
-    truth = as_tensor("labels", labels, "int64", (len(next(iter(tensors.values()))),))
-    if not ((truth >= 0) & (truth < classes)).all():
-        raise ArgumentError("labels", f"must be in [0, {classes}), got [{truth.min()}, {truth.max()}]")
+    truth = check_classes("labels", labels, len(next(iter(tensors.values()))), len(link.manifest.task.classes))
     provenance = _provenance(link, {**tensors, "labels": truth})
     folder = None if out is None else ResultsFolder(out, spec, provenance)
     finished = {} if folder is None else dict(folder.finished)
-
-    channel = spec.build_channel()
-    sent: Transmission | None = None
-    for snr_db in spec.snr_db:
-        if millidecibels(snr_db) in finished:
-            continue
-        if sent is None:
-            sent = _encode(link, tensors, chunk_rows)
-        point = _point(
-            link, sent, truth, channel, snr_db, spec, _count(link, sent, truth, channel, snr_db, spec, chunk_rows)
+    missing = [snr_db for snr_db in spec.snr_db if millidecibels(snr_db) not in finished]
+    if missing:
+        transmitted = _Transmitted(
+            link, _encode(link, tensors, chunk_rows), truth, spec, spec.build_channel(), chunk_rows
         )
-        if folder is not None:
-            folder.append(point)
-        finished[millidecibels(snr_db)] = point
-        if progress is not None:
-            progress(point, len(finished), len(spec.snr_db))
+        for snr_db in missing:
+            point = transmitted.point(snr_db)
+            if folder is not None:
+                folder.append(point)
+            finished[millidecibels(snr_db)] = point
+            if progress is not None:
+                progress(point, len(finished), len(spec.snr_db))
     points = tuple(finished[millidecibels(snr_db)] for snr_db in spec.snr_db)
     result = SweepResult(points=points, provenance=provenance, spec=spec)
     if folder is not None:
         folder.close(result)
     return result
-
-
-def parse_grid(text: str) -> tuple[float, ...]:
-    """An SNR grid as a user writes it: `first:last:step` with both ends, or points with commas between.
-
-    Raises
-    ------
-    ArgumentError
-        If it is neither, or the steps do not lead from the first to the last.
-
-    Examples
-    --------
-    >>> parse_grid("-6:18:6")
-    (-6.0, 0.0, 6.0, 12.0, 18.0)
-    >>> parse_grid("6,12")
-    (6.0, 12.0)
-    """
-    expected = f"must be first:last:step or points with commas between, in dB (-6:18:3 or 6,12), got {text!r}"
-    try:
-        parts = [float(part) for part in text.split(":" if ":" in text else ",")]
-    except ValueError:
-        raise ArgumentError("snr_db", expected) from None
-    if not np.isfinite(parts).all() or (":" in text and len(parts) != 3):
-        raise ArgumentError("snr_db", expected)
-    if ":" not in text:
-        return tuple(parts)
-    first, last, step = parts
-    steps = (last - first) / step if step else -1.0
-    if not 0 <= steps < _GRID_MAX or abs(steps - round(steps)) > 1e-6:
-        raise ArgumentError("snr_db", f"must reach {last:g} from {first:g} in whole steps of {step:g} dB, got {text!r}")
-    # Rounded to the nanodecibel, so that 0:0.3:0.1 ends at 0.3 and not a hair above.
-    return tuple(round(first + i * step, 9) for i in range(round(steps) + 1))
 
 
 def receptions(samples: int, draws: int, rows: int) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
@@ -168,98 +121,115 @@ def receptions(samples: int, draws: int, rows: int) -> Iterator[tuple[slice, NDA
         yield slice(start, stop), sample, draw
 
 
-def _encode(link: Link, tensors: Mapping[str, NDArray[np.generic]], rows: int) -> Transmission:
+def check_classes(field: str, values: ArrayLike, samples: int | None, classes: int) -> NDArray[np.int64]:
+    """Class numbers as (samples,) int64.
+
+    Raises
+    ------
+    ArgumentError
+        If they have another shape or are not in [0, classes).
+    """
+    numbers: NDArray[np.int64] = as_tensor(field, values, "int64", (samples,))
+    if not ((numbers >= 0) & (numbers < classes)).all():
+        raise ArgumentError(field, f"must be in [0, {classes}), got [{numbers.min()}, {numbers.max()}]")
+    return numbers
+
+
+def accuracies(correct: NDArray[np.bool_], spec: SweepSpec) -> tuple[Proportion, Proportion]:
+    """Accuracy over samples and noise, and over noise alone, from (draws, samples) decisions."""
+    of_sample = correct.sum(axis=0)
+    return (
+        clustered_proportion(of_sample, np.full(len(of_sample), spec.draws), spec.confidence),
+        noise_proportion(int(correct.sum()), correct.size, spec.confidence),
+    )
+
+
+@dataclass(frozen=True)
+class _Transmitted:
+    """An encoded data set, ready to be carried at any SNR."""
+
+    link: Link
+    sent: Transmission
+    truth: NDArray[np.int64]
+    spec: SweepSpec
+    channel: Channel
+    chunk_rows: int
+
+    def point(self, snr_db: float) -> SweepPoint:
+        sent, spec = self.sent, self.spec
+        (mode,) = self.link.manifest.modes
+        samples, decisions = len(self.truth), len(self.truth) * spec.draws
+        correct = np.empty(decisions, np.bool_)
+        bit_errors, index_errors = np.empty(decisions, np.int64), np.empty(decisions, np.int64)
+        abs_llr = np.empty(decisions, np.float64)
+        for place, sample, draw in receptions(samples, spec.draws, self.chunk_rows):
+            chunk = Transmission._make(field[sample] for field in sent)
+            decoded = self.link.carry(chunk, self.channel, snr_db, Draws(spec.seed, sample, draw)).decoded
+            correct[place] = decoded.decisions == self.truth[sample]
+            bit_errors[place] = np.sum((decoded.llr > 0) != chunk.bits, axis=-1)
+            index_errors[place] = np.sum(decoded.indices_hat != chunk.indices, axis=-1)
+            abs_llr[place] = np.sum(np.abs(decoded.llr), axis=-1, dtype=np.float64)
+        bits, indices = np.full(decisions, mode.num_bits), np.full(decisions, mode.tokens)
+        accuracy, accuracy_noise = accuracies(correct.reshape(spec.draws, samples), spec)
+        return SweepPoint(
+            snr_db=snr_db,
+            samples=samples,
+            draws=spec.draws,
+            decisions=decisions,
+            correct=int(correct.sum()),
+            accuracy=accuracy,
+            accuracy_noise=accuracy_noise,
+            bit_errors=int(bit_errors.sum()),
+            bits=int(bits.sum()),
+            ber=clustered_proportion(bit_errors, bits, spec.confidence),
+            index_errors=int(index_errors.sum()),
+            indices=int(indices.sum()),
+            index_error_rate=clustered_proportion(index_errors, indices, spec.confidence),
+            symbols=int(sent.num_symbols.sum()) * spec.draws,
+            symbols_per_sample=float(sent.num_symbols.mean()),
+            bits_per_sample=float(sent.num_symbols.mean()) * bits_per_symbol(mode.order),
+            mean_abs_llr=float(abs_llr.sum() / bits.sum()),
+            ber_theory=_ber_theory(mode, spec, snr_db),
+        )
+
+
+def _ber_theory(mode: Mode, spec: SweepSpec, snr_db: float) -> float | None:
+    """Error rate of the payload bits, where a closed form is known; over fading the mean of a symbol's bits."""
+    if spec.channel == "awgn":
+        rates = theory.bit_error_rates(mode.order, snr_db)
+        return float(np.resize(rates, mode.num_bits).mean())
+    if spec.channel.startswith("rayleigh"):
+        return float(theory.ber_rayleigh(mode.order, snr_db))
+    if spec.channel.startswith("rician"):
+        return float(theory.ber_rician(mode.order, snr_db, spec.k_factor_db))
+    return None
+
+
+def _encode(link: Link, tensors: Mapping[str, NDArray[Any]], rows: int) -> Transmission:
     length = len(next(iter(tensors.values())))
     parts = [
         link.transmitter({name: value[start : start + rows] for name, value in tensors.items()})
         for start in range(0, length, rows)
     ]
-    return Transmission(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+    return Transmission._make(np.concatenate(field) for field in zip(*parts, strict=True))
 
 
-def _count(
-    link: Link,
-    sent: Transmission,
-    truth: NDArray[np.int64],
-    channel: Channel,
-    snr_db: float,
-    spec: SweepSpec,
-    rows: int,
-) -> _Counts:
-    total = len(truth) * spec.draws
-    counts = _Counts(
-        np.empty(total, np.bool_), np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.float64)
-    )
-    for place, sample, draw in receptions(len(truth), spec.draws, rows):
-        chunk = Transmission(*(field[sample] for field in sent))
-        decoded = link.carry(chunk, channel, snr_db, Draws(spec.seed, sample, draw)).decoded
-        payload = np.arange(chunk.bits.shape[1]) < chunk.num_bits[:, None]
-        counts.correct[place] = decoded.decisions == truth[sample]
-        counts.bit_errors[place] = np.sum(((decoded.llr > 0) != chunk.bits) & payload, axis=-1)
-        counts.index_errors[place] = np.sum(decoded.indices_hat != chunk.indices, axis=-1)
-        counts.abs_llr[place] = np.sum(np.abs(decoded.llr) * payload, axis=-1, dtype=np.float64)
-    return counts
-
-
-def _point(
-    link: Link,
-    sent: Transmission,
-    truth: NDArray[np.int64],
-    channel: Channel,
-    snr_db: float,
-    spec: SweepSpec,
-    counts: _Counts,
-) -> SweepPoint:
-    samples, decisions = len(truth), len(counts.correct)
-    correct = int(counts.correct.sum())
-    bits = np.tile(sent.num_bits, spec.draws)
-    indices = np.full(decisions, sent.indices.shape[1])
-    orders = np.array([mode.order for mode in link.manifest.modes])[sent.mode]
-    widths = np.array([bits_per_symbol(order) for order in orders])
-    return SweepPoint(
-        snr_db=snr_db,
-        samples=samples,
-        draws=spec.draws,
-        decisions=decisions,
-        correct=correct,
-        accuracy=clustered_proportion(
-            counts.correct.reshape(spec.draws, samples).sum(axis=0), np.full(samples, spec.draws), spec.confidence
-        ),
-        accuracy_noise=noise_proportion(correct, decisions, spec.confidence),
-        bit_errors=int(counts.bit_errors.sum()),
-        bits=int(bits.sum()),
-        ber=clustered_proportion(counts.bit_errors, bits, spec.confidence),
-        index_errors=int(counts.index_errors.sum()),
-        indices=int(indices.sum()),
-        index_error_rate=clustered_proportion(counts.index_errors, indices, spec.confidence),
-        symbols=int(sent.num_symbols.sum()) * spec.draws,
-        symbols_per_sample=float(sent.num_symbols.mean()),
-        bits_per_sample=float((sent.num_symbols * widths).mean()),
-        mean_abs_llr=float(counts.abs_llr.sum() / bits.sum()),
-        ber_theory=None,
-    )
-
-
-def _provenance(link: Link, data: Mapping[str, NDArray[np.generic]]) -> SweepProvenance:
-    import onnxruntime
-
+def _provenance(link: Link, data: Mapping[str, NDArray[Any]]) -> SweepProvenance:
     manifest = link.manifest
     return SweepProvenance(
-        hardpath=version("hardpath"),
+        hardpath=code_version(),
         bundle=f"{manifest.name}:{manifest.version}",
         transmitter_sha256=manifest.transmitter.sha256,
         receiver_sha256=manifest.receiver.sha256,
         data_sha256=_data_sha256(data),
         libraries={
             "python": platform.python_version(),
-            "numpy": np.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "scipy": scipy.__version__,
+            **library_versions("numpy", "scipy", "onnxruntime", "onnxruntime-gpu"),
         },
     )
 
 
-def _data_sha256(data: Mapping[str, NDArray[np.generic]]) -> str:
+def _data_sha256(data: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for name in sorted(data):
         array = np.ascontiguousarray(data[name], dtype=data[name].dtype.newbyteorder("<"))

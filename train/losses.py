@@ -13,8 +13,8 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def commitment_loss(tokens: Tensor, codewords: Tensor) -> Tensor:
-    """||z - stopgrad(c)||^2 a token: pulls the encoder to the codeword chosen (van den Oord et al. 2017, eq. 3)."""
-    return (tokens - codewords.detach()).square().sum(dim=-1).mean()
+    """||z - stopgrad(c)||^2 a dimension: pulls the encoder to the codeword chosen (van den Oord et al. 2017, eq. 3)."""
+    return (tokens - codewords.detach()).square().mean()
 
 
 def assignment_entropy(probabilities: Tensor) -> Tensor:
@@ -23,13 +23,16 @@ def assignment_entropy(probabilities: Tensor) -> Tensor:
 
 
 def usage_entropy(probabilities: Tensor) -> Tensor:
-    """Entropy of the mean assignment over batch and tokens (..., K), nats: how evenly the codewords are used."""
-    return entropy(probabilities.reshape(-1, probabilities.shape[-1]).mean(dim=0))
+    """Entropy of the mean assignment over the batch, (B, N, K), nats, averaged over the token positions.
+
+    Position by position: positions that each send one codeword, all different, would use the whole codebook and say nothing.
+    """
+    return entropy(probabilities.mean(dim=0)).mean()
 
 
 def consistency_loss(soft_embedding: Tensor, hard_embedding: Tensor) -> Tensor:
-    """||H_soft - stopgrad(H_hard)||^2 a token: pulls the surrogate to the digital path."""
-    return (soft_embedding - hard_embedding.detach()).square().sum(dim=-1).mean()
+    """||H_soft - stopgrad(H_hard)||^2 a dimension: pulls the surrogate to the digital path."""
+    return (soft_embedding - hard_embedding.detach()).square().mean()
 
 
 def entropy(probabilities: Tensor) -> Tensor:

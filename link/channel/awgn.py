@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from link.array import Array
-from link.channel.base import Received, erase_unsent
+from link.channel.base import Received, erase_unsent, require_rows
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
 
@@ -33,6 +33,7 @@ class Awgn:
     name = "awgn"
 
     def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+        require_rows(x, num_symbols, draws)
         no = no_from_esn0_db(snr_db)
         normals = draws.normals(Stream.NOISE, millidecibels(snr_db), x.shape[1])
         y = add_noise(x, no, normals).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from link.errors import ArgumentError
 from link.randomness import Draws
 from link.snr import NO_MIN
 
@@ -43,6 +44,19 @@ class Channel(Protocol):
     def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         """Carry `x` (B, S, 2), Es = 1, at `snr_db` = Es/N0, with the randomness that `draws` addresses."""
         ...
+
+
+def require_rows(x: NDArray[np.float32], num_symbols: NDArray[np.int64], draws: Draws) -> None:
+    """Refuse draws of another number of rows: one row would be broadcast, and all samples get the same noise.
+
+    Raises
+    ------
+    ArgumentError
+        If `num_symbols` or `draws.samples` does not have one entry a row of `x`.
+    """
+    for name, rows in (("num_symbols", num_symbols), ("samples", draws.samples)):
+        if rows.shape != x.shape[:1]:
+            raise ArgumentError(name, f"must have shape ({len(x)},), one a row of x, got {rows.shape}")
 
 
 def erase_unsent(

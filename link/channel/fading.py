@@ -2,8 +2,8 @@
 
     y = h x + w,   x_hat = y / h,   no_eff = no / |h|^2          E|h|^2 = 1
 
-The effective variance is what the receiver is told. A symbol block interleaver stands before the fading blocks, so that the
-symbols of one block are as far apart in the sample as they can be.
+The effective variance is what the receiver is told. A symbol block interleaver stands before the fading blocks, so that most
+symbols of one block are far apart in the sample.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from link.bits import block_interleaver
 from link.channel.awgn import add_noise
-from link.channel.base import Received, erase_unsent
+from link.channel.base import Received, erase_unsent, require_rows
 from link.errors import ArgumentError, require_range
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
@@ -43,6 +43,7 @@ class Fading:
         self.name = f"{family}-fast" if block_symbols == 1 else family
 
     def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+        require_rows(x, num_symbols, draws)
         no = no_from_esn0_db(snr_db)
         point = millidecibels(snr_db)
         h = self._gains(num_symbols, x.shape[1], point, draws)
@@ -50,7 +51,8 @@ class Fading:
         power = np.sum(h * h, axis=-1)
         y = _multiply(h * (1.0, -1.0), noisy) / power[..., None]
         y, variances = erase_unsent(y.astype(np.float32), (no / power).astype(np.float32), num_symbols)
-        return Received(y, variances, num_symbols, {"mean_gain": float(power.mean()) if power.size else 1.0})
+        sent = np.isfinite(variances)
+        return Received(y, variances, num_symbols, {"mean_gain": float(power[sent].mean()) if sent.any() else 1.0})
 
     def _gains(self, num_symbols: NDArray[np.int64], length: int, point: int, draws: Draws) -> NDArray[np.float64]:
         """Channel gains as (real, imaginary) pairs, (B, S, 2)."""

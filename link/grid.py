@@ -1,0 +1,115 @@
+"""What to sweep: the SNR grid, the channel, and how often."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from link.channel import Channel, build_channel
+from link.errors import ArgumentError
+from link.montecarlo import CONFIDENCE
+from link.randomness import SEED_MAX
+from link.snr import millidecibels
+
+_POINTS_MAX: Final = 10_000
+
+
+class SweepSpec(BaseModel):
+    """What to sweep. A field outside its range is an ArgumentError that names it.
+
+    Attributes
+    ----------
+    snr_db : tuple of float
+        Es/N0 of each point, dB, in [-30, 60]; no two the same to 0.001 dB, since they would share their noise.
+    channel : str
+        One of link.channel.CHANNELS.
+    block_symbols : int
+        Symbols that fade together, for block fading; 0 stands for all of a sample.
+    k_factor_db : float
+        Rician K-factor, dB, in [-20, 40].
+    seed : int
+        Key of the random generator, in [0, 2**63).
+    draws : int
+        Times that the whole data set is sent at each point, each with its own noise.
+    confidence : float
+        Two-sided coverage that intervals aim at, in (0, 1).
+
+    Examples
+    --------
+    >>> SweepSpec(snr_db=(6.0, 99.0))
+    Traceback (most recent call last):
+    ...
+    link.errors.ArgumentError: snr_db must be in [-30, 60], got 99
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    snr_db: Annotated[tuple[float, ...], Field(min_length=1, max_length=_POINTS_MAX)]
+    channel: str = "awgn"
+    block_symbols: int = 0
+    k_factor_db: float = 6.0
+    seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
+    draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
+    confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _one_line(error) from None
+
+    @model_validator(mode="after")
+    def _check(self) -> SweepSpec:
+        points = [millidecibels(snr_db) for snr_db in self.snr_db]
+        if len(set(points)) != len(points):
+            raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {list(self.snr_db)}")
+        self.build_channel()
+        return self
+
+    def build_channel(self) -> Channel:
+        """The channel asked for."""
+        return build_channel(self.channel, block_symbols=self.block_symbols, k_factor_db=self.k_factor_db)
+
+
+def parse_grid(text: str) -> tuple[float, ...]:
+    """An SNR grid as a user writes it: `first:last:step` with both ends, or points with commas between.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither, or the steps do not lead from the first to the last.
+
+    Examples
+    --------
+    >>> parse_grid("-6:18:6")
+    (-6.0, 0.0, 6.0, 12.0, 18.0)
+    >>> parse_grid("6,12")
+    (6.0, 12.0)
+    """
+    expected = f"must be first:last:step or points with commas between, in dB (-6:18:3 or 6,12), got {text!r}"
+    as_range = ":" in text
+    try:
+        parts = [float(part) for part in text.split(":" if as_range else ",")]
+    except ValueError:
+        raise ArgumentError("snr_db", expected) from None
+    if not all(map(math.isfinite, parts)) or (as_range and len(parts) != 3):
+        raise ArgumentError("snr_db", expected)
+    if not as_range:
+        return tuple(parts)
+    first, last, step = parts
+    steps = (last - first) / step if step else -1.0
+    if not 0 <= steps < _POINTS_MAX or abs(steps - round(steps)) > 1e-6:
+        raise ArgumentError("snr_db", f"must reach {last:g} from {first:g} in whole steps of {step:g} dB, got {text!r}")
+    # Rounded, so that 0:0.3:0.1 ends at 0.3 and not a hair above; + 0.0 turns -0.0 into 0.0.
+    return tuple(round(first + i * step, 9) + 0.0 for i in range(round(steps) + 1))
+
+
+def _one_line(error: ValidationError) -> ArgumentError:
+    """The first thing wrong, as every other wrong argument is reported."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ArgumentError):
+        return cause
+    return ArgumentError(str(first["loc"][0]), f"{first['msg'].removeprefix('Input ')}, got {first['input']!r}")

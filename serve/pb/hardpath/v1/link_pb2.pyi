@@ -1,0 +1,306 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
+    DATA_TYPE_FLOAT32: _ClassVar[DataType]
+    DATA_TYPE_INT64: _ClassVar[DataType]
+    DATA_TYPE_UINT8: _ClassVar[DataType]
+
+class TensorFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TENSOR_FORMAT_UNSPECIFIED: _ClassVar[TensorFormat]
+    TENSOR_FORMAT_VALUES: _ClassVar[TensorFormat]
+    TENSOR_FORMAT_RAW: _ClassVar[TensorFormat]
+DATA_TYPE_UNSPECIFIED: DataType
+DATA_TYPE_FLOAT32: DataType
+DATA_TYPE_INT64: DataType
+DATA_TYPE_UINT8: DataType
+TENSOR_FORMAT_UNSPECIFIED: TensorFormat
+TENSOR_FORMAT_VALUES: TensorFormat
+TENSOR_FORMAT_RAW: TensorFormat
+
+class Tensor(_message.Message):
+    __slots__ = ("data_type", "shape", "float32_values", "int64_values", "uint8_values", "raw")
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    FLOAT32_VALUES_FIELD_NUMBER: _ClassVar[int]
+    INT64_VALUES_FIELD_NUMBER: _ClassVar[int]
+    UINT8_VALUES_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    data_type: DataType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    float32_values: _containers.RepeatedScalarFieldContainer[float]
+    int64_values: _containers.RepeatedScalarFieldContainer[int]
+    uint8_values: _containers.RepeatedScalarFieldContainer[int]
+    raw: bytes
+    def __init__(self, data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., float32_values: _Optional[_Iterable[float]] = ..., int64_values: _Optional[_Iterable[int]] = ..., uint8_values: _Optional[_Iterable[int]] = ..., raw: _Optional[bytes] = ...) -> None: ...
+
+class Transmission(_message.Message):
+    __slots__ = ("mode", "indices", "bits", "num_bits", "symbols", "num_symbols")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    INDICES_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    NUM_BITS_FIELD_NUMBER: _ClassVar[int]
+    SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    NUM_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    mode: _containers.RepeatedScalarFieldContainer[int]
+    indices: Tensor
+    bits: Tensor
+    num_bits: _containers.RepeatedScalarFieldContainer[int]
+    symbols: Tensor
+    num_symbols: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, mode: _Optional[_Iterable[int]] = ..., indices: _Optional[_Union[Tensor, _Mapping]] = ..., bits: _Optional[_Union[Tensor, _Mapping]] = ..., num_bits: _Optional[_Iterable[int]] = ..., symbols: _Optional[_Union[Tensor, _Mapping]] = ..., num_symbols: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Received(_message.Message):
+    __slots__ = ("y", "no")
+    Y_FIELD_NUMBER: _ClassVar[int]
+    NO_FIELD_NUMBER: _ClassVar[int]
+    y: Tensor
+    no: Tensor
+    def __init__(self, y: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("class_index", "class_name", "probability")
+    CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    class_index: int
+    class_name: str
+    probability: float
+    def __init__(self, class_index: _Optional[int] = ..., class_name: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
+
+class Reception(_message.Message):
+    __slots__ = ("decisions", "probabilities", "logits", "indices_hat", "llr")
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    INDICES_HAT_FIELD_NUMBER: _ClassVar[int]
+    LLR_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    probabilities: Tensor
+    logits: Tensor
+    indices_hat: Tensor
+    llr: Tensor
+    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., indices_hat: _Optional[_Union[Tensor, _Mapping]] = ..., llr: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class LinkSettings(_message.Message):
+    __slots__ = ("snr_db", "channel", "block_symbols", "k_factor_db", "seed", "sample_offset", "draw")
+    SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    K_FACTOR_DB_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DRAW_FIELD_NUMBER: _ClassVar[int]
+    snr_db: float
+    channel: str
+    block_symbols: int
+    k_factor_db: float
+    seed: int
+    sample_offset: int
+    draw: int
+    def __init__(self, snr_db: _Optional[float] = ..., channel: _Optional[str] = ..., block_symbols: _Optional[int] = ..., k_factor_db: _Optional[float] = ..., seed: _Optional[int] = ..., sample_offset: _Optional[int] = ..., draw: _Optional[int] = ...) -> None: ...
+
+class Timing(_message.Message):
+    __slots__ = ("transmitter_us", "channel_us", "receiver_us")
+    TRANSMITTER_US_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_US_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_US_FIELD_NUMBER: _ClassVar[int]
+    transmitter_us: float
+    channel_us: float
+    receiver_us: float
+    def __init__(self, transmitter_us: _Optional[float] = ..., channel_us: _Optional[float] = ..., receiver_us: _Optional[float] = ...) -> None: ...
+
+class EncodeRequest(_message.Message):
+    __slots__ = ("inputs", "tensor_format")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.MessageMap[str, Tensor]
+    tensor_format: TensorFormat
+    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ...) -> None: ...
+
+class EncodeResponse(_message.Message):
+    __slots__ = ("sent",)
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    sent: Transmission
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ...) -> None: ...
+
+class DecodeRequest(_message.Message):
+    __slots__ = ("symbols", "no", "mode", "llr_in", "tensor_format", "include_llr")
+    SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    NO_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    LLR_IN_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_LLR_FIELD_NUMBER: _ClassVar[int]
+    symbols: Tensor
+    no: Tensor
+    mode: _containers.RepeatedScalarFieldContainer[int]
+    llr_in: Tensor
+    tensor_format: TensorFormat
+    include_llr: bool
+    def __init__(self, symbols: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ..., mode: _Optional[_Iterable[int]] = ..., llr_in: _Optional[_Union[Tensor, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ...) -> None: ...
+
+class DecodeResponse(_message.Message):
+    __slots__ = ("decoded",)
+    DECODED_FIELD_NUMBER: _ClassVar[int]
+    decoded: Reception
+    def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ...) -> None: ...
+
+class TransmitRequest(_message.Message):
+    __slots__ = ("inputs", "settings", "tensor_format", "include_llr", "include_symbols")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_LLR_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.MessageMap[str, Tensor]
+    settings: LinkSettings
+    tensor_format: TensorFormat
+    include_llr: bool
+    include_symbols: bool
+    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ...) -> None: ...
+
+class TransmitResponse(_message.Message):
+    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing")
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    DECODED_FIELD_NUMBER: _ClassVar[int]
+    BIT_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    sent: Transmission
+    received: Received
+    decoded: Reception
+    bit_errors: _containers.RepeatedScalarFieldContainer[int]
+    settings: LinkSettings
+    timing: Timing
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model", "code_version", "channels", "max_batch")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CODE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    code_version: str
+    channels: _containers.RepeatedScalarFieldContainer[str]
+    max_batch: int
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    MODES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_MODE_FIELD_NUMBER: _ClassVar[int]
+    LLR_FIELD_NUMBER: _ClassVar[int]
+    TRANSMITTER_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_JSON_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    name: str
+    version: int
+    task: Task
+    modes: _containers.RepeatedCompositeFieldContainer[Mode]
+    default_mode: int
+    llr: LlrConvention
+    transmitter: Graph
+    receiver: Graph
+    provenance_json: str
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., default_mode: _Optional[int] = ..., llr: _Optional[_Union[LlrConvention, _Mapping]] = ..., transmitter: _Optional[_Union[Graph, _Mapping]] = ..., receiver: _Optional[_Union[Graph, _Mapping]] = ..., provenance_json: _Optional[str] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("name", "classes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Mode(_message.Message):
+    __slots__ = ("tokens", "codewords", "order", "index_bits", "num_bits", "num_symbols", "labels", "log_prior")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CODEWORDS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    INDEX_BITS_FIELD_NUMBER: _ClassVar[int]
+    NUM_BITS_FIELD_NUMBER: _ClassVar[int]
+    NUM_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    LOG_PRIOR_FIELD_NUMBER: _ClassVar[int]
+    tokens: int
+    codewords: int
+    order: int
+    index_bits: int
+    num_bits: int
+    num_symbols: int
+    labels: _containers.RepeatedScalarFieldContainer[int]
+    log_prior: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, tokens: _Optional[int] = ..., codewords: _Optional[int] = ..., order: _Optional[int] = ..., index_bits: _Optional[int] = ..., num_bits: _Optional[int] = ..., num_symbols: _Optional[int] = ..., labels: _Optional[_Iterable[int]] = ..., log_prior: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class LlrConvention(_message.Message):
+    __slots__ = ("convention", "demapper", "clip")
+    CONVENTION_FIELD_NUMBER: _ClassVar[int]
+    DEMAPPER_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    convention: str
+    demapper: str
+    clip: float
+    def __init__(self, convention: _Optional[str] = ..., demapper: _Optional[str] = ..., clip: _Optional[float] = ...) -> None: ...
+
+class Graph(_message.Message):
+    __slots__ = ("file", "sha256", "inputs", "outputs")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    sha256: str
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, file: _Optional[str] = ..., sha256: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+
+class TensorSpec(_message.Message):
+    __slots__ = ("name", "data_type", "shape", "low", "high", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data_type: DataType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    low: float
+    high: float
+    description: str
+    def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., description: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,137 @@
+"""What an engine answers, and so what a client gets: arrays, whatever lies between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from link.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The channel, its SNR, and the address of the randomness.
+
+    The settings in a result are those that were used, defaults filled in: given again with the same inputs they give the
+    same result.
+
+    Attributes
+    ----------
+    snr_db : float
+        Es/N0 in dB, in [-30, 60].
+    channel : str
+        One of link.channel.CHANNELS; empty stands for awgn.
+    block_symbols : int
+        Symbols that fade together in block fading, at least 0; 0 stands for all symbols of a sample.
+    k_factor_db : float, optional
+        Rician K-factor in dB, in [-20, 40]; 6 where absent.
+    seed : int
+        In [0, 2**63).
+    sample_offset : int
+        Row i is sample number `sample_offset` + i, in [0, 2**32).
+    draw : int
+        Which repetition, in [0, 2**32).
+    """
+
+    snr_db: float
+    channel: str = "awgn"
+    block_symbols: int = 0
+    k_factor_db: float | None = None
+    seed: int = 0
+    sample_offset: int = 0
+    draw: int = 0
+
+
+class Decoded(NamedTuple):
+    """What the receiver finds.
+
+    Attributes
+    ----------
+    decisions : (B,) int64
+        Class of each sample: the highest logit, the lowest index on ties.
+    class_names : tuple of B str
+        Their names.
+    probabilities : (B, C) float32
+        Softmax of the logits.
+    logits : (B, C) float32
+    indices_hat : (B, N) int64
+        Most likely codewords.
+    llr : (B, L) float32, optional
+        ln P(b=1)/P(b=0); None where it was not asked for.
+    """
+
+    decisions: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    indices_hat: NDArray[np.int64]
+    llr: NDArray[np.float32] | None
+
+
+class Sent(NamedTuple):
+    """What was sent; as link.runtime.Transmission, but `symbols` is None where it was not asked for."""
+
+    mode: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    bits: NDArray[np.uint8]
+    num_bits: NDArray[np.int64]
+    symbols: NDArray[np.float32] | None
+    num_symbols: NDArray[np.int64]
+
+
+class Timing(NamedTuple):
+    """Time spent, in microseconds."""
+
+    transmitter_us: float
+    channel_us: float
+    receiver_us: float
+
+
+class Transmitted(NamedTuple):
+    """One pass of a batch over the link.
+
+    Attributes
+    ----------
+    sent : Sent
+    y : (B, S, 2) float32, optional
+        Equalised symbols as (I, Q), Es = 1; None where they were not asked for.
+    no : (B, S) float32, optional
+        Noise variance per complex symbol; inf where nothing was sent, None where it was not asked for.
+    decoded : Decoded
+    bit_errors : (B,) int64
+        Payload bits that a hard decision on the LLRs gets wrong.
+    settings : Settings
+        As used.
+    timing : Timing
+    """
+
+    sent: Sent
+    y: NDArray[np.float32] | None
+    no: NDArray[np.float32] | None
+    decoded: Decoded
+    bit_errors: NDArray[np.int64]
+    settings: Settings
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that a server holds, and what the server takes.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    code_version : str
+        Version of hardpath that the server runs.
+    channels : tuple of str
+    max_batch : int
+        Most samples in one request.
+    """
+
+    manifest: Manifest
+    code_version: str
+    channels: tuple[str, ...]
+    max_batch: int
