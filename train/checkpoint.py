@@ -84,7 +84,9 @@ def build_transceiver(recipe: Recipe) -> Transceiver:
     return model
 
 
-def save(folder: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+def save(
+    folder: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> None:
     """Write a checkpoint into `folder`, replacing the one there in one step."""
     tensors = {_MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if optimizer is not None:
@@ -179,7 +181,9 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint's tensors do not fit its recipe: {str(error).splitlines()[-1].strip()}") from None
+        raise CheckpointError(
+            f"the checkpoint's tensors do not fit its recipe: {str(error).splitlines()[-1].strip()}"
+        ) from None
 
 
 def _tensors(path: Path | str) -> dict[str, Tensor]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from link.bits import group
@@ -112,11 +111,13 @@ def alarms(metrics: CollapseMetrics, link: LinkRecipe, recipe: AlarmRecipe) -> l
         found.append(f"symbol usage entropy {metrics.symbol_entropy:.2f} is under half of ln M = {ln_m:.2f}")
     if metrics.h_assign > 1.0:
         found.append(
-            f"assignment entropy {metrics.h_assign:.2f} is above 1 nat: the surrogate is too soft to speak for the hard path; "
-            "raise loss.lambda_assignment"
+            f"assignment entropy {metrics.h_assign:.2f} is above 1 nat: the surrogate is too soft "
+            "to speak for the hard path; raise loss.lambda_assignment"
         )
     if not 0.5 <= metrics.llr_ratio <= 2.0:
-        found.append(f"mean |LLR| is {metrics.llr_ratio:.2f} of its theory value: check the noise variance told to the receiver")
+        found.append(
+            f"mean |LLR| is {metrics.llr_ratio:.2f} of its theory value: check the noise variance told to the receiver"
+        )
     return found
 
 
@@ -132,7 +133,7 @@ def _published_alarms(metrics: CollapseMetrics) -> list[str]:
 
 
 @cache
-def _theory(order: int, demapper: str) -> Callable[[np.ndarray], np.ndarray]:
+def _theory(order: int, demapper: Literal["max-log", "app"]) -> Callable[[np.ndarray], np.ndarray]:
     """Mean |LLR| against Es/N0 in dB, its logarithm interpolated from a table."""
     grid = np.arange(-30.0, 60.5, 0.5)
     values = np.log(mean_abs_llr(order, grid, demapper=demapper))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +45,9 @@ LLR_TOLERANCE: Final = 1e-3
 LOGIT_TOLERANCE: Final = 1e-3
 
 
-def export(checkpoint_path: Path, bundle_path: Path, *, name: str | None = None, data_folder: Path | None = None) -> Manifest:
+def export(
+    checkpoint_path: Path, bundle_path: Path, *, name: str | None = None, data_folder: Path | None = None
+) -> Manifest:
     """Write a checkpoint's bundle, and check it before it takes its place.
 
     The graphs must pass onnx.checker, load, agree with torch on the validation set, and give each sample the same bits in
@@ -142,18 +147,20 @@ def write_bundle(
 
 def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[TensorSpec, ...], file: Path) -> None:
     """Trace a module into one ONNX file whose first dimension, `batch`, is dynamic, and pass it through onnx.checker."""
-    batch = torch.export.Dim("batch")
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(inputs.values()),
-        input_names=list(inputs),
-        output_names=[spec.name for spec in outputs],
-        dynamic_shapes=_dynamic_shapes(module, inputs, batch),
-        opset_version=OPSET,
-        dynamo=True,
-        optimize=True,
-        verbose=False,
-    )
+    shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=[spec.name for spec in outputs],
+            # forward(*inputs) of the transmitter is one argument to the exporter.
+            dynamic_shapes=(shapes,) if isinstance(module, TransmitterGraph) else shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
     assert program is not None
     program.save(str(file), external_data=False)
     onnx.checker.check_model(onnx.load(file), full_check=True)
@@ -201,7 +208,9 @@ def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]]) -> N
         ]
         changed = int((np.concatenate(parts) != whole).any(axis=1).sum())
         if changed:
-            raise BundleError(f"{changed} of {rows} samples are sent as other bits in batches of {size} than all at once")
+            raise BundleError(
+                f"{changed} of {rows} samples are sent as other bits in batches of {size} than all at once"
+            )
 
 
 def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]) -> None:
@@ -209,7 +218,9 @@ def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]
     noise = Draws(0, np.arange(rows)).normals(Stream.NOISE, 0, length)
     y = (symbols + 0.3 * noise).astype(np.float32)
     no = np.full((rows, length), 0.18, dtype=np.float32)
-    llr_in = noise.repeat(-(-link.manifest.num_bits // (2 * length)), axis=1).reshape(rows, -1)[:, : link.manifest.num_bits]
+    llr_in = noise.repeat(-(-link.manifest.num_bits // (2 * length)), axis=1).reshape(rows, -1)[
+        :, : link.manifest.num_bits
+    ]
     heard = link.receiver(y, no, llr_in=llr_in)
     with torch.no_grad():
         expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), torch.from_numpy(llr_in.astype(np.float32)))
@@ -219,9 +230,20 @@ def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]
             raise BundleError(f"{name} of receiver.onnx and torch differ by {worst:.2e}, more than {tolerance:g}")
 
 
-def _dynamic_shapes(module: nn.Module, inputs: Mapping[str, Tensor], batch: Any) -> Any:
-    shapes = tuple({0: batch} for _ in inputs)
-    return (shapes,) if isinstance(module, TransmitterGraph) else shapes
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Hold back what torch's exporter says of itself: torchvision it does not need, and its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _transmitter_outputs(link: LinkRecipe) -> tuple[TensorSpec, ...]:

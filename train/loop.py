@@ -39,7 +39,11 @@ class Summary(NamedTuple):
 
 
 def train(
-    recipe: Recipe, folder: Path, *, data_folder: Path | None = None, on_epoch: Callable[[EpochRecord], None] | None = None
+    recipe: Recipe,
+    folder: Path,
+    *,
+    data_folder: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Summary:
     """Train a recipe into a folder, going on where an interrupted run of the same recipe stopped.
 
@@ -151,6 +155,14 @@ class Trainer:
             checkpoints.save(folder / "best", self.checkpoint(record), self.model)
         return record
 
+    def run_without_link(self, on_epoch: Callable[[int], None] | None = None) -> Transceiver:
+        """Train encoder and head alone for as many epochs as the recipe has: the classifier without a link."""
+        for epoch in range(1, self.recipe.schedule.epochs + 1):
+            self._warm_up(EpochPlan(epoch, Phase.WARMUP, 1.0, hard_forward=False, restarts=False))
+            if on_epoch is not None:
+                on_epoch(epoch)
+        return self.model.eval()
+
     def checkpoint(self, record: EpochRecord) -> Checkpoint:
         """What a checkpoint of this epoch says of itself."""
         return Checkpoint(
@@ -178,7 +190,10 @@ class Trainer:
             correct += int((logits.argmax(dim=-1) == batch.labels).sum())
         rows = len(self.data.train)
         return self._record(
-            settings, {"loss": total / rows, "task": total / rows}, correct / rows, no_link=self._accuracy_without_link()
+            settings,
+            {"loss": total / rows, "task": total / rows},
+            correct / rows,
+            no_link=self._accuracy_without_link(),
         )
 
     def _train_link(self, settings: EpochPlan) -> EpochRecord:

@@ -37,4 +37,5 @@ def consistency_loss(soft_embedding: Tensor, hard_embedding: Tensor) -> Tensor:
 
 def entropy(probabilities: Tensor) -> Tensor:
     """-sum p ln p over the last axis, nats; 0 ln 0 = 0."""
-    return torch.special.entr(probabilities).sum(dim=-1)
+    summed: Tensor = torch.special.entr(probabilities).sum(dim=-1)
+    return summed

@@ -1,9 +1,9 @@
 """Which phase an epoch belongs to, its temperature, and what it freezes.
 
-    1 ......... warmup_epochs | ........ | alignment_start_epoch ......... epochs
-      WARMUP                    LEARNING   ALIGNMENT
-      no link                   soft       hard forward, soft backward
-      -                         T falls    T frozen at the floor
+1 ......... warmup_epochs | ........ | alignment_start_epoch ......... epochs
+  WARMUP                    LEARNING   ALIGNMENT
+  no link                   soft       hard forward, soft backward
+  -                         T falls    T frozen at the floor
 """
 
 from __future__ import annotations

@@ -7,23 +7,29 @@ import pytest
 from scipy.special import logsumexp
 
 from link.bits import label_bits
-from link.constellation import ORDERS, app_llr, bits_per_symbol, map_bits, max_log_llr, points
+from link.constellation import ORDERS, app_llr, bits_per_symbol, map_bits, max_log_llr, points, unit_amplitude
 from link.errors import ArgumentError
 from link.snr import no_from_esn0_db
 
 ESN0_DB = (-10.0, 0.0, 10.0, 20.0, 30.0, 40.0)
 DEMAPPERS = {"max-log": max_log_llr, "app": app_llr}
+SYMBOLS = {4: 4000, 16: 4000, 64: 2000, 256: 1000, 1024: 500, 4096: 250}  # Sionna holds order x symbols x bits
 SIONNA_NAMES = {"max-log": "maxlog", "app": "app"}
 
 
-def received(order, esn0_db, count, seed=0):
-    """Noisy symbols, and a few anywhere in the plane, far outside of the constellation too."""
-    generator = np.random.default_rng([seed, order])
+def received(order, esn0_db, count):
+    """Noisy symbols."""
+    generator = np.random.default_rng(order)
     no = no_from_esn0_db(esn0_db)
     sent = points(order)[generator.integers(order, size=count)]
-    y = sent + math.sqrt(no / 2.0) * generator.normal(size=sent.shape)
-    y[: count // 8] = generator.uniform(-3.0, 3.0, (count // 8, 2))
-    return y, np.full(count, no)
+    return sent + math.sqrt(no / 2.0) * generator.normal(size=sent.shape), np.full(count, no)
+
+
+def anywhere(order, esn0_db, count):
+    """Noisy symbols, and as many anywhere in the plane, far outside of the constellation too."""
+    y, no = received(order, esn0_db, count)
+    y[::2] = np.random.default_rng(order).uniform(-3.0, 3.0, (len(y[::2]), 2))
+    return y, no
 
 
 def brute_force(y, no, order, reduce):
@@ -37,7 +43,7 @@ def brute_force(y, no, order, reduce):
 @pytest.mark.parametrize("demapper", DEMAPPERS)
 def test_llrs_are_those_of_a_search_over_all_points(demapper, order):
     for esn0_db in ESN0_DB:
-        y, no = received(order, esn0_db, 64)
+        y, no = anywhere(order, esn0_db, 64)
         expected = brute_force(y, no, order, np.max if demapper == "max-log" else logsumexp)
         error = np.abs(DEMAPPERS[demapper](y, no, order) - expected)
         assert (error <= 1e-10 * (1.0 + np.abs(expected))).all()
@@ -55,7 +61,7 @@ def sionna_llr(sionna_mapping, demapper, y, no, order):
 @pytest.mark.parametrize("demapper", DEMAPPERS)
 def test_llrs_in_double_precision_are_sionnas(demapper, order, sionna_mapping):
     for esn0_db in ESN0_DB:
-        y, no = received(order, esn0_db, 256 if order == 4096 else 2048)
+        y, no = anywhere(order, esn0_db, SYMBOLS[order])
         expected = sionna_llr(sionna_mapping, demapper, y, no, order)
         error = np.abs(DEMAPPERS[demapper](y, no, order) - expected)
         assert (error <= 1e-10 * (1.0 + np.abs(expected))).all()
@@ -66,11 +72,23 @@ def test_llrs_in_double_precision_are_sionnas(demapper, order, sionna_mapping):
 def test_llrs_in_single_precision_are_near_sionnas_in_double(demapper, order, sionna_mapping):
     tolerance = 1e-4 if order == 4096 else 1e-5
     for esn0_db in ESN0_DB:
-        y, no = (array.astype(np.float32) for array in received(order, esn0_db, 256 if order == 4096 else 2048))
+        y, no = (array.astype(np.float32) for array in received(order, esn0_db, SYMBOLS[order]))
         expected = sionna_llr(sionna_mapping, demapper, y.astype(np.float64), no.astype(np.float64), order)
         found = DEMAPPERS[demapper](y, no, order)
         assert found.dtype == np.float32
         assert (np.abs(found - expected) <= tolerance * (1.0 + np.abs(expected))).all()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("demapper", DEMAPPERS)
+def test_single_precision_costs_a_few_roundings_of_y_anywhere_in_the_plane(demapper, order):
+    for esn0_db in ESN0_DB:
+        y, no = (array.astype(np.float32) for array in anywhere(order, esn0_db, 2000))
+        expected = DEMAPPERS[demapper](y.astype(np.float64), no.astype(np.float64), order)
+        # An LLR is at most this steep in y, and y and its thresholds are known to a rounding of their magnitude.
+        steepest = 2.0 * math.sqrt(order) * unit_amplitude(order) / no[0]
+        tolerance = 4.0 * np.finfo(np.float32).eps * (steepest * np.abs(y).max() + 1.0)
+        assert np.abs(DEMAPPERS[demapper](y, no, order) - expected).max() <= tolerance
 
 
 def test_the_llr_of_qpsk_is_linear_in_the_received_symbol():

@@ -1,0 +1,44 @@
+# Everything that people and CI do with this repository. `make` alone prints this help.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format proto bench clean
+
+help: ## print this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Runs once; again only when the versions change.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hardpath needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "Setting up $(VENV) (once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## train, export, verify, sweep, serve and call digits: the whole job, into runs/demo
+	@$(BIN)/hardpath demo --out runs/demo
+
+test: $(READY) ## the tests
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(READY) ## the tests that take minutes
+	@$(BIN)/python -m pytest -q -m slow
+
+check: $(READY) ## style, types, imports between the rooms, stubs, permitted skips
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/check_stubs.py
+	@$(BIN)/python tests/check_skips.py
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and all results
+	rm -rf $(VENV) runs
