@@ -37,6 +37,20 @@ class Summary(NamedTuple):
     best: Checkpoint
     last: Checkpoint
 
+    def text(self, folder: Path) -> str:
+        """Best against last, for the screen."""
+        rule = "=" * 70
+        lines = [rule, "Training finished!"]
+        for name, kept in self._asdict().items():
+            by_snr = " ".join(f"{snr}dB={value:.4f}" for snr, value in kept.hard_accuracy.items())
+            lines += [
+                f"  {name.capitalize()}: epoch {kept.epoch}, {kept.phase.value}, vq_T={kept.vq_temp:.3f}, "
+                f"hard {kept.mean_hard_accuracy:.4f} ({by_snr})",
+                f"        {folder / name}",
+            ]
+        gap = self.best.mean_hard_accuracy - self.last.mean_hard_accuracy
+        return "\n".join([*lines, f"  Best - last: {100 * gap:.2f} points, hard, mean over the grid", rule])
+
 
 def train(
     recipe: Recipe,

@@ -1,5 +1,0 @@
-"""The `hardpath` command."""
-
-
-def main() -> None:
-    """Run the command."""

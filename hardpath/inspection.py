@@ -1,0 +1,118 @@
+"""What is in a bundle, and what is on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import re
+from importlib import metadata
+from typing import Any, Final
+
+from link.manifest import Bundle, Manifest, TensorSpec
+from link.provenance import code_version
+
+EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "serve")
+
+
+def describe(manifest: Manifest) -> str:
+    """A bundle in one line."""
+    (mode,) = manifest.modes
+    return (
+        f"{manifest.name} version {manifest.version}, task {manifest.task.name}, {len(manifest.task.classes)} classes; "
+        f"{mode.tokens} tokens of {mode.index_bits} bits, {mode.num_bits} bits in {mode.num_symbols} symbols of "
+        f"{mode.order}-QAM"
+    )
+
+
+def details(bundle: Bundle) -> str:
+    """A bundle in a paragraph a part."""
+    manifest, made = bundle.manifest, bundle.manifest.provenance
+    accuracy = ", ".join(f"{snr} dB {100 * value:.2f} %" for snr, value in made.accuracy.items())
+    libraries = ", ".join(f"{name} {version}" for name, version in made.libraries.items())
+    lines = [
+        f"bundle       {bundle.path}",
+        f"             {describe(manifest)}",
+        f"classes      {', '.join(manifest.task.classes)}",
+        f"LLR          {manifest.llr.convention}, {manifest.llr.demapper} demapper, clipped at {manifest.llr.clip:g}",
+    ]
+    for kind, graph in (("transmitter", manifest.transmitter), ("receiver", manifest.receiver)):
+        lines += [
+            f"{kind:12} {graph.file}, sha256 {graph.sha256[:16]}",
+            *(f"   in        {_tensor(spec)}" for spec in graph.inputs),
+            *(f"   out       {_tensor(spec)}" for spec in graph.outputs),
+        ]
+    lines += [
+        f"trained      recipe {made.recipe.get('name')}, seed {made.seed}, epoch {made.epoch} ({made.phase}), "
+        f"T {made.temperature:g}, hardpath {made.code_version}",
+        f"             hard accuracy on validation: {accuracy}",
+        f"             checkpoint sha256 {made.checkpoint_sha256[:16]}; {libraries}",
+    ]
+    return "\n".join(lines)
+
+
+def diagnosis() -> dict[str, Any]:
+    """Versions, providers, and for each extra what is missing."""
+    extras = {extra: _missing(extra) for extra in EXTRAS}
+    return {
+        "hardpath": code_version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "onnxruntime_providers": _providers(),
+        "extras": {extra: {"installed": not missing, "missing": missing} for extra, missing in extras.items()},
+        "versions": _versions(),
+    }
+
+
+def diagnosis_text(found: dict[str, Any]) -> str:
+    """The diagnosis for a screen."""
+    lines = [
+        f"hardpath {found['hardpath']}, Python {found['python']}, {found['platform']}",
+        f"ONNX Runtime providers: {', '.join(found['onnxruntime_providers']) or 'none, it is not installed'}",
+    ]
+    for extra, state in found["extras"].items():
+        mend = f"missing {', '.join(state['missing'])}: pip install 'hardpath[{extra}]'"
+        lines.append(f"  {extra:6} {'ok' if state['installed'] else mend}")
+    if not any(found["extras"][extra]["installed"] for extra in ("cpu", "gpu")):
+        lines.append("Nothing can be encoded or decoded: install one of hardpath[cpu] and hardpath[gpu], never both.")
+    lines.append(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
+    return "\n".join(lines)
+
+
+def _requirements(extra: str | None) -> list[str]:
+    names = []
+    for requirement in metadata.requires("hardpath") or []:
+        wanted = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
+        if (wanted.group(1) if wanted else None) == extra:
+            match = re.match(r"[A-Za-z0-9_.-]+", requirement)
+            names += [match.group()] if match else []
+    return names
+
+
+def _missing(extra: str) -> list[str]:
+    return [name for name in _requirements(extra) if _version(name) is None]
+
+
+def _versions() -> dict[str, str]:
+    names = [name for extra in (None, *EXTRAS) for name in _requirements(extra)]
+    return {name: version for name in names if (version := _version(name)) is not None}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _providers() -> list[str]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
+    import onnxruntime
+
+    providers: list[str] = onnxruntime.get_available_providers()
+    return providers
+
+
+def _tensor(spec: TensorSpec) -> str:
+    limits = "" if spec.low is None and spec.high is None else f" in [{spec.low}, {spec.high}]"
+    return f"{spec.name}: {spec.dtype} [{', '.join(map(str, spec.shape))}]{limits} {spec.description}".rstrip()

@@ -1,0 +1,136 @@
+"""What several sub-commands share: the jobs themselves, with their progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hardpath.terminal import note, percent, progress, say, waiting
+from link.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from train.verify import Verification, VerificationSettings
+
+    from link.manifest import Manifest
+    from link.sweep import SweepResult, SweepSpec
+    from train.loop import Summary
+    from train.recipe import Recipe
+
+
+class Samples:
+    """Inputs by name and their labels, None where none are known."""
+
+    def __init__(self, inputs: dict[str, NDArray[Any]], labels: NDArray[Any] | None) -> None:
+        self.inputs = inputs
+        self.labels = labels
+
+
+def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, *, brief: bool) -> Summary:
+    """Train with a paragraph an epoch on the screen, or with a progress bar where `brief`."""
+    import torch
+
+    from train.loop import train
+    from train.record import EpochRecord
+
+    torch.set_num_threads(threads)
+    if not brief:
+        return train(recipe, folder, data_folder=data, on_epoch=lambda record: say(record.text()))
+    with progress(f"training {recipe.name}", recipe.schedule.epochs) as update:
+
+        def show(record: EpochRecord) -> None:
+            accuracy = record.hard_mean if record.hard_mean is not None else record.validation_no_link
+            update(record.epoch, f"{record.phase.value.lower()}, validation {percent(accuracy or 0.0)} %")
+            for alarm in record.alarms:
+                note(f"epoch {record.epoch}: {alarm}")
+
+        return train(recipe, folder, data_folder=data, on_epoch=show)
+
+
+def run_verification(
+    bundle: Path, checkpoint: Path, settings: VerificationSettings, grpc: str | None, data: Path | None
+) -> Verification:
+    """Verify a bundle against its checkpoint and, where an address is given, a server."""
+    from train.verify import verify
+
+    from link.manifest import load_bundle
+    from train import checkpoint as checkpoints
+
+    found = load_bundle(bundle)
+    loaded = checkpoints.load(checkpoint)
+    samples = load_samples(data, found.manifest)
+    if grpc is None:
+        return verify(found, loaded, samples.inputs, labels_of(samples), settings)
+    from serve.client import Client
+
+    with Client(grpc) as client:
+        return verify(found, loaded, samples.inputs, labels_of(samples), settings, remote=client)
+
+
+def run_sweep(bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None) -> SweepResult:
+    """Sweep a bundle with a progress bar."""
+    from link.chain import Link
+    from link.manifest import load_bundle
+    from link.sweep import SweepPoint, sweep
+
+    link = Link(load_bundle(bundle))
+    samples = load_samples(data, link.manifest)
+    with progress(f"sweeping {spec.channel}", len(spec.snr_db)) as update:
+
+        def show(point: SweepPoint, done: int, _total: int) -> None:
+            update(done, f"{point.snr_db:g} dB: accuracy {percent(point.accuracy.value)} %")
+
+        return sweep(link, samples.inputs, labels_of(samples), spec, out=out, progress=show)
+
+
+def load_samples(data: Path | None, manifest: Manifest) -> Samples:
+    """Samples from an .npz or .npy, or the test set of the bundle's task (from a folder, where the task needs files).
+
+    Raises
+    ------
+    ArgumentError
+        If the file holds no such arrays.
+    """
+    names = [spec.name for spec in manifest.transmitter.inputs]
+    if data is not None and data.is_file():
+        return _read_arrays(data, names)
+    if data is not None and not data.is_dir():
+        raise ArgumentError("data", f"{data} does not exist")
+    from train.tasks import load_task
+
+    with waiting(f"loading the test set of {manifest.task.name}"):
+        test = load_task(manifest.task.name).load(data).test
+    return Samples(dict(test.inputs), test.labels)
+
+
+def labels_of(samples: Samples) -> NDArray[Any]:
+    """The labels, where accuracy is asked for.
+
+    Raises
+    ------
+    ArgumentError
+        If there are none.
+    """
+    if samples.labels is None:
+        raise ArgumentError("data", "must be an .npz with an array `labels` beside the inputs")
+    return samples.labels
+
+
+def _read_arrays(file: Path, names: list[str]) -> Samples:
+    try:
+        loaded = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArgumentError("data", f"{file} is neither .npz nor .npy: {error}") from None
+    if isinstance(loaded, np.ndarray):
+        if len(names) != 1:
+            raise ArgumentError(
+                "data", f"{file} holds one array, this bundle takes {', '.join(names)}: save them as .npz"
+            )
+        return Samples({names[0]: loaded}, None)
+    with loaded:
+        missing = [name for name in names if name not in loaded]
+        if missing:
+            raise ArgumentError("data", f"{file} lacks {', '.join(missing)}; it holds {', '.join(loaded) or 'nothing'}")
+        return Samples({name: loaded[name] for name in names}, loaded.get("labels", None))

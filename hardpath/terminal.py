@@ -1,0 +1,160 @@
+"""What people see: progress on stderr, results on stdout, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from link.errors import ArgumentError, BundleError, CheckpointError, HardpathError, MissingExtra, RecipeError
+
+INTERRUPTED: Final = 130
+EXIT_CODES: Final[tuple[tuple[type[HardpathError], int], ...]] = (
+    (ArgumentError, 2),
+    (RecipeError, 2),
+    (BundleError, 4),
+    (CheckpointError, 4),
+    (HardpathError, 1),
+)
+"""First match wins. `verify` adds 3, undecided."""
+
+_EXTRAS: Final = {
+    "onnxruntime": "cpu",
+    "joblib": "sweep",
+    "matplotlib": "sweep",
+    "sionna": "sim",
+    "torch": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "tensorboard": "train",
+    "grpc": "serve",
+    "grpc_health": "serve",
+    "grpc_reflection": "serve",
+    "grpc_status": "serve",
+    "google": "serve",
+}
+
+
+def exit_with_line(error: BaseException) -> NoReturn:
+    """End the process with the one line and the exit code that an error deserves; re-raise what nobody foresaw."""
+    if isinstance(error, KeyboardInterrupt):
+        _say_and_exit("interrupted; what was finished is kept: run the same command again to go on", INTERRUPTED)
+    if isinstance(error, HardpathError):
+        _say_and_exit(str(error), next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+    if isinstance(error, ModuleNotFoundError):
+        package = str(error.name).partition(".")[0]
+        if package in _EXTRAS:
+            _say_and_exit(str(MissingExtra(package, _EXTRAS[package])), 1)
+    if isinstance(error, BrokenPipeError):
+        # The reader has gone (as with `| head`): nothing more can be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    if isinstance(error, OSError):
+        _say_and_exit(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+    raise error
+
+
+def say(text: str) -> None:
+    """One result to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """One remark to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def say_json(value: Any) -> None:
+    """One JSON object to stdout."""
+    say(json.dumps(value, indent=2, allow_nan=False))
+
+
+def say_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table to stdout, as wide as it needs to be."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 160
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar on stderr while the block runs; call what it gives with the steps done so far and a remark.
+
+    Where stderr is no terminal, the description is written once and no bar is drawn.
+    """
+    if not sys.stderr.isatty():
+        note(description)
+        yield lambda done, remark: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+        console=Console(file=sys.stderr),
+    ) as bar:
+        task = bar.add_task(description, total=total, remark="")
+
+        def update(done: int, remark: str) -> None:
+            bar.update(task, completed=done, remark=remark)
+
+        yield update
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """A spinner on stderr while the block runs, or the description once where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        note(description)
+        yield
+        return
+    from rich.console import Console
+
+    with Console(file=sys.stderr).status(description):
+        yield
+
+
+def percent(value: float) -> str:
+    """A share as per cent with two places."""
+    return f"{100.0 * value:.2f}"
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file in one step: a crash leaves the old one or the new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def _say_and_exit(line: str, code: int) -> NoReturn:
+    note(f"hardpath: {line}")
+    sys.exit(code)
