@@ -136,7 +136,7 @@ def waterfall(
     """
     if not curves:
         raise ArgumentError("curves", "must hold at least one curve")
-    with _figure((5.4, 4.2)) as figure:
+    with styled_figure((5.4, 4.2)) as figure:
         axes = figure.add_subplot(yscale="log" if metric == "ber" else "linear")
         handles = [_draw(axes, curve, style) for curve, style in zip(curves, _styles(curves), strict=True)]
         handles += _explain(axes, curves, confidence)
@@ -145,12 +145,12 @@ def waterfall(
             axes.set_ylim(_ber_floor(curves), 1.0)
             axes.set_ylabel("Bit error rate, hard decisions")
         else:
-            axes.set_ylim(0.0, 1.02)
+            axes.set_ylim(_accuracy_floor(curves), 1.01)
             axes.set_ylabel("Accuracy")
         axes.set_title(title)
         # Outside, so that it covers no data whatever the curves do.
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def constellation(y: ArrayLike, order: int, path: Path, snr_db: float) -> tuple[Path, Path]:
@@ -181,7 +181,7 @@ def constellation(y: ArrayLike, order: int, path: Path, snr_db: float) -> tuple[
     levels = np.unique(ideal[:, 0])
     limit = max(1.3 * float(levels[-1]), min(float(np.quantile(np.abs(received), 0.999)), 3.0 * float(levels[-1])))
     outside = int(np.any(np.abs(received) > limit, axis=-1).sum())
-    with _figure((4.4, 4.8)) as figure:
+    with styled_figure((4.4, 4.8)) as figure:
         axes = figure.add_subplot()
         axes.grid(visible=False)
         for threshold in (levels[1:] + levels[:-1]) / 2.0:
@@ -207,7 +207,7 @@ def constellation(y: ArrayLike, order: int, path: Path, snr_db: float) -> tuple[
         axes.set_ylabel("Quadrature")
         axes.set_title(rf"{order}-QAM, $E_\mathrm{{s}}/N_0$ = {snr_db:g} dB")
         figure.legend(handles=[shown, marks], loc="outside lower center", ncols=2, markerscale=2)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def llr_histogram(llr: ArrayLike, bits: ArrayLike, path: Path, clip: float | None = None) -> tuple[Path, Path]:
@@ -234,7 +234,7 @@ def llr_histogram(llr: ArrayLike, bits: ArrayLike, path: Path, clip: float | Non
     reach = float(np.abs(values).max()) if clip is None else clip
     # An even count of bins puts an edge on 0, so that no bar mixes right decisions with wrong ones.
     edges = np.linspace(-reach, reach, _BINS + 1) if reach else np.array([-0.5, 0.5])
-    with _figure((5.4, 4.0)) as figure:
+    with styled_figure((5.4, 4.0)) as figure:
         axes = figure.add_subplot()
         for bit, color in ((0, PALETTE[0]), (1, PALETTE[1])):
             chosen = np.clip(values[sent == bit], -reach, reach)
@@ -258,11 +258,11 @@ def llr_histogram(llr: ArrayLike, bits: ArrayLike, path: Path, clip: float | Non
         axes.set_xlabel("LLR = ln P(b=1)/P(b=0) (nats)")
         axes.set_ylabel(f"Share of bits per {edges[1] - edges[0]:.2g} nats")
         figure.legend(loc="outside lower center", ncols=1)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 @contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[Figure]:
+def styled_figure(size: tuple[float, float]) -> Iterator[Figure]:
     """A figure in the style of this module, whatever the user's matplotlibrc says."""
     try:
         from matplotlib import style
@@ -336,7 +336,14 @@ def _ber_floor(curves: Sequence[Curve]) -> float:
     return float(10.0 ** np.floor(np.log10(min(least)))) if least else 1e-8
 
 
-def _save(figure: Figure, path: Path) -> tuple[Path, Path]:
+def _accuracy_floor(curves: Sequence[Curve]) -> float:
+    """The tenth below the least that is shown: what differs at the top should not be lost in an empty half."""
+    least = min(_bounds(value)[1] for curve in curves for value in curve.values)
+    return float(np.floor(10.0 * max(least, 0.0) - 1e-9) / 10.0) if least > 0.1 else 0.0
+
+
+def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
+    """Write `path` with .png and .svg, without a date."""
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = (stem.with_name(stem.name + suffix) for suffix in (".png", ".svg"))

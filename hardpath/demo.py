@@ -1,0 +1,158 @@
+"""The whole job on real digits: train, export, serve, verify, call, sweep, report."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from hardpath.jobs import run_sweep, run_training, run_verification
+from hardpath.report import CONSTELLATION_SNR_DB, LLR_SNR_DB, TABLE_HEAD, Findings, table_rows, write_report
+from hardpath.terminal import note, percent, progress, say, say_table, waiting, write_text
+from link.errors import HardpathError, ServerError
+
+SNR_DB: Final = tuple(float(snr_db) for snr_db in range(-6, 19, 3))
+SWEEP_SEED: Final = 7
+DRAWS: Final = 20
+_READY_S: Final = 30.0
+
+
+def run_demo(folder: Path, seed: int) -> None:
+    """Run the whole job into `folder`; what is finished there is not done again.
+
+    Raises
+    ------
+    HardpathError
+        If a step fails, the verification included.
+    """
+    from link.chain import Link
+    from link.channel import build_channel
+    from link.manifest import load_bundle
+    from link.randomness import Draws
+    from link.repetition import sweep_repetition
+    from link.sweep import SweepSpec
+    from train.baseline import without_link
+    from train.export import export
+    from train.recipe import load_recipe
+    from train.record import read_metrics
+    from train.tasks import load_task
+    from train.verify import VerificationSettings, render
+
+    started = time.monotonic()
+    recipe = load_recipe("digits", {"seed": str(seed)})
+    bundle = folder / "bundle"
+    run_training(recipe, folder, None, threads=1, brief=True)
+    with progress("training the classifier without a link", recipe.schedule.epochs) as update:
+        baseline = without_link(recipe, folder, on_epoch=lambda epoch: update(epoch, ""))
+    with waiting("exporting transmitter.onnx and receiver.onnx, and comparing them with torch"):
+        manifest = export(folder / "best", bundle)
+
+    with _server(bundle) as address:
+        settings = VerificationSettings(snr_db=SNR_DB)
+        verification = run_verification(bundle, folder / "best", settings, address, None)
+        write_text(bundle / "verification.json", verification.model_dump_json(indent=2) + "\n")
+        answer = _call(address)
+
+    awgn = run_sweep(bundle, SweepSpec(snr_db=SNR_DB, seed=SWEEP_SEED, draws=DRAWS), None, folder / "sweep" / "awgn")
+    rayleigh = SweepSpec(snr_db=SNR_DB, channel="rayleigh", seed=SWEEP_SEED, draws=DRAWS)
+    faded = run_sweep(bundle, rayleigh, None, folder / "sweep" / "rayleigh")
+    test = load_task(recipe.task).load(None).test
+    (mode,) = manifest.modes
+    repetition = sweep_repetition(
+        baseline.decisions,
+        test.labels,
+        awgn.spec,
+        num_classes=len(manifest.task.classes),
+        num_symbols=mode.num_symbols,
+    )
+    link = Link(load_bundle(bundle))
+    draws = Draws(SWEEP_SEED, np.arange(len(test)))
+    found = Findings(
+        manifest=manifest,
+        records=read_metrics(folder),
+        verification=verification,
+        awgn=awgn,
+        rayleigh=faded,
+        repetition=repetition,
+        no_link_accuracy=baseline.accuracy,
+        receptions={
+            snr_db: link.transmit(test.inputs, build_channel("awgn"), snr_db, draws)
+            for snr_db in (CONSTELLATION_SNR_DB, LLR_SNR_DB)
+        },
+    )
+    commands = _commands(folder)
+    with waiting("drawing the report"):
+        report = write_report(folder, found, render(verification), commands)
+    _print_summary(found, report, answer, commands, time.monotonic() - started)
+    if verification.exit_code:
+        raise HardpathError(f"the bundle did not verify: see {report}")
+
+
+@contextmanager
+def _server(bundle: Path) -> Iterator[str]:
+    """A real server in a process of its own on a free port; its address."""
+    command = [sys.executable, "-m", "hardpath", "serve", str(bundle), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if " on " not in line:
+                raise ServerError(f"the server did not start (exit code {process.wait()})")
+            yield line.rsplit(" on ", 1)[1].strip()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(_READY_S)
+            if code:
+                note(f"the server ended with exit code {code}")
+
+
+def _call(address: str) -> str:
+    """One real call over gRPC, in words."""
+    from serve.client import Client
+    from train.tasks import load_task
+
+    test = load_task("digits").load(None).test
+    with Client(address) as client:
+        reply = client.transmit({"image": test.inputs["image"][:8]}, snr_db=12.0, channel="awgn", seed=1)
+    truth = " ".join(str(label) for label in test.labels[:8])
+    return (
+        f"{address} answered over AWGN at 12 dB: digits {truth} -> {' '.join(reply.decoded.class_names)}, "
+        f"{int(reply.bit_errors.sum())} of {int(reply.sent.num_bits.sum())} bits wrong"
+    )
+
+
+def _commands(folder: Path) -> str:
+    checkpoint = folder / "best"
+    bundle = folder / "bundle"
+    return "\n".join(
+        [
+            f"hardpath inspect {bundle}",
+            f"hardpath sweep {bundle} --snr-db -6:18:1 --draws 20 --seed {SWEEP_SEED} --out {folder / 'sweep' / 'fine'}",
+            f"hardpath verify {bundle} --checkpoint {checkpoint} --margin 0.005",
+            f"hardpath serve {bundle} --port 50051",
+            "hardpath call 127.0.0.1:50051 --snr-db 3 --channel rayleigh",
+            f"tensorboard --logdir {folder / 'tensorboard'}",
+        ]
+    )
+
+
+def _print_summary(found: Findings, report: Path, answer: str, commands: str, seconds: float) -> None:
+    (mode,) = found.manifest.modes
+    say_table(
+        f"digits, test set, {mode.num_bits} bits in {mode.num_symbols} symbols of {mode.order}-QAM, "
+        f"training seed {found.manifest.provenance.seed}",
+        TABLE_HEAD,
+        table_rows(found),
+    )
+    say(f"no link       {percent(found.no_link_accuracy)} %")
+    say(f"verification  {found.verification.verdict.value}: soft = hard = ONNX = server within 1 point at each SNR")
+    say(f"server        {answer}")
+    say(f"report        {report} ({seconds:.0f} s)")
+    say(f"\nTry next:\n{commands}")
