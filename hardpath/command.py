@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from hardpath.terminal import exit_with_line, percent, say, say_json, say_table, waiting, write_text
@@ -59,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="hardpath", standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         exit_with_line(KeyboardInterrupt())
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except (Exception, KeyboardInterrupt) as error:
+        # Typer's usage errors share no public base class across its versions, but they know how to show themselves.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
         exit_with_line(error)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -148,12 +148,11 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Show that checkpoint, graphs, server, soft and hard path agree. Exit 0 equivalent, 1 different, 3 undecided."""
-    from train.verify import VerificationSettings, render
-
     from hardpath.jobs import run_verification
     from link.sweep import parse_grid
+    from train.verify import VerifySettings, render
 
-    settings = VerificationSettings(snr_db=parse_grid(snr_db), margin=margin, max_draws=max_draws, seed=seed)
+    settings = VerifySettings(snr_db=parse_grid(snr_db), margin=margin, max_draws=max_draws, seed=seed)
     verification = run_verification(bundle, checkpoint, settings, grpc, data)
     text = verification.model_dump_json(indent=2)
     if out is not None:

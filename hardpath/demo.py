@@ -43,7 +43,7 @@ def run_demo(folder: Path, seed: int) -> None:
     from train.recipe import load_recipe
     from train.record import read_metrics
     from train.tasks import load_task
-    from train.verify import VerificationSettings, render
+    from train.verify import VerifySettings, render
 
     started = time.monotonic()
     recipe = load_recipe("digits", {"seed": str(seed)})
@@ -55,7 +55,7 @@ def run_demo(folder: Path, seed: int) -> None:
         manifest = export(folder / "best", bundle)
 
     with _server(bundle) as address:
-        settings = VerificationSettings(snr_db=SNR_DB)
+        settings = VerifySettings(snr_db=SNR_DB)
         verification = run_verification(bundle, folder / "best", settings, address, None)
         write_text(bundle / "verification.json", verification.model_dump_json(indent=2) + "\n")
         answer = _call(address)
@@ -82,6 +82,7 @@ def run_demo(folder: Path, seed: int) -> None:
         rayleigh=faded,
         repetition=repetition,
         no_link_accuracy=baseline.accuracy,
+        soft_accuracy=_soft_accuracy(folder / "best"),
         receptions={
             snr_db: link.transmit(test.inputs, build_channel("awgn"), snr_db, draws)
             for snr_db in (CONSTELLATION_SNR_DB, LLR_SNR_DB)
@@ -126,6 +127,20 @@ def _call(address: str) -> str:
         f"{address} answered over AWGN at 12 dB: digits {truth} -> {' '.join(reply.decoded.class_names)}, "
         f"{int(reply.bit_errors.sum())} of {int(reply.sent.num_bits.sum())} bits wrong"
     )
+
+
+def _soft_accuracy(checkpoint: Path) -> dict[float, float]:
+    """Accuracy of the soft surrogate on the test set, through the noise that the sweep sends the hard path through."""
+    from train import checkpoint as checkpoints
+    from train.evaluate import evaluate
+    from train.tasks import load_task
+
+    described, model = checkpoints.load(checkpoint)
+    task = load_task(described.recipe.task)
+    grid = described.recipe.channel.model_copy(update={"eval_snr_db": SNR_DB, "eval_draws": DRAWS})
+    with waiting("sending the soft surrogate through the sweep's noise"):
+        found = evaluate(model, task, task.load(None).test, grid, temperature=described.vq_temp, seed=SWEEP_SEED)
+    return found.soft
 
 
 def _commands(folder: Path) -> str:

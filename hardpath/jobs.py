@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ from link.errors import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from train.verify import Verification, VerificationSettings
 
     from link.manifest import Manifest
     from link.sweep import SweepResult, SweepSpec
     from train.loop import Summary
     from train.recipe import Recipe
+    from train.verify import Verification, VerifySettings
 
 
 class Samples:
@@ -50,23 +51,30 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
 
 
 def run_verification(
-    bundle: Path, checkpoint: Path, settings: VerificationSettings, grpc: str | None, data: Path | None
+    bundle: Path, checkpoint: Path, settings: VerifySettings, grpc: str | None, data: Path | None
 ) -> Verification:
     """Verify a bundle against its checkpoint and, where an address is given, a server."""
+    from link.manifest import load_bundle
     from train.verify import verify
 
-    from link.manifest import load_bundle
-    from train import checkpoint as checkpoints
-
     found = load_bundle(bundle)
-    loaded = checkpoints.load(checkpoint)
     samples = load_samples(data, found.manifest)
-    if grpc is None:
-        return verify(found, loaded, samples.inputs, labels_of(samples), settings)
-    from serve.client import Client
+    with ExitStack() as stack:
+        remote = None
+        if grpc is not None:
+            from serve.client import Client
 
-    with Client(grpc) as client:
-        return verify(found, loaded, samples.inputs, labels_of(samples), settings, remote=client)
+            remote = stack.enter_context(Client(grpc))
+        update = stack.enter_context(progress("verifying", 100))
+        return verify(
+            found,
+            checkpoint,
+            samples.inputs,
+            labels_of(samples),
+            settings,
+            remote=remote,
+            progress=lambda what, fraction: update(round(100 * fraction), what),
+        )
 
 
 def run_sweep(bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None) -> SweepResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,18 +35,18 @@ class Findings:
     rayleigh: SweepResult
     repetition: Sequence[RepetitionPoint]
     no_link_accuracy: float
+    soft_accuracy: Mapping[float, float]
     receptions: dict[float, LinkResult]
 
 
 def table_rows(found: Findings) -> list[tuple[str, ...]]:
     """One row an SNR: hard path with its interval, soft surrogate, fading, repetition, bit error rate."""
-    soft = {point.snr_db: point.soft_accuracy for point in found.verification.points}
     return [
         (
             f"{point.snr_db:g}",
             percent(point.accuracy.value),
             f"{percent(point.accuracy.low)} .. {percent(point.accuracy.high)}",
-            percent(soft[point.snr_db]) if point.snr_db in soft else "-",
+            percent(found.soft_accuracy[point.snr_db]),
             percent(faded.accuracy.value),
             percent(repeated.accuracy.value),
             f"{point.ber.value:.2e}",
@@ -87,9 +87,9 @@ accuracy on the validation set. {mode.tokens} tokens of {mode.index_bits} bits a
 |{"---|" * len(TABLE_HEAD)}
 {body}
 
-Intervals are over samples and noise (Wilson, with the sample as the independent unit). *Soft* is the surrogate at T =
-{made.temperature:g}. *Label by repetition* decides at the transmitter, with the classifier that has no link
-({percent(found.no_link_accuracy)} % on the test set), and repeats the label over as many QPSK symbols: for one task that the
+Intervals are over samples and noise (Wilson, with the sample as the independent unit). *Soft* is the surrogate at
+T = {made.temperature:g}, through the same noise as *hard*. *Label by repetition* decides at the transmitter, with the classifier that
+has no link ({percent(found.no_link_accuracy)} % on the test set), and repeats the label over as many QPSK symbols: for one task that the
 transmitter knows it is the baseline to beat. *Rayleigh* is block fading, one gain a sample, known to the receiver.
 
 ## Accuracy against SNR
@@ -133,16 +133,10 @@ def _draw(pictures: Path, found: Findings) -> None:
     from train.plot import plot_training
 
     grid = [point.snr_db for point in found.awgn.points]
-    soft = [point for point in found.verification.points if point.snr_db in grid]
     waterfall(
         [
             Curve.of_accuracy("hard path (ONNX), AWGN", found.awgn.points),
-            Curve(
-                "soft surrogate, AWGN",
-                [point.snr_db for point in soft],
-                [point.soft_accuracy for point in soft],
-                "baseline",
-            ),
+            Curve("soft surrogate, AWGN", grid, [found.soft_accuracy[snr_db] for snr_db in grid], "baseline"),
             Curve.of_accuracy("hard path (ONNX), Rayleigh block", found.rayleigh.points),
             Curve.of_accuracy("label by repetition, AWGN", found.repetition, "baseline"),
             Curve("no link", [grid[0], grid[-1]], [found.no_link_accuracy] * 2, "theory"),

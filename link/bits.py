@@ -113,6 +113,7 @@ def block_interleaver(length: int, rows: int) -> NDArray[np.int64]:
     """
     if rows < 1:
         raise ArgumentError("rows", f"must be at least 1, got {rows}")
+    rows = min(rows, max(length, 1))  # more rows than positions leave the order as it is
     columns = -(-length // rows)
     order = np.arange(rows * columns, dtype=np.int64).reshape(rows, columns).T.ravel()
     return order[order < length]

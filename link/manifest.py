@@ -27,6 +27,7 @@ LLR_CONVENTION: Final = "ln P(b=1)/P(b=0)"
 
 DType = Literal["float32", "int64", "uint8"]
 Dimension = Annotated[int, Field(ge=1)] | Literal["batch"]
+FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -48,7 +49,7 @@ class TensorSpec(_Frozen):
 class GraphSpec(_Frozen):
     """One ONNX file and its interface."""
 
-    file: str
+    file: FileName
     sha256: Sha256
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -237,9 +238,13 @@ def load_bundle(path: Path | str) -> Bundle:
     manifest = read_manifest(folder)
     for spec in (manifest.transmitter, manifest.receiver):
         file = _inside(folder, spec.file)
-        if not file.is_file():
-            raise BundleError(f"{folder}: {spec.file} is missing; export the bundle again")
-        if sha256(file) != spec.sha256:
+        try:
+            found = sha256(file)
+        except FileNotFoundError:
+            raise BundleError(f"{folder}: {spec.file} is missing; export the bundle again") from None
+        except OSError as error:
+            raise BundleError(f"{folder}: {spec.file} cannot be read: {error.strerror}") from None
+        if found != spec.sha256:
             raise BundleError(
                 f"{folder}: {spec.file} is not the file that {MANIFEST_NAME} describes (sha256 differs): truncated or "
                 "changed after export; export the bundle again"
@@ -285,8 +290,8 @@ def sha256(file: Path) -> str:
 def _inside(folder: Path, name: str) -> Path:
     try:
         file = (folder / name).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a NUL, a name too long, a loop of links
-        raise BundleError(f"{folder}: {name!r} is no file name: {error}") from None
+    except (OSError, RuntimeError):
+        raise BundleError(f"{folder}: {name!r} cannot be followed: a loop of links") from None
     if not file.is_relative_to(folder.resolve()):
         raise BundleError(f"{folder}: {name!r} lies outside the bundle")
     return file

@@ -142,8 +142,8 @@ def effective_trials(successes: ArrayLike, trials: ArrayLike, confidence: float 
     (sum t_i)^2 / sum t_i^2, Kish's number of units, which is the number of units where they are of one size.
 
     Where nothing varies because every trial succeeded, or none did, the variance says nothing about clustering: the answer
-    is the lower bound, as if each unit were a single trial. That assumes nothing: a trial succeeds at most as often as a unit
-    holds any success. The same holds for a single unit.
+    is the lower bound, as if each unit were a single trial. That assumes nothing of the clustering: a trial succeeds at most
+    as often as a unit holds any success. The same holds for a single unit.
     """
     s, t = _counts(successes, trials)
     units, total = len(t), float(t.sum())

@@ -1,10 +1,9 @@
-"""Messages to arrays and back: the only code that touches both."""
+"""Messages of hardpath.v1 to arrays and back: with serve.tensor the only code that touches both."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, SupportsIndex
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,101 +12,26 @@ from link.errors import ArgumentError
 from link.runtime import Transmission
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.results import Decoded, Sent, Settings, Timing, Transmitted
+from serve.tensor import tensor_from_message, tensor_to_message
 
-MAX_DIMENSIONS: Final = 8
-DATA_TYPES: Final = {"float32": pb.DATA_TYPE_FLOAT32, "int64": pb.DATA_TYPE_INT64, "uint8": pb.DATA_TYPE_UINT8}
-
-_VALUES: Final = {"float32_values": "float32", "int64_values": "int64", "uint8_values": "uint8"}
-_NAMES: Final = {number: name for name, number in DATA_TYPES.items()}
-_MODE_MAX: Final = 2**31 - 1
-
-
-def tensor_from_message(field: str, message: pb.Tensor) -> NDArray[Any]:
-    """The array that a message holds; its shape is checked, its meaning is not.
-
-    Raises
-    ------
-    ArgumentError
-        If it holds no data or data twice, if data type or shape are unusable, or if the data do not fill the shape.
-    """
-    sources = [name for name in (*_VALUES, "raw") if len(getattr(message, name))]
-    if len(sources) != 1:
-        given = " and ".join(sources) or "none"
-        raise ArgumentError(field, f"must have exactly one of {', '.join(_VALUES)} and raw, got {given}")
-    source = sources[0]
-    dtype = _dtype(field, message, source)
-    shape = _shape(field, message)
-    if source == "raw":
-        array = _from_raw(field, message.raw, dtype)
-    else:
-        array = np.array(getattr(message, source))
-        if dtype == "uint8" and array.max() > 255:
-            raise ArgumentError(f"{field}.{source}", f"must be in [0, 255], got {array.max()}")
-        array = array.astype(dtype, copy=False)
-    if array.size != math.prod(shape):
-        wanted = " x ".join(map(str, shape)) or "1"
-        raise ArgumentError(f"{field}.shape", f"must multiply to the {array.size} values in {source}, got {wanted}")
-    return array.reshape(shape)
+_SETTINGS: Final = {
+    "snr_db": "a number: Es/N0 in dB",
+    "channel": "the name of a channel",
+    "block_symbols": "an integer in [0, 2**31)",
+    "k_factor_db": "a number, in dB",
+    "seed": "an integer in [0, 2**63)",
+    "sample_offset": "an integer in [0, 2**32)",
+    "draw": "an integer in [0, 2**32)",
+}
 
 
-def _dtype(field: str, message: pb.Tensor, source: str) -> str:
-    stated = _NAMES.get(message.data_type)
-    if stated is None and (message.data_type != pb.DATA_TYPE_UNSPECIFIED or source == "raw"):
-        known = ", ".join(pb.DataType.Name(number) for number in _NAMES)
-        raise ArgumentError(f"{field}.data_type", f"must be one of {known}, got {message.data_type}")
-    if source == "raw":
-        assert stated is not None
-        return stated
-    if stated not in (None, _VALUES[source]):
-        raise ArgumentError(f"{field}.data_type", f"must agree with {source} or be left out, got {stated}")
-    return _VALUES[source]
+class DecodeArguments(NamedTuple):
+    """What the receiver is called with."""
 
-
-def _shape(field: str, message: pb.Tensor) -> tuple[int, ...]:
-    if len(message.shape) > MAX_DIMENSIONS:
-        raise ArgumentError(
-            f"{field}.shape", f"must have at most {MAX_DIMENSIONS} dimensions, got {len(message.shape)}"
-        )
-    if any(size < 1 for size in message.shape):
-        raise ArgumentError(f"{field}.shape", f"must hold sizes of at least 1, got {list(message.shape)}")
-    return tuple(message.shape)
-
-
-def _from_raw(field: str, raw: bytes, dtype: str) -> NDArray[Any]:
-    stored = np.dtype(dtype).newbyteorder("<")
-    if len(raw) % stored.itemsize:
-        raise ArgumentError(f"{field}.raw", f"must hold a multiple of {stored.itemsize} bytes, got {len(raw)}")
-    return np.frombuffer(raw, stored).astype(dtype, copy=False)
-
-
-def tensor_to_message(field: str, value: ArrayLike, tensor_format: int = pb.TENSOR_FORMAT_RAW) -> pb.Tensor:
-    """An array as a message: float32, int64 or uint8 as its own type, other numbers as the nearest of these.
-
-    Raises
-    ------
-    ArgumentError
-        If `value` is no array of numbers that one of the three types holds.
-    """
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ArgumentError(field, "must be an array with rows of equal length") from None
-    kind = array.dtype.kind
-    if kind not in "biuf":
-        raise ArgumentError(field, f"must hold numbers, got dtype {array.dtype}")
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ArgumentError(field, f"must fit into int64, got {array.max()}")
-    dtype = "float32" if kind == "f" else "uint8" if array.dtype.itemsize == 1 and kind in "bu" else "int64"
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the receiving end refuses by name
-        array = array.astype(dtype, copy=False)
-    if array.ndim > MAX_DIMENSIONS:
-        raise ArgumentError(field, f"must have at most {MAX_DIMENSIONS} dimensions, got {array.ndim}")
-    message = pb.Tensor(data_type=DATA_TYPES[dtype], shape=array.shape)
-    if tensor_format == pb.TENSOR_FORMAT_RAW:
-        message.raw = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    else:
-        getattr(message, f"{dtype}_values").extend(array.ravel().tolist())
-    return message
+    symbols: NDArray[Any]
+    no: NDArray[Any]
+    mode: NDArray[np.int64] | None
+    llr_in: NDArray[Any] | None
 
 
 def inputs_from_message(messages: Mapping[str, pb.Tensor]) -> dict[str, NDArray[Any]]:
@@ -120,23 +44,36 @@ def inputs_to_message(inputs: Mapping[str, ArrayLike]) -> dict[str, pb.Tensor]:
     return {name: tensor_to_message(f"inputs.{name}", value) for name, value in inputs.items()}
 
 
-def mode_from_message(modes: Iterable[int]) -> NDArray[np.int64] | None:
-    """Modes of a Decode request, None where left out."""
-    return np.array(list(modes), dtype=np.int64) if modes else None
+def decode_arguments(request: pb.DecodeRequest) -> DecodeArguments:
+    """The arrays of a Decode request."""
+    for field in ("symbols", "no"):
+        if not request.HasField(field):
+            raise ArgumentError(field, "is missing")
+    return DecodeArguments(
+        symbols=tensor_from_message("symbols", request.symbols),
+        no=tensor_from_message("no", request.no),
+        mode=np.array(request.mode, dtype=np.int64) if request.mode else None,
+        llr_in=tensor_from_message("llr_in", request.llr_in) if request.HasField("llr_in") else None,
+    )
 
 
-def mode_to_message(mode: ArrayLike | None) -> list[int]:
-    """Inverse of `mode_from_message`."""
-    if mode is None:
-        return []
-    modes = np.asarray(mode)
-    if modes.ndim != 1 or modes.dtype.kind not in "iu" or (modes.size and not 0 <= modes.min() <= modes.max() <= _MODE_MAX):
-        raise ArgumentError("mode", "must hold one mode a sample, counted from 0")
-    return [int(value) for value in modes]
+def decode_request(
+    symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None, llr_in: ArrayLike | None
+) -> pb.DecodeRequest:
+    """Inverse of `decode_arguments`."""
+    request = pb.DecodeRequest(symbols=tensor_to_message("symbols", symbols), no=tensor_to_message("no", no))
+    if mode is not None:
+        modes = np.asarray(mode)
+        if modes.ndim != 1 or modes.dtype.kind not in "iu" or (modes.size and np.abs(modes).max() >= 2**31):
+            raise ArgumentError("mode", "must hold one mode a sample")
+        request.mode.extend(modes.tolist())
+    if llr_in is not None:
+        request.llr_in.CopyFrom(tensor_to_message("llr_in", llr_in))
+    return request
 
 
 def settings_from_message(message: pb.LinkSettings) -> Settings:
-    """The settings of a Transmit request.
+    """The settings of a Transmit request or reply.
 
     Raises
     ------
@@ -162,32 +99,22 @@ def settings_to_message(settings: Settings) -> pb.LinkSettings:
     Raises
     ------
     ArgumentError
-        If a value does not fit into its field.
+        If a value does not fit into its field; its range is checked by who uses it.
     """
     message = pb.LinkSettings()
-    for name, value in vars(settings).items():
-        if value is None:
-            continue
-        try:
-            setattr(message, name, value)
-        except (TypeError, ValueError, OverflowError):
-            kind = _KINDS[name]
-            raise ArgumentError(name, f"must be {kind}, got {value!r}") from None
+    for name, wanted in _SETTINGS.items():
+        value = getattr(settings, name)
+        if value is not None:
+            try:
+                setattr(message, name, value)
+            except (TypeError, ValueError):
+                raise ArgumentError(name, f"must be {wanted}, got {value!r}") from None
     return message
 
 
-_KINDS: Final = {
-    "snr_db": "a number, Es/N0 in dB",
-    "channel": "the name of a channel",
-    "block_symbols": "an integer in [0, 2**31)",
-    "k_factor_db": "a number, in dB",
-    "seed": "an integer in [0, 2**63)",
-    "sample_offset": "an integer in [0, 2**32)",
-    "draw": "an integer in [0, 2**32)",
-}
-
-
-def sent_to_message(sent: Transmission | Sent, tensor_format: int, include_symbols: bool) -> pb.Transmission:
+def sent_to_message(
+    sent: Transmission | Sent, tensor_format: pb.TensorFormat, include_symbols: bool
+) -> pb.Transmission:
     """What was sent."""
     message = pb.Transmission(
         mode=sent.mode.tolist(),
@@ -213,7 +140,15 @@ def sent_from_message(message: pb.Transmission) -> Sent:
     )
 
 
-def decoded_to_message(decoded: Decoded, tensor_format: int, include_llr: bool) -> pb.Reception:
+def transmission_from_message(message: pb.EncodeResponse) -> Transmission:
+    """What the transmitter sends, symbols included."""
+    sent = sent_from_message(message.sent)
+    if sent.symbols is None:
+        raise ArgumentError("symbols", "are missing")
+    return Transmission(sent.mode, sent.indices, sent.bits, sent.num_bits, sent.symbols, sent.num_symbols)
+
+
+def decoded_to_message(decoded: Decoded, tensor_format: pb.TensorFormat, include_llr: bool) -> pb.Reception:
     """What the receiver found."""
     rows = zip(decoded.decisions.tolist(), decoded.class_names, decoded.probabilities, strict=True)
     message = pb.Reception(
@@ -236,4 +171,34 @@ def decoded_from_message(message: pb.Reception) -> Decoded:
         logits=tensor_from_message("logits", message.logits),
         indices_hat=tensor_from_message("indices_hat", message.indices_hat),
         llr=tensor_from_message("llr", message.llr) if message.HasField("llr") else None,
+    )
+
+
+def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest) -> pb.TransmitResponse:
+    """One pass over the link, with what the request asked to include."""
+    message = pb.TransmitResponse(
+        sent=sent_to_message(result.sent, request.tensor_format, request.include_symbols),
+        decoded=decoded_to_message(result.decoded, request.tensor_format, request.include_llr),
+        bit_errors=result.bit_errors.tolist(),
+        settings=settings_to_message(result.settings),
+        timing=pb.Timing(**result.timing._asdict()),
+    )
+    if request.include_symbols and result.y is not None and result.no is not None:
+        message.received.y.CopyFrom(tensor_to_message("y", result.y, request.tensor_format))
+        message.received.no.CopyFrom(tensor_to_message("no", result.no, request.tensor_format))
+    return message
+
+
+def transmitted_from_message(message: pb.TransmitResponse) -> Transmitted:
+    """Inverse of `transmitted_to_message`."""
+    received = message.received if message.HasField("received") else None
+    timing = message.timing
+    return Transmitted(
+        sent=sent_from_message(message.sent),
+        y=None if received is None else tensor_from_message("y", received.y),
+        no=None if received is None else tensor_from_message("no", received.no),
+        decoded=decoded_from_message(message.decoded),
+        bit_errors=np.array(message.bit_errors, dtype=np.int64),
+        settings=settings_from_message(message.settings),
+        timing=Timing(timing.transmitter_us, timing.channel_us, timing.receiver_us),
     )

@@ -12,7 +12,6 @@ requests into one run goes in place of these two, and nothing else changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from link.channel import CHANNELS, Channel, Received, build_channel
 from link.codebook import softmax
 from link.errors import ArgumentError, require_range
 from link.manifest import Bundle
+from link.provenance import code_version
 from link.randomness import Draws
 from link.runtime import Reception, Transmission
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
@@ -58,7 +58,7 @@ class Engine:
 
     def model(self) -> ModelInfo:
         """What this engine holds and takes."""
-        return ModelInfo(self.link.manifest, _code_version(), CHANNELS, self.max_batch)
+        return ModelInfo(self.link.manifest, code_version(), CHANNELS, self.max_batch)
 
     def encode(self, inputs: Mapping[str, ArrayLike]) -> Transmission:
         """Encode a batch; arguments and errors as for link.runtime.Transmitter.
@@ -185,10 +185,3 @@ def _bit_errors(sent: Transmission, llr: NDArray[np.float32]) -> NDArray[np.int6
     payload = np.arange(sent.bits.shape[1]) < sent.num_bits[:, None]
     errors: NDArray[np.int64] = (((llr > 0) != sent.bits.astype(bool)) & payload).sum(axis=1)
     return errors
-
-
-def _code_version() -> str:
-    try:
-        return version("hardpath")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -32,7 +32,10 @@ def test_the_constellation_is_the_square_grid(order):
 def test_neighbours_differ_in_one_bit(order):
     grid = points(order)
     bits = label_bits(np.arange(order), bits_per_symbol(order)).astype(int)
-    labels = {tuple(np.round(point / unit_amplitude(order)).astype(int)): label for label, point in zip(bits, grid, strict=True)}
+    labels = {
+        tuple(np.round(point / unit_amplitude(order)).astype(int)): label
+        for label, point in zip(bits, grid, strict=True)
+    }
     for (i, q), label in labels.items():
         for neighbour in ((i + 2, q), (i, q + 2)):
             if neighbour in labels:

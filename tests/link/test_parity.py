@@ -35,9 +35,9 @@ def test_torch_finds_the_same_llrs(demapper, dtype, order):
     expected = DEMAPPERS[demapper](y, no, order)
     found = DEMAPPERS[demapper](torch.from_numpy(y), torch.from_numpy(no), order).numpy()
     assert found.dtype == dtype
-    # exp and log of the two libraries differ in the last digits; max-log uses neither.
-    tolerance = 0.0 if demapper == "max-log" else 32.0 * np.finfo(dtype).eps
-    assert (np.abs(found - expected) <= tolerance * (1.0 + np.abs(expected))).all()
+    # torch divides a number by a tensor as a product with its reciprocal, and its exp and log differ in the last digits.
+    roundings = 4.0 if demapper == "max-log" else 32.0
+    assert (np.abs(found - expected) <= roundings * np.finfo(dtype).eps * (1.0 + np.abs(expected))).all()
 
 
 def test_torch_groups_the_same_bits():
@@ -81,7 +81,9 @@ def test_gradients_pass_the_demapper_away_from_its_kinks(demapper, order):
     generator = np.random.default_rng(order)
     side = int(np.sqrt(order))
     # Kinks are at the even multiples of d.
-    y = (2 * generator.integers(-side // 2, side // 2, (5, 2)) + 1 + generator.uniform(-0.8, 0.8, (5, 2))) * unit_amplitude(order)
+    y = (
+        2 * generator.integers(-side // 2, side // 2, (5, 2)) + 1 + generator.uniform(-0.8, 0.8, (5, 2))
+    ) * unit_amplitude(order)
     arguments = torch.from_numpy(y).requires_grad_(), torch.from_numpy(generator.uniform(0.1, 1.0, 5)).requires_grad_()
     assert torch.autograd.gradcheck(lambda y, no: DEMAPPERS[demapper](y, no, order), arguments)
 

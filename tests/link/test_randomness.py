@@ -129,7 +129,9 @@ def test_normals_are_normal(normals):
     z = normals.ravel()
     n = z.size
     # Standard errors of the first four moments of a standard normal: 1, sqrt 2, sqrt 15, sqrt 96 over sqrt n.
-    for power, (mean, deviation) in enumerate(((0.0, 1.0), (1.0, 2.0**0.5), (0.0, 15.0**0.5), (3.0, 96.0**0.5)), start=1):
+    for power, (mean, deviation) in enumerate(
+        ((0.0, 1.0), (1.0, 2.0**0.5), (0.0, 15.0**0.5), (3.0, 96.0**0.5)), start=1
+    ):
         assert abs((z**power).mean() - mean) < 4.0 * deviation / np.sqrt(n)
     assert stats.kstest(z, "norm").pvalue > 1e-3
 
@@ -149,7 +151,9 @@ def test_the_phase_of_a_pair_is_uniform(normals):
 
 @pytest.mark.parametrize(("word", "reach"), [(0, 0.0), (ALL_ONES, np.sqrt(106.0 * np.log(2.0)))])
 def test_normals_are_finite_at_both_ends_and_reach_8_57_sigma(word, reach, monkeypatch):
-    monkeypatch.setattr(randomness, "philox4x32", lambda counter, key: tuple(np.full_like(counter[0], word) for _ in range(4)))
+    monkeypatch.setattr(
+        randomness, "philox4x32", lambda counter, key: tuple(np.full_like(counter[0], word) for _ in range(4))
+    )
     z = Draws(0, np.arange(2)).normals(Stream.NOISE, 0, 3)
     np.testing.assert_allclose(np.hypot(z[..., 0], z[..., 1]), reach, rtol=1e-12)
     assert Draws(0, np.arange(2)).uniforms(Stream.NOISE, 0, 3).max() < 1.0

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from link import bits, codebook, constellation, sweep as sweep_module, theory
+from link import bits, codebook, constellation, theory
+from link import sweep as sweep_module
 from link.chain import Link
 from link.errors import ArgumentError, ResultsError
 from link.grid import parse_grid
@@ -238,7 +239,7 @@ def test_theory_is_the_mean_over_the_payload_positions(ring):
         assert point.ber_theory == expected
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(
     rows=st.integers(1, 200),
     order=st.permutations(SPEC.snr_db),
@@ -309,7 +310,11 @@ def test_a_last_line_that_was_cut_is_dropped_said_and_run_again(ring, tmp_path, 
         ("points.jsonl", lambda text: text.replace('"samples":60', '"samples":', 1), "line 1 cannot be read"),
         ("points.jsonl", lambda text: text.replace('"draws"', '"drawn"', 1), "line 1 cannot be read"),
         ("points.jsonl", lambda text: text.splitlines(True)[0] + text, "line 2: -3 dB is there twice"),
-        ("points.jsonl", lambda text: text.replace('"snr_db":6.0', '"snr_db":7.0'), "7 dB is there and is not in the grid"),
+        (
+            "points.jsonl",
+            lambda text: text.replace('"snr_db":6.0', '"snr_db":7.0'),
+            "7 dB is there and is not in the grid",
+        ),
         ("points.jsonl", lambda text: "\n" + text, "line 1 cannot be read"),
         ("spec.json", lambda text: text[:-20], "spec.json cannot be read"),
         ("spec.json", lambda text: "[]", "holds another sweep"),
@@ -337,7 +342,10 @@ def test_another_question_in_the_same_folder_is_refused_by_what_differs(ring, tm
     swapped = np.roll(labels, 1)
     for arguments, differs in (
         ((link, inputs, labels, SPEC.model_copy(update={"seed": 6})), r"\(spec.seed is 5 there, 6 here\)"),
-        ((link, inputs, labels, SPEC.model_copy(update={"snr_db": (6.0,)})), r"spec.snr_db is \[-3.0, 6.0, 15.0\] there"),
+        (
+            (link, inputs, labels, SPEC.model_copy(update={"snr_db": (6.0,)})),
+            r"spec.snr_db is \[-3.0, 6.0, 15.0\] there",
+        ),
         ((another, inputs, labels, SPEC), "provenance.bundle is ring:1 there, ring:2 here"),
         ((link, moved, labels, SPEC), r"\(provenance.data_sha256 is [0-9a-f]{12}... there, [0-9a-f]{12}... here\)"),
         ((link, inputs, swapped, SPEC), r"\(provenance.data_sha256 is"),
@@ -389,9 +397,7 @@ def test_the_data_set_is_encoded_once(ring, monkeypatch):
     link, inputs, labels = ring
     encoded = []
     run = type(link.transmitter).__call__
-    monkeypatch.setattr(
-        type(link.transmitter), "__call__", lambda self, x: encoded.append(len(x["x"])) or run(self, x)
-    )
+    monkeypatch.setattr(type(link.transmitter), "__call__", lambda self, x: encoded.append(len(x["x"])) or run(self, x))
     sweep(link, inputs, labels, SPEC, chunk_rows=50)
     assert encoded == [50, 10]
 
@@ -437,9 +443,11 @@ def test_a_grid_is_read_with_both_ends(text, grid):
     assert parse_grid(text) == grid
 
 
-@pytest.mark.parametrize("text", ["", "a", "1:2", "1:2:3:4", "0:10:3", "0:10:-1", "0:10:0", "0:nan:1", "1,,2", "0:1e9:1"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1:2", "1:2:3:4", "0:10:3", "0:10:-1", "0:10:0", "0:nan:1", "1,,2", "0:1e9:1"]
+)
 def test_a_grid_that_cannot_be_read_says_what_is_expected(text):
-    with pytest.raises(ArgumentError, match="^snr_db must ") as error:
+    with pytest.raises(ArgumentError, match=r"^snr_db must ") as error:
         parse_grid(text)
     assert error.value.field == "snr_db"
     assert repr(text) in str(error.value)

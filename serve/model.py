@@ -1,0 +1,135 @@
+"""The manifest as a message and back, so that a client knows of a model what the bundle says."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from link.errors import ServerError
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
+from serve.pb.hardpath.v1 import link_pb2 as pb
+from serve.results import ModelInfo
+from serve.tensor import DATA_TYPES, DTYPES
+
+_BATCH = -1
+
+
+def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
+    """Reply of GetModel."""
+    manifest = info.manifest
+    return pb.GetModelResponse(
+        model=pb.Model(
+            schema_version=manifest.schema_version,
+            name=manifest.name,
+            version=manifest.version,
+            task=pb.Task(name=manifest.task.name, classes=manifest.task.classes),
+            modes=[_mode_to_message(mode) for mode in manifest.modes],
+            default_mode=manifest.default_mode,
+            llr=pb.LlrConvention(**manifest.llr.model_dump()),
+            transmitter=_graph_to_message(manifest.transmitter),
+            receiver=_graph_to_message(manifest.receiver),
+            provenance_json=manifest.provenance.model_dump_json(),
+        ),
+        code_version=info.code_version,
+        channels=info.channels,
+        max_batch=info.max_batch,
+    )
+
+
+def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
+    """Inverse of `model_to_message`.
+
+    Raises
+    ------
+    ServerError
+        If this version of hardpath cannot use the model that the server describes.
+    """
+    model = message.model
+    try:
+        manifest = Manifest.model_validate(
+            {
+                "schema_version": model.schema_version,
+                "name": model.name,
+                "version": model.version,
+                "task": TaskSpec(name=model.task.name, classes=tuple(model.task.classes)),
+                "modes": tuple(_mode_from_message(mode) for mode in model.modes),
+                "default_mode": model.default_mode,
+                "llr": LlrSpec.model_validate(
+                    {"convention": model.llr.convention, "demapper": model.llr.demapper, "clip": model.llr.clip}
+                ),
+                "transmitter": _graph_from_message(model.transmitter),
+                "receiver": _graph_from_message(model.receiver),
+                "provenance": Provenance.model_validate_json(model.provenance_json),
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "model"
+        raise ServerError(
+            f"the server's model is not one that this version of hardpath knows: {where}: {first['msg']}"
+        ) from None
+    return ModelInfo(manifest, message.code_version, tuple(message.channels), message.max_batch)
+
+
+def _mode_to_message(mode: Mode) -> pb.Mode:
+    return pb.Mode(
+        tokens=mode.tokens,
+        codewords=mode.codewords,
+        order=mode.order,
+        index_bits=mode.index_bits,
+        num_bits=mode.num_bits,
+        num_symbols=mode.num_symbols,
+        labels=mode.labels,
+        log_prior=mode.log_prior,
+    )
+
+
+def _mode_from_message(message: pb.Mode) -> Mode:
+    return Mode(
+        tokens=message.tokens,
+        codewords=message.codewords,
+        order=message.order,
+        labels=tuple(message.labels),
+        log_prior=tuple(message.log_prior),
+    )
+
+
+def _graph_to_message(graph: GraphSpec) -> pb.Graph:
+    return pb.Graph(
+        file=graph.file,
+        sha256=graph.sha256,
+        inputs=[_tensor_to_message(tensor) for tensor in graph.inputs],
+        outputs=[_tensor_to_message(tensor) for tensor in graph.outputs],
+    )
+
+
+def _graph_from_message(message: pb.Graph) -> GraphSpec:
+    return GraphSpec(
+        file=message.file,
+        sha256=message.sha256,
+        inputs=tuple(_tensor_from_message(tensor) for tensor in message.inputs),
+        outputs=tuple(_tensor_from_message(tensor) for tensor in message.outputs),
+    )
+
+
+def _tensor_to_message(tensor: TensorSpec) -> pb.TensorSpec:
+    return pb.TensorSpec(
+        name=tensor.name,
+        data_type=DATA_TYPES[tensor.dtype],
+        shape=[_BATCH if size == "batch" else size for size in tensor.shape],
+        low=tensor.low,
+        high=tensor.high,
+        description=tensor.description,
+    )
+
+
+def _tensor_from_message(message: pb.TensorSpec) -> TensorSpec:
+    return TensorSpec.model_validate(
+        {
+            "name": message.name,
+            "dtype": DTYPES.get(message.data_type),
+            "shape": tuple("batch" if size == _BATCH else size for size in message.shape),
+            "low": message.low if message.HasField("low") else None,
+            "high": message.high if message.HasField("high") else None,
+            "description": message.description,
+        }
+    )

@@ -1,0 +1,104 @@
+"""Tensor messages to arrays and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from link.errors import ArgumentError
+from serve.pb.hardpath.v1 import link_pb2 as pb
+
+MAX_DIMENSIONS: Final = 8
+MESSAGE_BYTES: Final = 64 * 2**20
+"""Largest message that server and client take."""
+DATA_TYPES: Final = {"float32": pb.DATA_TYPE_FLOAT32, "int64": pb.DATA_TYPE_INT64, "uint8": pb.DATA_TYPE_UINT8}
+DTYPES: Final = {number: name for name, number in DATA_TYPES.items()}
+
+_VALUES: Final = {"float32_values": "float32", "int64_values": "int64", "uint8_values": "uint8"}
+
+
+def tensor_from_message(field: str, message: pb.Tensor) -> NDArray[Any]:
+    """The array that a message holds; its shape is checked, its meaning is not.
+
+    Raises
+    ------
+    ArgumentError
+        If it holds no data or data twice, if data type or shape are unusable, or if the data do not fill the shape. Names
+        the part of `field` that is wrong.
+    """
+    sources = [name for name in (*_VALUES, "raw") if len(getattr(message, name))]
+    if len(sources) != 1:
+        raise ArgumentError(
+            field, f"must have exactly one of {', '.join(_VALUES)} and raw, got {' and '.join(sources) or 'none'}"
+        )
+    source = sources[0]
+    array = _raw(field, message) if source == "raw" else _typed(field, message, source)
+    if len(message.shape) > MAX_DIMENSIONS:
+        raise ArgumentError(f"{field}.shape", f"must have at most {MAX_DIMENSIONS} sizes, got {len(message.shape)}")
+    shape = tuple(message.shape)
+    if any(size < 1 for size in shape):
+        raise ArgumentError(f"{field}.shape", f"must hold sizes of at least 1, got {list(shape)}")
+    if array.size != math.prod(shape):
+        raise ArgumentError(
+            f"{field}.shape", f"must multiply to the {array.size} elements in {source}, got {list(shape)}"
+        )
+    return array.reshape(shape)
+
+
+def tensor_to_message(field: str, value: ArrayLike, tensor_format: pb.TensorFormat = pb.TENSOR_FORMAT_RAW) -> pb.Tensor:
+    """An array as a message: of float32, int64 or uint8, whichever is nearest to its own dtype.
+
+    Raises
+    ------
+    ArgumentError
+        If `value` is no array of numbers that one of the three holds.
+    """
+    array = _as_wire_type(field, value)
+    message = pb.Tensor(data_type=DATA_TYPES[array.dtype.name], shape=array.shape)
+    if tensor_format == pb.TENSOR_FORMAT_RAW:
+        message.raw = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    else:
+        getattr(message, f"{array.dtype.name}_values").extend(array.ravel().tolist())
+    return message
+
+
+def _typed(field: str, message: pb.Tensor, source: str) -> NDArray[Any]:
+    dtype = _VALUES[source]
+    if message.data_type not in (pb.DATA_TYPE_UNSPECIFIED, DATA_TYPES[dtype]):
+        raise ArgumentError(f"{field}.data_type", f"must agree with {source} or be left out, got {message.data_type}")
+    values = np.array(getattr(message, source))
+    if dtype == "uint8" and values.max() > 255:
+        raise ArgumentError(f"{field}.{source}", f"must be in [0, 255], got {values.max()}")
+    return values.astype(dtype, copy=False)
+
+
+def _raw(field: str, message: pb.Tensor) -> NDArray[Any]:
+    if message.data_type not in DTYPES:
+        known = ", ".join(pb.DataType.Name(number) for number in DTYPES)
+        raise ArgumentError(f"{field}.data_type", f"must be one of {known} with raw, got {message.data_type}")
+    stored = np.dtype(DTYPES[message.data_type]).newbyteorder("<")
+    if len(message.raw) % stored.itemsize:
+        raise ArgumentError(f"{field}.raw", f"must hold a multiple of {stored.itemsize} bytes, got {len(message.raw)}")
+    return np.frombuffer(message.raw, stored).astype(stored.newbyteorder("="), copy=False)
+
+
+def _as_wire_type(field: str, value: ArrayLike) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ArgumentError(field, "must be an array with rows of equal length") from None
+    if array.dtype.kind not in "biuf":
+        raise ArgumentError(field, f"must hold numbers, got dtype {array.dtype}")
+    if array.ndim > MAX_DIMENSIONS:
+        raise ArgumentError(field, f"must have at most {MAX_DIMENSIONS} dimensions, got {array.ndim}")
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # beyond float32 it becomes inf, which the server refuses by name
+            return array.astype(np.float32, copy=False)
+    if array.dtype.kind in "bu" and array.dtype.itemsize == 1:
+        return array.astype(np.uint8, copy=False)
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ArgumentError(field, f"must fit into int64, got {array.max()}")
+    return array.astype(np.int64, copy=False)

@@ -1,0 +1,159 @@
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from link.errors import ArgumentError, BundleError, MissingExtra
+from link.manifest import TensorSpec, load_bundle, sha256
+from link.runtime import Receiver, Transmitter, as_tensor, check_inputs
+
+SPECS = (
+    TensorSpec(name="image", dtype="float32", shape=("batch", 2), low=0.0, high=1.0),
+    TensorSpec(name="tokens", dtype="int64", shape=("batch", 3), low=0, high=9),
+)
+GOOD = {"image": [[0.0, 1.0], [0.5, 0.5]], "tokens": [[1, 2, 3], [4, 5, 6]]}
+
+
+@pytest.fixture(scope="module")
+def transmitter(bundle):
+    pytest.importorskip("onnxruntime")
+    return Transmitter(bundle)
+
+
+@pytest.fixture(scope="module")
+def receiver(bundle):
+    pytest.importorskip("onnxruntime")
+    return Receiver(bundle)
+
+
+def test_inputs_come_out_in_the_graphs_dtypes():
+    feed = check_inputs(SPECS, GOOD)
+    assert {name: value.dtype.name for name, value in feed.items()} == {"image": "float32", "tokens": "int64"}
+    assert all(value.flags.c_contiguous for value in feed.values())
+    np.testing.assert_array_equal(feed["tokens"], GOOD["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sound": [1.0]}, "inputs.sound is unknown; this bundle takes image, tokens"),
+        ({"image": None}, "inputs.image is missing"),
+        ({"image": [[0.0, 1.0, 0.5]]}, r"inputs.image must have shape \(batch, 2\), got \(1, 3\)"),
+        ({"image": [0.0, 1.0]}, r"inputs.image must have shape \(batch, 2\), got \(2\)"),
+        ({"image": np.zeros((0, 2))}, r"inputs.image must hold at least one sample, got shape \(0, 2\)"),
+        ({"image": [[0.0], [0.0, 1.0]]}, "inputs.image must be an array with rows of equal length"),
+        ({"image": [["a", "b"]]}, "inputs.image must hold numbers, got dtype <U1"),
+        ({"image": np.zeros((2, 2), dtype=complex)}, "inputs.image must hold numbers, got dtype complex128"),
+        ({"image": [[0.0, np.nan], [0.0, 0.0]]}, "inputs.image must be finite in float32, got NaN or infinity"),
+        ({"image": [[0.0, np.inf], [0.0, 0.0]]}, "inputs.image must be finite in float32"),
+        ({"image": [[0.0, 1e300], [0.0, 0.0]]}, "inputs.image must be finite in float32"),
+        ({"image": [[0.0, 1.5], [0.0, 0.0]]}, r"inputs.image must be in \[0, 1\], got \[0, 1.5\]"),
+        ({"tokens": [[1, 2, 3]]}, r"inputs.tokens must have shape \(2, 3\), got \(1, 3\)"),
+        (
+            {"tokens": [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]},
+            r"inputs.tokens must hold integers \(int64\), got dtype float64",
+        ),
+        ({"tokens": [[1, 2, 10], [1, 2, 3]]}, r"inputs.tokens must be in \[0, 9\], got \[1, 10\]"),
+        ({"tokens": [[1, 2, 2**64], [1, 2, 3]]}, "inputs.tokens must hold numbers, got dtype object"),
+        ({"tokens": np.full((2, 3), 2**63, dtype=np.uint64)}, "inputs.tokens does not fit into int64"),
+    ],
+)
+def test_a_wrong_input_is_named_with_what_it_must_be(change, message):
+    inputs = {name: value for name, value in {**GOOD, **change}.items() if value is not None}
+    with pytest.raises(ArgumentError, match=message) as caught:
+        check_inputs(SPECS, inputs)
+    assert caught.value.field.startswith("inputs.")
+
+
+def test_a_tensor_is_converted_only_where_nothing_is_lost():
+    assert as_tensor("bits", [[1, 0]], "uint8", (None, 2)).dtype == np.uint8
+    with pytest.raises(ArgumentError, match="bits does not fit into uint8"):
+        as_tensor("bits", [[-1, 0]], "uint8", (None, 2))
+    assert np.isinf(as_tensor("no", [[np.inf, 1e300]], "float32", (None, 2), finite=False)).all()
+
+
+def good_reception(batch=2):
+    return {"symbols": np.zeros((batch, 3, 2)), "no": np.full((batch, 3), 0.1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"symbols": np.zeros((2, 4, 2))}, r"symbols must have shape \(batch, 3, 2\), got \(2, 4, 2\)"),
+        ({"symbols": np.full((2, 3, 2), np.nan)}, "symbols must be finite"),
+        ({"no": np.full((1, 3), 0.1)}, r"no must have shape \(2, 3\), got \(1, 3\)"),
+        ({"no": np.full((2, 3), 1e-7)}, "no must be at least 1e-06"),
+        ({"no": np.full((2, 3), -1.0)}, "no must be at least 1e-06"),
+        ({"no": np.full((2, 3), np.nan)}, "no must be at least 1e-06"),
+        ({"mode": [0, 1]}, r"mode must be in \[0, 1\)"),
+        ({"mode": [0]}, r"mode must have shape \(2\), got \(1\)"),
+        ({"mode": [0.0, 0.0]}, "mode must hold integers"),
+        ({"llr_in": np.zeros((2, 8))}, r"llr_in must have shape \(2, 9\), got \(2, 8\)"),
+        ({"llr_in": np.full((2, 9), np.inf)}, "llr_in must be finite"),
+    ],
+)
+def test_a_wrong_reception_is_named_with_what_it_must_be(change, message, receiver):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        receiver(**{**good_reception(), **change})
+    assert caught.value.field in change
+
+
+def test_the_least_noise_variance_is_taken(receiver):
+    assert np.isfinite(receiver(np.zeros((1, 3, 2)), np.full((1, 3), 1e-6)).logits).all()
+
+
+def test_an_erased_sample_falls_back_on_the_prior_and_on_llrs_from_elsewhere(receiver):
+    erased = {"symbols": np.zeros((1, 3, 2)), "no": np.full((1, 3), np.inf)}
+    heard = receiver(**erased)
+    assert (heard.llr == 0.0).all()
+    assert (heard.indices_hat == np.argmax(receiver.manifest.modes[0].log_prior)).all()
+    hard_bits = np.array([[0, 1, 1, 0, 0, 0, 1, 1, 0]])
+    heard = receiver(**erased, llr_in=20.0 * (2.0 * hard_bits - 1.0))
+    labels = receiver.manifest.modes[0].labels
+    assert [labels[index] for index in heard.indices_hat[0]] == [0b011, 0b000, 0b110]
+
+
+def test_decisions_are_the_highest_logit_and_the_lowest_index_on_ties(receiver):
+    heard = receiver(**good_reception())._replace(logits=np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 1.0]], dtype=np.float32))
+    assert heard.decisions.tolist() == [1, 0]
+
+
+def test_the_transmitter_sends_the_codewords_of_its_table(transmitter):
+    angles = 2.0 * np.pi * np.array([[0, 3, 7], [1, 1, 4]]) / 8.0
+    sent = transmitter({"latent": np.stack([np.cos(angles), np.sin(angles)], axis=-1)})
+    assert sent.indices.tolist() == [[0, 3, 7], [1, 1, 4]]
+    assert sent.num_bits.tolist() == [9, 9]
+    assert sent.num_symbols.tolist() == [3, 3]
+    assert sent.bits[0].tolist() == [0, 0, 0, 0, 1, 0, 1, 0, 0]
+    assert sent.bits.dtype == np.uint8
+    assert sent.symbols.dtype == np.float32
+
+
+def rehash(folder, edit_manifest, name):
+    return edit_manifest(lambda raw: raw[name].update(sha256=sha256(folder / f"{name}.onnx")))
+
+
+def test_a_graph_that_is_none_is_refused_in_one_line(bundle_folder, edit_manifest):
+    pytest.importorskip("onnxruntime")
+    (bundle_folder / "receiver.onnx").write_bytes(b"no graph")
+    bundle = load_bundle(rehash(bundle_folder, edit_manifest, "receiver"))
+    with pytest.raises(BundleError, match=r"receiver\.onnx is no graph that ONNX Runtime can load: ") as caught:
+        Receiver(bundle)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_with_another_interface_is_refused(bundle_folder, edit_manifest):
+    pytest.importorskip("onnxruntime")
+    shutil.copy(bundle_folder / "transmitter.onnx", bundle_folder / "receiver.onnx")
+    bundle = load_bundle(rehash(bundle_folder, edit_manifest, "receiver"))
+    with pytest.raises(BundleError, match=r"inputs of receiver\.onnx are not those of the manifest: missing .*llr_in"):
+        Receiver(bundle)
+
+
+def test_a_missing_runtime_is_named_with_the_extra_that_brings_it(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        MissingExtra, match=r"onnxruntime is not installed; install it with: pip install 'hardpath\[cpu\]'"
+    ):
+        Transmitter(bundle)

@@ -1,0 +1,108 @@
+"""Whether the manifest says what the checkpoint holds, and the graphs hold what the manifest says.
+
+The manifest is compared entry by entry with the checkpoint. The graphs' constants are compared where the exporter kept
+their names; where it folded them into others, the behaviour of the graphs speaks for them (`train.reception`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from link.manifest import Bundle, Manifest
+from train.agreement import Frozen
+from train.tasks import Task
+from train.transceiver import Transceiver
+
+_CONSTANTS: Final = ("codebook", "label_bits", "log_prior")
+# The manifest's decimal digits spell a float32 to the last bit.
+_PRIOR_TOLERANCE: Final = 1e-7
+
+
+class ContractAgreement(Frozen):
+    """What the comparison of manifest, checkpoint and the graphs' constants found.
+
+    Attributes
+    ----------
+    constants : tuple of str
+        Constants found in the graphs by name, `file: name`.
+    comparable : bool
+        Whether inputs, shapes and classes agree, without which nothing else can be compared.
+    findings : tuple of str
+        What is different, in words.
+    """
+
+    constants: tuple[str, ...]
+    comparable: bool
+    findings: tuple[str, ...]
+
+
+def contract_agreement(bundle: Bundle, model: Transceiver, task: Task) -> ContractAgreement:
+    """Compare a bundle's manifest, and what can be read from its graphs, with a checkpoint."""
+    shapes = _shape_findings(bundle.manifest, model, task)
+    findings = list(shapes)
+    constants: list[str] = []
+    if not shapes:
+        findings += _table_findings(bundle.manifest, model)
+        for spec in (bundle.manifest.transmitter, bundle.manifest.receiver):
+            for name, value in _named_constants(onnx.load(bundle.graph(spec))).items():
+                constants.append(f"{spec.file}: {name}")
+                expected = getattr(model.quantizer, name).numpy()
+                if not np.array_equal(value, expected):
+                    findings.append(f"{spec.file}: its constant {name} is not the checkpoint's")
+    return ContractAgreement(constants=tuple(constants), comparable=not shapes, findings=tuple(findings))
+
+
+def _shape_findings(manifest: Manifest, model: Transceiver, task: Task) -> list[str]:
+    mode, recipe = manifest.modes[0], model.recipe
+    pairs = {
+        "task": (manifest.task.name, task.name),
+        "classes": (manifest.task.classes, task.classes),
+        "inputs": (_interface(manifest.transmitter.inputs), _interface(task.inputs)),
+        "tokens": (mode.tokens, recipe.tokens),
+        "codewords": (mode.codewords, recipe.codewords),
+        "QAM order": (mode.order, recipe.order),
+    }
+    return _differences(pairs)
+
+
+def _table_findings(manifest: Manifest, model: Transceiver) -> list[str]:
+    mode, quantizer = manifest.modes[0], model.quantizer
+    findings = _differences(
+        {"demapper": (manifest.llr.demapper, model.recipe.demapper), "clip": (manifest.llr.clip, model.recipe.llr_clip)}
+    )
+    labels = np.asarray(mode.labels) != quantizer.labels.numpy()
+    prior = ~(np.abs(np.asarray(mode.log_prior) - quantizer.log_prior.double().numpy()) <= _PRIOR_TOLERANCE)
+    for name, wrong in (("labels", labels), ("log_prior", prior)):
+        if wrong.any():
+            findings.append(
+                f"manifest: {int(wrong.sum())} of {mode.codewords} entries of {name} are not the checkpoint's "
+                f"(first: codeword {int(np.argmax(wrong))})"
+            )
+    return findings
+
+
+def _differences(pairs: dict[str, tuple[Any, Any]]) -> list[str]:
+    return [
+        f"manifest: {name} is {said!r}, the checkpoint's is {held!r}"
+        for name, (said, held) in pairs.items()
+        if said != held
+    ]
+
+
+def _interface(specs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    return [(spec.name, spec.dtype, spec.shape) for spec in specs]
+
+
+def _named_constants(graph: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    """The quantizer's constants that kept their names."""
+    found = {}
+    for initializer in graph.graph.initializer:
+        for name in _CONSTANTS:
+            if initializer.name.endswith(f"quantizer.{name}"):
+                found[name] = numpy_helper.to_array(initializer)
+    return found

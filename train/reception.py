@@ -1,0 +1,351 @@
+"""Whether the receivers agree: the checkpoint, receiver.onnx and a server on the same received symbols.
+
+    transmitter.onnx ──> symbols ──> AWGN at each SNR ──┬── as received
+                                                        ├── some symbols erased (y = 0, no = inf)
+                                                        ├── no told 4 times too small, too large, and uneven
+                                                        └── with llr_in
+                         nothing (no = inf), llr_in = +-clip, spelling known codewords
+
+A receiver that ignores `no` answers the first row right and fails the third; the last one tests the label table, the clip
+and the order of bits and tokens against the manifest alone. Float32 is measured, as in `train.agreement`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from link.bits import label_bits
+from link.channel.awgn import add_noise
+from link.codebook import posterior_logits
+from link.manifest import Manifest
+from link.randomness import Draws, Stream
+from link.runtime import Transmission
+from link.snr import NO_MIN, millidecibels, no_from_esn0_db
+from train.agreement import EPS32, SAFETY, Frozen, allowed_near_ties, parts
+from train.transceiver import Heard, Transceiver
+
+# Not a draw of the statistical comparison, which counts from 0.
+_DRAW: Final = 2**32 - 1
+_SATURATED_ROWS: Final = 4096
+
+
+class Answer(Protocol):
+    """What a receiver answers: link.runtime.Reception, or what a client of a server returns."""
+
+    @property
+    def llr(self) -> NDArray[np.float32] | None: ...
+
+    @property
+    def indices_hat(self) -> NDArray[np.int64]: ...
+
+    @property
+    def logits(self) -> NDArray[np.float32]: ...
+
+
+Receive = Callable[["Case"], Answer]
+
+
+class Case(NamedTuple):
+    """One batch of receptions.
+
+    Attributes
+    ----------
+    name : str
+    y : (n, S, 2) float32
+    no : (n, S) float32
+    llr_in : (n, L) float32 or None
+    """
+
+    name: str
+    y: NDArray[np.float32]
+    no: NDArray[np.float32]
+    llr_in: NDArray[np.float32] | None = None
+
+
+class ReceiverAgreement(Frozen):
+    """What the comparison of the receivers found.
+
+    Attributes
+    ----------
+    implementations : tuple of str
+        Those held to the checkpoint.
+    cases, receptions : int
+        Compared with each implementation.
+    llr_difference, llr_tolerance, logit_difference, logit_tolerance : float
+        Greatest difference from the checkpoint and greatest tolerance, over all cases; each case is held to its own.
+    near_ties, allowed : int
+        Codewords and classes decided otherwise for no other reason than rounding, and how many each implementation may.
+    findings : tuple of str
+        What is different, in words.
+    """
+
+    implementations: tuple[str, ...]
+    cases: int
+    receptions: int
+    llr_difference: float
+    llr_tolerance: float
+    logit_difference: float
+    logit_tolerance: float
+    near_ties: int
+    allowed: int
+    findings: tuple[str, ...]
+
+
+def receiver_agreement(
+    model: Transceiver,
+    manifest: Manifest,
+    sent: Transmission,
+    receivers: Mapping[str, Receive],
+    snr_db: Sequence[float],
+    seed: int,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> ReceiverAgreement:
+    """Compare receivers with a checkpoint's.
+
+    Parameters
+    ----------
+    model : Transceiver
+        In evaluation mode.
+    manifest : Manifest
+        Its tables say what saturated LLRs and symbols without noise must be decoded to.
+    sent : Transmission
+        Of transmitter.onnx, for all samples.
+    receivers : mapping of name to callable
+    snr_db : sequence of float
+        Es/N0, dB.
+    seed : int
+        Of the noise.
+    progress : callable
+        Told the fraction that is done.
+    """
+    comparison = _Comparison(model, tuple(receivers))
+    for done, snr in enumerate(snr_db):
+        for case in channel_cases(sent.symbols, manifest.num_bits, snr, seed):
+            comparison.add(case, receivers)
+        progress((done + 1) / len(snr_db))
+    for known in (*saturated_cases(manifest), noiseless_case(manifest, sent)):
+        comparison.add(known.case, receivers, known)
+    return comparison.result()
+
+
+def channel_cases(symbols: NDArray[np.float32], num_bits: int, snr_db: float, seed: int) -> Iterator[Case]:
+    """What a receiver may meet at one SNR."""
+    rows, length = symbols.shape[:2]
+    draws = Draws(seed, np.arange(rows), _DRAW)
+    point = millidecibels(snr_db)
+    y = add_noise(symbols, no_from_esn0_db(snr_db), draws.normals(Stream.NOISE, point, length)).astype(np.float32)
+    no = np.full((rows, length), max(no_from_esn0_db(snr_db), NO_MIN), dtype=np.float32)
+    at = f"at {snr_db:g} dB"
+    yield Case(f"as received {at}", y, no)
+    # Every third symbol, another third in each sample.
+    erased = (np.arange(length) + np.arange(rows)[:, None]) % 3 == 0
+    yield Case(
+        f"with erasures {at}",
+        np.where(erased[..., None], np.float32(0), y),
+        np.where(erased, np.float32(np.inf), no),
+    )
+    uneven = np.exp2(4.0 * draws.uniforms(Stream.FADING, point, length) - 2.0)
+    for what, factor in (("a quarter of no", 0.25), ("four times no", 4.0), ("uneven no", uneven)):
+        yield Case(f"told {what} {at}", y, np.maximum(no * factor, NO_MIN).astype(np.float32))
+    given = 4.0 * draws.normals(Stream.BITS, point, -(-num_bits // 2)).reshape(rows, -1)[:, :num_bits]
+    yield Case(f"with llr_in {at}", y, no, given.astype(np.float32))
+
+
+class Known(NamedTuple):
+    """A case whose answer the manifest tells: codewords (n, N), and LLRs (n, L) where they are known too."""
+
+    case: Case
+    indices_hat: NDArray[np.int64]
+    llr: NDArray[np.float32] | None
+
+
+def saturated_cases(manifest: Manifest) -> Iterator[Known]:
+    """Each codeword in each token, spelt by LLRs at the clip and far beyond it; neighbouring tokens differ."""
+    mode, clip = manifest.modes[0], manifest.llr.clip
+    table = label_bits(mode.labels, mode.index_bits)
+    rows = np.arange(min(mode.codewords, _SATURATED_ROWS))
+    codewords = (rows[:, None] + np.arange(mode.tokens)) % mode.codewords
+    signs = 2.0 * table[codewords].reshape(len(rows), mode.num_bits) - 1.0
+    nothing = np.zeros((len(rows), manifest.num_symbols, 2), dtype=np.float32)
+    erased = np.full((len(rows), manifest.num_symbols), np.inf, dtype=np.float32)
+    llr = (clip * signs).astype(np.float32)
+    for name, given in (("LLRs at the clip", llr), ("LLRs beyond the clip", 10.0 * llr)):
+        yield Known(Case(name, nothing, erased, given.astype(np.float32)), _decoded(manifest)[codewords], llr)
+
+
+def noiseless_case(manifest: Manifest, sent: Transmission) -> Known:
+    """The transmitter's own symbols with next to no noise: the receiver finds the codewords that were sent."""
+    no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
+    return Known(Case("without noise", sent.symbols, no), _decoded(manifest)[sent.indices], None)
+
+
+def _decoded(manifest: Manifest) -> NDArray[np.int64]:
+    """What each codeword is decoded to when its bits are certain: itself, unless the clip is too low for the prior."""
+    mode = manifest.modes[0]
+    bits = label_bits(mode.labels, mode.index_bits).astype(np.float64)
+    certain = posterior_logits(manifest.llr.clip * (2.0 * bits - 1.0), bits, np.asarray(mode.log_prior))
+    return np.asarray(certain.argmax(axis=-1), dtype=np.int64)
+
+
+class _Expected(NamedTuple):
+    """The checkpoint's answer to a case, the same in float64, and what float32 costs."""
+
+    llr: NDArray[np.float32]
+    indices_hat: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    log_posterior: NDArray[np.float64]
+    llr_tolerance: float
+    logit_tolerance: float
+    posterior_tolerance: float
+
+
+class _Comparison:
+    """Collects what differs, case by case."""
+
+    def __init__(self, model: Transceiver, names: tuple[str, ...]) -> None:
+        self._model = model
+        self._exact = copy.deepcopy(model).double()
+        self._names = names
+        self._wrong: dict[str, list[str]] = {}
+        self._near_ties = dict.fromkeys(names, 0)
+        self._cases = self._receptions = self._decisions = 0
+        self._worst = dict.fromkeys(("llr", "llr_tolerance", "logits", "logits_tolerance"), 0.0)
+
+    def add(self, case: Case, receivers: Mapping[str, Receive], known: Known | None = None) -> None:
+        expected = self._expect(case)
+        self._cases += 1
+        self._receptions += len(case.y)
+        self._decisions += expected.indices_hat.size + len(case.y)
+        if known is not None:
+            self._hold_to_manifest("checkpoint", known, expected.llr, expected.indices_hat)
+        for name, receive in receivers.items():
+            chunks = [receive(_rows(case, part)) for part in parts(len(case.y))]
+            llrs = [answer.llr for answer in chunks]
+            if any(llr is None for llr in llrs):
+                self._report(name, "llr", case.name, "is missing")
+                continue
+            llr = np.concatenate([llr for llr in llrs if llr is not None])
+            indices_hat = np.concatenate([answer.indices_hat for answer in chunks])
+            logits = np.concatenate([answer.logits for answer in chunks])
+            if known is not None:
+                self._hold_to_manifest(name, known, llr, indices_hat)
+            self._floats(name, "llr", case.name, llr, expected.llr, expected.llr_tolerance)
+            self._floats(name, "logits", case.name, logits, expected.logits, expected.logit_tolerance)
+            self._codewords(name, case.name, indices_hat, expected)
+            # Logits within their tolerance can only exchange classes that tie to twice that.
+            if logits.shape == expected.logits.shape:
+                self._near_ties[name] += int((logits.argmax(axis=-1) != expected.logits.argmax(axis=-1)).sum())
+
+    def result(self) -> ReceiverAgreement:
+        findings = [
+            f"{key} {texts[0]}" + (f" and in {len(texts) - 1} more of {self._cases} cases" if len(texts) > 1 else "")
+            for key, texts in self._wrong.items()
+        ]
+        allowed = allowed_near_ties(self._decisions)
+        for name, count in self._near_ties.items():
+            if count > allowed:
+                findings.append(f"{name}: {count} near-ties where {allowed} are allowed")
+        return ReceiverAgreement(
+            implementations=self._names,
+            cases=self._cases,
+            receptions=self._receptions,
+            llr_difference=self._worst["llr"],
+            llr_tolerance=self._worst["llr_tolerance"],
+            logit_difference=self._worst["logits"],
+            logit_tolerance=self._worst["logits_tolerance"],
+            near_ties=sum(self._near_ties.values()),
+            allowed=allowed,
+            findings=tuple(findings),
+        )
+
+    @torch.no_grad()
+    def _expect(self, case: Case) -> _Expected:
+        single: list[Heard] = []
+        double: list[Heard] = []
+        for part in parts(len(case.y)):
+            y, no = torch.from_numpy(case.y[part]), torch.from_numpy(case.no[part])
+            llr_in = None if case.llr_in is None else torch.from_numpy(case.llr_in[part])
+            single.append(self._model.receive(y, no, llr_in))
+            double.append(self._exact.receive(y.double(), no.double(), None if llr_in is None else llr_in.double()))
+        recipe, quantizer = self._model.recipe, self._exact.quantizer
+        llr, llr64 = _join(single, "llr"), _join(double, "llr")
+        logits, logits64 = _join(single, "logits"), _join(double, "logits")
+        tokens = llr64.reshape(-1, recipe.tokens, recipe.index_bits)
+        log_posterior = posterior_logits(tokens, quantizer.label_bits, quantizer.log_prior).numpy()
+        llr_tolerance = _tolerance(llr, llr64)
+        scale = float(np.abs(log_posterior).max())
+        return _Expected(
+            llr.numpy(),
+            _join(single, "indices_hat").numpy(),
+            logits.numpy(),
+            log_posterior,
+            llr_tolerance,
+            _tolerance(logits, logits64),
+            2.0 * (recipe.index_bits * llr_tolerance + SAFETY * EPS32 * scale),
+        )
+
+    def _floats(
+        self, name: str, field: str, case: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float
+    ) -> None:
+        if got.shape != expected.shape:
+            self._report(name, field, case, f"has shape {got.shape}, expected {expected.shape}")
+            return
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(got - expected)
+        if not (difference <= tolerance).all():  # NaN is not within any tolerance
+            worst = float(difference.max())
+            self._report(name, field, case, f"differs by up to {worst:.3g}, float32 explains {tolerance:.1e}")
+        finite = np.isfinite(difference)
+        self._worst[field] = max(self._worst[field], float(difference.max(initial=0.0, where=finite)))
+        self._worst[f"{field}_tolerance"] = max(self._worst[f"{field}_tolerance"], tolerance)
+
+    def _codewords(self, name: str, case: str, got: NDArray[np.int64], expected: _Expected) -> None:
+        if got.shape != expected.indices_hat.shape:
+            self._report(name, "indices_hat", case, f"has shape {got.shape}, expected {expected.indices_hat.shape}")
+            return
+        where = np.nonzero(got != expected.indices_hat)
+        if len(where[0]) == 0:
+            return
+        posterior = expected.log_posterior[where]
+        chosen = np.stack([got[where], expected.indices_hat[where]], axis=1)
+        inside = (chosen >= 0) & (chosen < posterior.shape[-1])
+        scores = np.take_along_axis(posterior, np.where(inside, chosen, 0), axis=1)
+        gap = posterior.max(axis=1, keepdims=True) - np.where(inside, scores, -np.inf)
+        near = (gap <= expected.posterior_tolerance).all(axis=1)
+        self._near_ties[name] += int(near.sum())
+        if not near.all():
+            self._report(name, "indices_hat", case, f"differs in {int((~near).sum())} of {got.size} tokens")
+
+    def _hold_to_manifest(self, name: str, known: Known, llr: NDArray[Any], indices_hat: NDArray[Any]) -> None:
+        if known.llr is not None and not np.array_equal(llr, known.llr):
+            self._report(name, "llr", known.case.name, "is not the manifest's clip with the signs of llr_in")
+        if not np.array_equal(indices_hat, known.indices_hat):
+            self._report(
+                name, "indices_hat", known.case.name, "is not the codeword whose label, by the manifest, was sent"
+            )
+
+    def _report(self, name: str, field: str, case: str, text: str) -> None:
+        self._wrong.setdefault(f"{name}: {field}", []).append(f"{text} ({case})")
+
+
+def _rows(case: Case, part: slice) -> Case:
+    llr_in = None if case.llr_in is None else case.llr_in[part]
+    return Case(case.name, case.y[part], case.no[part], llr_in)
+
+
+def _join(heard: Sequence[Heard], field: str) -> Tensor:
+    return torch.cat([getattr(chunk, field) for chunk in heard])
+
+
+def _tolerance(single: Tensor, double: Tensor) -> float:
+    """What float32 explains between two results that were rounded in different orders; 0 where the result is NaN."""
+    explained = SAFETY * (float((single.double() - double).abs().max()) + EPS32 * float(double.abs().max()))
+    return explained if math.isfinite(explained) else 0.0

@@ -1,0 +1,244 @@
+"""Soft = hard = ONNX = server: whether a bundle does what its checkpoint was trained to do.
+
+    manifest      the bundle's tables and the graphs' constants against the checkpoint      entry by entry
+    transmitter   torch, transmitter.onnx and a server, no noise                            bit by bit
+    receiver      torch, receiver.onnx and a server on the same received symbols            to float32
+    paths         the soft surrogate against the two graphs, on the same noise              statistically
+
+The first three are exact but for near-ties (`train.agreement`) and must hold before the fourth is worth its draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from link.errors import ArgumentError
+from link.manifest import Bundle, sha256
+from link.provenance import code_version, library_versions
+from link.runtime import Receiver, Transmission, Transmitter, as_tensor, check_inputs
+from link.sequential import DifferenceTest, Verdict, combine
+from train import checkpoint as checkpoints
+from train.agreement import TransmitterAgreement, checkpoint_transmission, parts, transmitter_agreement
+from train.checkpoint import Checkpoint
+from train.contract import ContractAgreement, contract_agreement
+from train.equivalence import Paths, PointResult, Surrogate, compare_at, surrogate
+from train.reception import Answer, Receive, ReceiverAgreement, receiver_agreement
+from train.tasks import load_task
+from train.transceiver import Transceiver
+from train.verdict import Verification, VerifySettings, render, summarise
+
+__all__ = ["Progress", "Remote", "Verification", "VerifySettings", "render", "verify"]
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done, and the fraction of all that is done."""
+
+# Shares of the work, for the progress bar.
+_RECEIVER_FROM, _PATHS_FROM = 0.05, 0.25
+
+
+class Remote(Protocol):
+    """A client of a server that holds the bundle."""
+
+    def encode(self, inputs: Mapping[str, ArrayLike], /) -> Transmission:
+        """As link.runtime.Transmitter."""
+        ...
+
+    def decode(
+        self, symbols: ArrayLike, no: ArrayLike, *, llr_in: ArrayLike | None = None, include_llr: bool = False
+    ) -> Answer:
+        """As link.runtime.Receiver; with LLRs, which a server may leave out unless asked."""
+        ...
+
+
+def verify(
+    bundle: Bundle,
+    checkpoint: Path | str,
+    inputs: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    settings: VerifySettings | None = None,
+    remote: Remote | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Compare a bundle, and a server that holds it, with the checkpoint it came from.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    checkpoint : Path or str
+        A checkpoint, or a run (its best).
+    inputs : mapping of name to (n, ...) array
+        As the manifest names them.
+    labels : (n,) int
+        In [0, classes).
+    settings : VerifySettings, optional
+    remote : Remote, optional
+    progress : callable, optional
+        See Progress.
+
+    Raises
+    ------
+    ArgumentError
+        If inputs or labels are wrong.
+    BundleError
+        If a graph cannot be loaded.
+    CheckpointError
+        If the checkpoint cannot be read.
+    """
+    settings = settings or VerifySettings()
+    tell = progress or (lambda what, fraction: None)
+    described, model = checkpoints.load(checkpoint)
+    rows = _check(bundle, inputs, labels)
+    contract = contract_agreement(bundle, model, load_task(described.recipe.task))
+    found = _Found(contract)
+    if contract.comparable:
+        found = _compare(found, bundle, described, model, rows, remote, settings, tell)
+    tell("done", 1.0)
+    findings = found.findings()
+    verdict = Verdict.DIFFERENT if findings else combine([point.verdict for point in found.points])
+    checkpoint_sha256 = sha256(checkpoints.checkpoint_file(checkpoint))
+    return Verification(
+        verdict=verdict,
+        summary=summarise(verdict, findings, found.points, found.surrogate, settings),
+        notes=_notes(bundle, checkpoint_sha256, found, settings),
+        bundle=bundle.manifest.name,
+        transmitter_sha256=bundle.manifest.transmitter.sha256,
+        receiver_sha256=bundle.manifest.receiver.sha256,
+        checkpoint_sha256=checkpoint_sha256,
+        checkpoint_epoch=described.epoch,
+        code_version=code_version(),
+        libraries=library_versions("torch", "numpy", "onnx", "onnxruntime"),
+        settings=settings,
+        samples=len(rows.labels),
+        with_server=remote is not None,
+        manifest=contract,
+        transmitter=found.transmitter,
+        receiver=found.receiver,
+        surrogate=found.surrogate,
+        points=found.points,
+        two_sided=Verdict.DIFFERENT if findings else combine([point.two_sided for point in found.points]),
+    )
+
+
+class _Rows(NamedTuple):
+    """The samples: as arrays by name, as tensors in the order of the specification, and their labels."""
+
+    inputs: dict[str, NDArray[Any]]
+    tensors: list[Tensor]
+    labels: NDArray[np.int64]
+
+
+class _Found(NamedTuple):
+    """What each comparison found, so far."""
+
+    contract: ContractAgreement
+    transmitter: TransmitterAgreement | None = None
+    receiver: ReceiverAgreement | None = None
+    surrogate: Surrogate | None = None
+    points: tuple[PointResult, ...] = ()
+
+    def findings(self) -> list[str]:
+        """What the exact comparisons found different, each with its stage."""
+        return [
+            *self.contract.findings,
+            *(f"transmitter, {text}" for text in (self.transmitter.findings if self.transmitter else ())),
+            *(f"receiver, {text}" for text in (self.receiver.findings if self.receiver else ())),
+        ]
+
+
+def _check(bundle: Bundle, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
+    specs, classes = bundle.manifest.transmitter.inputs, len(bundle.manifest.task.classes)
+    arrays = check_inputs(specs, inputs)
+    tensors = [torch.from_numpy(arrays[spec.name]) for spec in specs]
+    known = as_tensor("labels", labels, "int64", (len(tensors[0]),))
+    if not ((known >= 0) & (known < classes)).all():
+        raise ArgumentError("labels", f"must be in [0, {classes}), got [{known.min()}, {known.max()}]")
+    return _Rows(arrays, tensors, known)
+
+
+def _compare(
+    found: _Found,
+    bundle: Bundle,
+    described: Checkpoint,
+    model: Transceiver,
+    rows: _Rows,
+    remote: Remote | None,
+    settings: VerifySettings,
+    tell: Progress,
+) -> _Found:
+    """Transmitter and receiver, exactly; then, if all agree, soft against hard."""
+    transmitter, receiver = Transmitter(bundle), Receiver(bundle)
+    tell("transmitter", 0.0)
+    sent = _encode(transmitter, rows.inputs)
+    sents = {"onnx": sent}
+    receivers: dict[str, Receive] = {"onnx": lambda case: receiver(case.y, case.no, llr_in=case.llr_in)}
+    if remote is not None:
+        sents["server"] = _encode(remote.encode, rows.inputs)
+        receivers["server"] = lambda case: remote.decode(case.y, case.no, llr_in=case.llr_in, include_llr=True)
+    transmitters = transmitter_agreement(model, rows.tensors, sents)
+    # A receiver is not to be blamed for what a wrong transmitter sends.
+    known = checkpoint_transmission(model, rows.tensors) if transmitters.findings else sent
+    found = found._replace(
+        transmitter=transmitters,
+        receiver=receiver_agreement(
+            model,
+            bundle.manifest,
+            known,
+            receivers,
+            settings.snr_db,
+            settings.seed,
+            lambda fraction: tell("receiver", _RECEIVER_FROM + (_PATHS_FROM - _RECEIVER_FROM) * fraction),
+        ),
+    )
+    if found.findings():
+        return found
+    soft_symbols, measured = surrogate(model, rows.tensors, described.vq_temp, sent.symbols)
+    paths = Paths(model, soft_symbols, receiver, sent, rows.labels)
+    return found._replace(surrogate=measured, points=_compare_paths(paths, settings, tell))
+
+
+def _compare_paths(paths: Paths, settings: VerifySettings, tell: Progress) -> tuple[PointResult, ...]:
+    points = []
+    for index, snr_db in enumerate(settings.snr_db):
+
+        def told(fraction: float, index: int = index, snr_db: float = snr_db) -> None:
+            share = (index + fraction) / len(settings.snr_db)
+            tell(f"soft and hard at {snr_db:g} dB", _PATHS_FROM + (1.0 - _PATHS_FROM) * share)
+
+        test = DifferenceTest(settings.margin, settings.alpha, len(settings.snr_db))
+        points.append(compare_at(paths, snr_db, test, settings.seed, settings.max_draws, told))
+    return tuple(points)
+
+
+def _encode(
+    encode: Callable[[Mapping[str, ArrayLike]], Transmission], inputs: Mapping[str, NDArray[Any]]
+) -> Transmission:
+    rows = len(next(iter(inputs.values())))
+    chunks = [encode({name: value[part] for name, value in inputs.items()}) for part in parts(rows)]
+    return Transmission(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
+
+
+def _notes(bundle: Bundle, checkpoint_sha256: str, found: _Found, settings: VerifySettings) -> tuple[str, ...]:
+    """What qualifies the verdict."""
+    notes = []
+    if bundle.manifest.provenance.checkpoint_sha256 != checkpoint_sha256:
+        notes.append("the bundle was exported from another checkpoint file, by the hash in its manifest")
+    notes += _better_notes(found.points, settings.margin)
+    return tuple(notes)
+
+
+def _better_notes(points: Sequence[PointResult], margin: float) -> list[str]:
+    better = [point for point in points if point.two_sided is Verdict.DIFFERENT and point.delta < 0.0]
+    if not better:
+        return []
+    where = ", ".join(f"{point.snr_db:g}" for point in better)
+    return [
+        f"at {where} dB the hard path is more accurate than the soft one by more than the margin of {margin:g}: soft "
+        "symbols carry less energy"
+    ]
