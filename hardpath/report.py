@@ -88,9 +88,10 @@ accuracy on the validation set. {mode.tokens} tokens of {mode.index_bits} bits a
 {body}
 
 Intervals are over samples and noise (Wilson, with the sample as the independent unit). *Soft* is the surrogate at
-T = {made.temperature:g}, through the same noise as *hard*. *Label by repetition* decides at the transmitter, with the classifier that
-has no link ({percent(found.no_link_accuracy)} % on the test set), and repeats the label over as many QPSK symbols: for one task that the
-transmitter knows it is the baseline to beat. *Rayleigh* is block fading, one gain a sample, known to the receiver.
+T = {made.temperature:g}, through the same noise as *hard*. *Label by repetition* decides at the transmitter, with the
+classifier that has no link ({percent(found.no_link_accuracy)} % on the test set), and repeats the label over as many QPSK
+symbols: for one task that the transmitter knows it is the baseline to beat. *Rayleigh* is block fading, one gain a sample,
+known to the receiver.
 
 ## Accuracy against SNR
 

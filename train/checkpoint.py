@@ -74,6 +74,7 @@ def build_transceiver(recipe: Recipe) -> Transceiver:
     """
     task = load_task(recipe.task)
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.seed)  # for layers that _initialise does not know
         model = Transceiver(
             task.encoder(recipe.link.tokens, recipe.link.dim),
             task.head(recipe.link.tokens, recipe.link.dim),
@@ -130,9 +131,10 @@ def read(path: Path | str) -> Checkpoint:
         values = json.loads(metadata[_METADATA_KEY])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{file} is no checkpoint of hardpath, or is cut short: {error}") from None
-    if values.get("format_version") != FORMAT_VERSION:
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{file}: format_version is {values.get('format_version')!r}, this hardpath reads {FORMAT_VERSION}; train again"
+            f"{file}: format_version is {version!r}, this hardpath reads {FORMAT_VERSION}; train again"
         )
     try:
         return Checkpoint.model_validate(values)

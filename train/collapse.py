@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from train.recipe import AlarmRecipe, LinkRecipe
 from train.transceiver import Heard, Sent
 
 
-class CollapseMetrics(NamedTuple):
+@dataclass(frozen=True)
+class CollapseMetrics:
     """How healthy the digital path is, over one epoch of training or one evaluation.
 
     Attributes
@@ -108,7 +110,10 @@ def alarms(metrics: CollapseMetrics, link: LinkRecipe, recipe: AlarmRecipe) -> l
     if metrics.codes_used < 0.5:
         found.append(f"only {metrics.codes_used:.0%} of the codewords are used; raise quantizer.restart_threshold")
     if metrics.symbol_entropy < 0.5 * ln_m:
-        found.append(f"symbol usage entropy {metrics.symbol_entropy:.2f} is under half of ln M = {ln_m:.2f}")
+        found.append(
+            f"symbol usage entropy {metrics.symbol_entropy:.2f} is under half of ln M = {ln_m:.2f}: few constellation points "
+            "carry all; raise loss.lambda_entropy"
+        )
     if metrics.h_assign > 1.0:
         found.append(
             f"assignment entropy {metrics.h_assign:.2f} is above 1 nat: the surrogate is too soft "

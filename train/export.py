@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -41,6 +41,7 @@ from train.transceiver import ReceiverGraph, Transceiver, TransmitterGraph
 
 OPSET: Final = 18
 BATCH_SIZES: Final = (1, 2, 7, 64, 256)
+SYMBOL_TOLERANCE: Final = 1e-6
 LLR_TOLERANCE: Final = 1e-3
 LOGIT_TOLERANCE: Final = 1e-3
 
@@ -75,7 +76,7 @@ def export(
         raise BundleError(f"{checkpoint_path} was saved in warm-up, before it had a codebook; train on")
     task = load_task(checkpoint.recipe.task)
     sample = task.load(data_folder).validation
-    if bundle_path.exists() and not (bundle_path / MANIFEST_NAME).is_file():
+    if bundle_path.exists() and not _is_bundle(bundle_path):
         raise BundleError(f"{bundle_path} exists and is no bundle; name another place")
     bundle_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundle_path.parent, prefix=f".{bundle_path.name}-") as temporary:
@@ -85,7 +86,7 @@ def export(
         manifest = write_bundle(staged, model, task, checkpoint, sample, name=name, checkpoint_sha256=sha256(file))
         check_bundle(staged, model, task, sample)
         if bundle_path.exists():
-            shutil.rmtree(bundle_path)
+            bundle_path.rename(Path(temporary) / "replaced")
         staged.rename(bundle_path)
     return manifest
 
@@ -182,6 +183,14 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
     agreeing = float((sent.indices == expected[1].numpy()).mean())
     if agreeing < 1.0 - 1e-3:
         raise BundleError(f"transmitter.onnx and torch choose the same codeword in only {agreeing:.2%} of the tokens")
+    same = (sent.indices == expected[1].numpy()).all(axis=1)
+    for name, found, wanted in zip(sent._fields, sent, expected, strict=True):
+        worst = float(np.abs(found[same].astype(np.float64) - wanted.numpy()[same]).max(initial=0.0))
+        if not worst <= SYMBOL_TOLERANCE:
+            raise BundleError(
+                f"{name} of transmitter.onnx and torch differ by {worst:.2e} where their codewords are the same, "
+                f"more than {SYMBOL_TOLERANCE:g}"
+            )
     _check_batch_invariance(link, inputs)
     _check_receiver(link, model, sent.symbols)
 
@@ -228,6 +237,15 @@ def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]
         worst = float(np.abs(getattr(heard, name) - getattr(expected, name).numpy()).max())
         if not worst <= tolerance:
             raise BundleError(f"{name} of receiver.onnx and torch differ by {worst:.2e}, more than {tolerance:g}")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle of any version, whole or not; others have a manifest.json too."""
+    try:
+        manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.keys() >= {"schema_version", "transmitter", "receiver"}
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from train.recipe import LossRecipe, Recipe
 from train.record import EpochRecord, Recorder
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.tasks import Data, Split, Task, load_task
-from train.transceiver import Transceiver
+from train.transceiver import Transceiver, straight_through
 
 
 class Summary(NamedTuple):
@@ -254,10 +254,10 @@ class Trainer:
         model, no = self.model, batch.no
         soft, hard = model.send_soft(tokens, settings.vq_temp), model.send_hard(tokens)
         # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
-        straight_through = soft.symbols + (hard.symbols - soft.symbols).detach()
+        symbols = straight_through(hard.symbols, soft.symbols)
         soft_heard = model.receive(add_noise(soft.symbols, no, batch.normals), no)
         with torch.set_grad_enabled(settings.hard_forward):
-            hard_heard = model.receive(add_noise(straight_through, no, batch.normals), no)
+            hard_heard = model.receive(add_noise(symbols, no, batch.normals), no)
         answer = hard_heard if settings.hard_forward else soft_heard
         consistency = losses.consistency_loss(soft_heard.embedding, hard_heard.embedding)
         monitor.add(soft, hard, soft_heard, hard_heard, batch.snr_db)
@@ -304,6 +304,7 @@ class Trainer:
     @torch.no_grad()
     def _start_codebook(self) -> None:
         """Codebook, labels and scale from what the warmed-up encoder makes of the training set."""
+        self.model.eval()
         link, quantizer = self.recipe.link, self.recipe.quantizer
         tokens = self.model.encode(*tensors(self.task, self.data.train)).reshape(-1, link.dim)
         by_position = bit_error_rates(link.order, quantizer.label_snr_db)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from link.bits import label_bits
 from link.codebook import lookup, nearest, soft_assignment
 from link.labeling import binary_switching, pca_gray
-from link.randomness import permutation
+from link.randomness import Draws, Stream
 from train.losses import assignment_entropy
 
 _SMALLEST_SIZE = 1e-7
@@ -101,8 +101,11 @@ class Quantizer(nn.Module):
             Of k-means++.
         """
         from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits
 
-        clusters = KMeans(self.codewords, n_init=4, random_state=seed % 2**32).fit(tokens.double().cpu().numpy())
+        # From three threads on, they add their sums in the order in which they finish.
+        with threadpool_limits(1):
+            clusters = KMeans(self.codewords, n_init=4, random_state=seed % 2**32).fit(tokens.double().cpu().numpy())
         usage = np.bincount(clusters.labels_, minlength=self.codewords) / len(tokens)
         self.codebook.copy_(torch.from_numpy(clusters.cluster_centers_))
         self.ema_size.copy_(torch.from_numpy(usage))
@@ -139,7 +142,8 @@ class Quantizer(nn.Module):
         dead = torch.nonzero(self.ema_size < threshold * fair)[:, 0]
         if len(dead) == 0:
             return 0
-        order = permutation(seed, len(tokens), draw)[: len(dead)]
+        keys = Draws(seed, np.arange(len(tokens)), draw).uniforms(Stream.RESTART, 0, 1)[:, 0]
+        order = np.argsort(keys, kind="stable")[: len(dead)]
         dead = dead[: len(order)]
         chosen = tokens[torch.from_numpy(order).to(tokens.device)]
         self.codebook[dead] = chosen

@@ -121,6 +121,14 @@ class Transceiver(nn.Module):
         return Sent(indices, probabilities, bits, symbols)
 
 
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """Hard forward, to the last bit; soft backward (Bengio et al. 2013, arXiv:1308.3432).
+
+    `soft - soft` is 0 exactly, where `soft + (hard - soft)` would round.
+    """
+    return hard.detach() + (soft - soft.detach())
+
+
 class TransmitterGraph(nn.Module):
     """The hard transmitter with the interface of transmitter.onnx."""
 

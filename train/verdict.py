@@ -20,6 +20,8 @@ EXIT_CODES: Final = {Verdict.EQUIVALENT: 0, Verdict.DIFFERENT: 1, Verdict.UNDECI
 H_ASSIGN_MIN: Final = 0.1
 """Nats; a surrogate of less entropy is hard already."""
 
+_ROW: Final = "{:>8} {:>8} {:>8} {:>12} {:>20} {:>6}  {:<10}  {}"
+
 
 class VerifySettings(Frozen):
     """How soft and hard are compared. A field outside its range is an ArgumentError that names it.
@@ -169,14 +171,23 @@ def render(verification: Verification) -> str:
             f"paths        soft: T = {soft.temperature:g}, assignment entropy {soft.h_assign:.3f} nat, "
             f"energy of a symbol {soft.soft_es_db:+.2f} dB soft, {soft.hard_es_db:+.2f} dB hard",
             "",
-            f"{'Es/N0 dB':>8} {'soft':>8} {'hard':>8} {'soft - hard':>12} {interval:>20} {'draws':>6}  {'verdict':<10}  two-sided",
-        ]
-        lines += [
-            f"{point.snr_db:8g} {point.acc_soft:8.4f} {point.acc_hard:8.4f} {point.delta:+12.4f} "
-            f"{f'[{point.low:+.4f}, {point.high:+.4f}]':>20} {point.draws:6d}  {point.verdict.value:<10}  {point.two_sided.value}"
-            for point in verification.points
+            _ROW.format("Es/N0 dB", "soft", "hard", "soft - hard", interval, "draws", "not worse", "alike"),
+            *(_point_line(point) for point in verification.points),
         ]
     return "\n".join([*lines, "", verification.summary, *(f"note: {note}" for note in verification.notes)])
+
+
+def _point_line(point: PointResult) -> str:
+    return _ROW.format(
+        f"{point.snr_db:g}",
+        f"{point.acc_soft:.4f}",
+        f"{point.acc_hard:.4f}",
+        f"{point.delta:+.4f}",
+        f"[{point.low:+.4f}, {point.high:+.4f}]",
+        f"{point.draws}",
+        point.verdict.value,
+        point.two_sided.value,
+    )
 
 
 def _exact_lines(verification: Verification) -> list[str]:
