@@ -20,7 +20,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hardpath.terminal import exit_with_line, percent, say, say_json, say_table, waiting, write_text
+from hardpath.terminal import INTERRUPTED, exit_with_line, percent, say, say_json, say_table, waiting, write_text
 from link.errors import ArgumentError
 
 app = typer.Typer(
@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             error.show()
             sys.exit(error.exit_code)
         exit_with_line(error)
+    if code == INTERRUPTED:  # newer versions of typer answer Ctrl-C themselves
+        exit_with_line(KeyboardInterrupt())
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,17 +129,16 @@ def labels_of(samples: Samples) -> NDArray[Any]:
 
 def _read_arrays(file: Path, names: list[str]) -> Samples:
     try:
-        loaded = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with file.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise ArgumentError("data", f"{file} is neither .npz nor .npy: {error}") from None
-    if isinstance(loaded, np.ndarray):
+    if isinstance(arrays, np.ndarray):
         if len(names) != 1:
-            raise ArgumentError(
-                "data", f"{file} holds one array, this bundle takes {', '.join(names)}: save them as .npz"
-            )
-        return Samples({names[0]: loaded}, None)
-    with loaded:
-        missing = [name for name in names if name not in loaded]
-        if missing:
-            raise ArgumentError("data", f"{file} lacks {', '.join(missing)}; it holds {', '.join(loaded) or 'nothing'}")
-        return Samples({name: loaded[name] for name in names}, loaded.get("labels", None))
+            raise ArgumentError("data", f"{file} holds one array, this bundle takes {', '.join(names)}: save an .npz")
+        return Samples({names[0]: arrays}, None)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ArgumentError("data", f"{file} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
+    return Samples({name: arrays[name] for name in names}, arrays.get("labels"))

@@ -191,7 +191,7 @@ def _listen(server: grpc.Server, host: str, port: int) -> str:
 
 
 def _obstacle(host: str, port: int) -> str | None:
-    """Why a server cannot listen there, in the system's words; gRPC says it only in a log of its own."""
+    """Why a server cannot listen there, in the system's words; gRPC would write it to standard error instead."""
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -111,8 +111,8 @@ def alarms(metrics: CollapseMetrics, link: LinkRecipe, recipe: AlarmRecipe) -> l
         found.append(f"only {metrics.codes_used:.0%} of the codewords are used; raise quantizer.restart_threshold")
     if metrics.symbol_entropy < 0.5 * ln_m:
         found.append(
-            f"symbol usage entropy {metrics.symbol_entropy:.2f} is under half of ln M = {ln_m:.2f}: few constellation points "
-            "carry all; raise loss.lambda_entropy"
+            f"symbol usage entropy {metrics.symbol_entropy:.2f} is under half of ln M = {ln_m:.2f}: few points carry all; "
+            "raise loss.lambda_entropy"
         )
     if metrics.h_assign > 1.0:
         found.append(

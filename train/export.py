@@ -184,8 +184,9 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
     if agreeing < 1.0 - 1e-3:
         raise BundleError(f"transmitter.onnx and torch choose the same codeword in only {agreeing:.2%} of the tokens")
     same = (sent.indices == expected[1].numpy()).all(axis=1)
-    for name, found, wanted in zip(sent._fields, sent, expected, strict=True):
-        worst = float(np.abs(found[same].astype(np.float64) - wanted.numpy()[same]).max(initial=0.0))
+    for name, wanted in zip(sent._fields, expected, strict=True):
+        found = getattr(sent, name).astype(np.float64)
+        worst = float(np.abs(found - wanted.numpy())[same].max(initial=0.0))
         if not worst <= SYMBOL_TOLERANCE:
             raise BundleError(
                 f"{name} of transmitter.onnx and torch differ by {worst:.2e} where their codewords are the same, "

@@ -36,6 +36,7 @@ def consistency_loss(soft_embedding: Tensor, hard_embedding: Tensor) -> Tensor:
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """-sum p ln p over the last axis, nats; 0 ln 0 = 0."""
-    summed: Tensor = torch.special.entr(probabilities).sum(dim=-1)
+    """-sum p ln p over the last axis, nats; 0 ln 0 = 0, and its slope is finite: a softmax underflows to 0 in float32."""
+    logarithms = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+    summed: Tensor = (-probabilities * logarithms).sum(dim=-1)
     return summed

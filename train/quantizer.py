@@ -101,7 +101,7 @@ class Quantizer(nn.Module):
             Of k-means++.
         """
         from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         # From three threads on, they add their sums in the order in which they finish.
         with threadpool_limits(1):

@@ -30,11 +30,15 @@ class _Section(BaseModel):
 
 
 class LinkRecipe(_Section):
-    """What is sent: `tokens` of log2(codewords) bits each, over QAM of `order`."""
+    """What is sent: `tokens` of log2(codewords) bits each, over QAM of `order`.
+
+    Tokens of `dim` are normalised by their own mean and deviation, which leaves two points where `dim` is 2 and one
+    where it is 1.
+    """
 
     tokens: Annotated[int, Field(ge=1, le=1024)]
     codewords: Annotated[int, Field(ge=2, le=4096)]
-    dim: Annotated[int, Field(ge=1, le=4096)] = 16
+    dim: Annotated[int, Field(ge=3, le=4096)] = 16
     order: int = 16
     demapper: Literal["max-log", "app"] = "app"
     llr_clip: Positive = 30.0

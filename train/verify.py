@@ -95,10 +95,11 @@ def verify(
     tell = progress or (lambda what, fraction: None)
     described, model = checkpoints.load(checkpoint)
     rows = _check(bundle, inputs, labels)
+    graphs = Transmitter(bundle), Receiver(bundle)
     contract = contract_agreement(bundle, model, load_task(described.recipe.task))
     found = _Found(contract)
     if contract.comparable:
-        found = _compare(found, bundle, described, model, rows, remote, settings, tell)
+        found = _compare(found, graphs, described, model, rows, remote, settings, tell)
     tell("done", 1.0)
     findings = found.findings()
     verdict = Verdict.DIFFERENT if findings else combine([point.verdict for point in found.points])
@@ -164,7 +165,7 @@ def _check(bundle: Bundle, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -
 
 def _compare(
     found: _Found,
-    bundle: Bundle,
+    graphs: tuple[Transmitter, Receiver],
     described: Checkpoint,
     model: Transceiver,
     rows: _Rows,
@@ -173,7 +174,7 @@ def _compare(
     tell: Progress,
 ) -> _Found:
     """Transmitter and receiver, exactly; then, if all agree, soft against hard."""
-    transmitter, receiver = Transmitter(bundle), Receiver(bundle)
+    transmitter, receiver = graphs
     tell("transmitter", 0.0)
     sent = _encode(transmitter, rows.inputs)
     sents = {"onnx": sent}
@@ -188,7 +189,7 @@ def _compare(
         transmitter=transmitters,
         receiver=receiver_agreement(
             model,
-            bundle.manifest,
+            receiver.manifest,
             known,
             receivers,
             settings.snr_db,

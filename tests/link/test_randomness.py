@@ -66,6 +66,17 @@ def test_words_are_philox_of_their_address():
             assert tuple(found[row, word]) == reference_philox(address, 2**40 + 5)
 
 
+def test_streams_keep_their_numbers():
+    # They are part of every address: another number would change all results that are on record.
+    names = (
+        "BITS NOISE FADING PILOTS HEADER TRAINING_NOISE TRAINING_SNR AUGMENTATION SHUFFLE INITIALISATION RESTART SPLIT"
+    )
+    assert {name: int(stream) for name, stream in Stream.__members__.items()} == {
+        name: number for number, name in enumerate(names.split())
+    }
+    assert max(Stream) < 2**4
+
+
 METHODS = {"normals": 6, "uniforms": 6, "bits": 300}
 
 

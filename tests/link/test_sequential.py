@@ -100,10 +100,17 @@ def test_the_error_bound_is_not_vacuous():
 @pytest.mark.parametrize("groups", [TYPICAL, EQUAL])
 @pytest.mark.parametrize("delta", [0.0, 0.004, -0.015])
 def test_intervals_of_all_draws_together_hold_the_difference_in_19_runs_of_20(groups, delta):
-    runs = 300
+    # An interval holds what neither side rejects at alpha / 2 (the property test below), which is cheaper to ask.
+    runs = 1500
     history = simulate(5, runs, delta, groups)
-    low, high = confidence_interval(history, ALPHA)
-    held = ((low <= delta) & (delta <= high)).all(axis=1)
+    missed = ever(log_evidence_above(history, delta), ALPHA / 2) | ever(log_evidence_below(history, delta), ALPHA / 2)
+    assert missed.sum() <= binom.ppf(1 - 1e-4, runs, ALPHA)
+
+
+def test_intervals_computed_draw_by_draw_hold_the_difference():
+    runs = 40
+    low, high = confidence_interval(simulate(8, runs, 0.004), ALPHA)
+    held = ((low <= 0.004) & (high >= 0.004)).all(axis=1)
     assert (~held).sum() <= binom.ppf(1 - 1e-4, runs, ALPHA)
 
 
@@ -198,6 +205,31 @@ def test_the_class_counts_draws_as_the_functions_do():
     assert test.counts == ((soft & ~hard).sum(), (soft == hard).sum(), (hard & ~soft).sum())
     assert test.draws == 5
     assert test.interval() == confidence_interval(test.counts, ALPHA)
+
+
+@pytest.mark.parametrize("num_points", [1, 9])
+@pytest.mark.parametrize("errors", [(8, 0), (5, 0), (4, 1), (0, 0), (4, 4), (1, 3), (0, 5), (0, 8)])
+def test_verdicts_fall_when_their_thresholds_are_passed(num_points, errors):
+    # `errors` of the hard and of the soft path in each draw, of 360.
+    hard, soft = np.arange(360) >= errors[0], np.arange(360) < 360 - errors[1]
+    test = DifferenceTest(MARGIN, ALPHA, num_points)
+    verdict = two_sided = Verdict.UNDECIDED
+    for _ in range(60):
+        test.update(soft, hard)
+        not_worse, not_better = log_evidence_below(test.counts, MARGIN), log_evidence_above(test.counts, -MARGIN)
+        worse, better = log_evidence_above(test.counts, MARGIN), log_evidence_below(test.counts, -MARGIN)
+        if verdict is Verdict.UNDECIDED:
+            if worse >= math.log(num_points / ALPHA):
+                verdict = Verdict.DIFFERENT
+            elif not_worse >= math.log(1 / ALPHA):
+                verdict = Verdict.EQUIVALENT
+        if two_sided is Verdict.UNDECIDED:
+            if max(worse, better) >= math.log(2 * num_points / ALPHA):
+                two_sided = Verdict.DIFFERENT
+            elif min(not_worse, not_better) >= math.log(1 / ALPHA):
+                two_sided = Verdict.EQUIVALENT
+        assert (test.verdict, test.two_sided) == (verdict, two_sided)
+    assert verdict is not Verdict.UNDECIDED
 
 
 def test_a_decision_stays_when_later_draws_speak_against_it():

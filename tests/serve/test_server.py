@@ -66,10 +66,11 @@ def test_both_versions_of_reflection_list_the_services(channel, version):
     assert {SERVICE, "grpc.health.v1.Health"} <= {service.name for service in reply.list_services_response.service}
 
 
-def test_a_port_in_use_is_refused_by_name(server, bundle_path):
+def test_a_port_in_use_is_refused_by_name_and_in_one_line(server, bundle_path, capfd):
     port = int(server.address.rpartition(":")[2])
     with pytest.raises(ServerError, match=rf"^cannot listen on 127\.0\.0\.1:{port}: port {port} is in use; .*$"):
         Server(bundle_path, port=port)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("192.0.2.1", 0), ("nowhere.invalid", 0)])

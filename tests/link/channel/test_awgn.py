@@ -81,10 +81,6 @@ def test_one_sample_alone_hears_what_it_hears_among_others():
         np.testing.assert_array_equal(alone[0], together[row])
 
 
-def test_the_least_variance_told_is_one_that_a_receiver_takes():
-    assert noise(60.0, 1, 3).no.min() == np.float32(1e-6)
-
-
 def test_draws_for_another_number_of_rows_are_refused_rather_than_shared():
     x = np.zeros((3, 4, 2), dtype=np.float32)
     with pytest.raises(ArgumentError, match=r"samples must have shape \(3,\), one a row of x, got \(1,\)"):

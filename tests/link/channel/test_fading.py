@@ -78,6 +78,12 @@ def test_the_variance_told_is_that_of_the_equalised_noise(k_factor_db):
     assert stats.kstest(normalised.ravel(), "norm").pvalue > 1e-3
 
 
+def test_the_least_variance_told_is_one_that_a_receiver_takes():
+    # A gain above 1 would take it below.
+    for fading in (Fading(1), Fading(0, 6.0), Awgn()):
+        assert received(fading, 60.0, samples=20).no.min() == np.float32(1e-6)
+
+
 def test_the_gain_turns_the_symbol_before_the_equaliser_turns_it_back():
     # Equalised noise must not follow the symbol: a channel that conjugates twice wrongly passes every test on x = 1.
     x = np.zeros((SAMPLES, 2, 2), dtype=np.float32)

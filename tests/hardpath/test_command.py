@@ -1,0 +1,247 @@
+"""The command as people and scripts meet it: answers, exit codes, one line for each mistake."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hardpath.terminal import EXIT_CODES
+from link.errors import HardpathError
+
+COMMANDS = ("demo", "train", "export", "verify", "sweep", "serve", "call", "inspect", "doctor")
+HEAVY = ("torch", "numpy", "scipy", "onnxruntime", "grpc", "matplotlib", "sklearn")
+
+
+def one_line(answer, code):
+    assert answer.code == code, answer
+    assert answer.out == ""
+    lines = [line for line in answer.err.splitlines() if line.startswith("hardpath: ")]
+    assert len(lines) == 1, answer.err
+    assert "Traceback" not in answer.err
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom hardpath.command import main\n"
+        f"try:\n    main([{command!r}, '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"sys.exit(','.join(name for name in {HEAVY!r} if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_the_check_on_heavy_imports_can_fail():
+    code = "import sys, numpy\nsys.exit('numpy' if 'numpy' in sys.modules else 0)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 1
+
+
+def test_training_leaves_best_last_metrics_and_a_summary(hardpath, run_folder):
+    assert (run_folder / "best" / "model.safetensors").is_file()
+    assert (run_folder / "last" / "model.safetensors").is_file()
+    assert len((run_folder / "metrics.jsonl").read_text().splitlines()) == 8
+    again = hardpath("train", "digits", *_small(), "--out", run_folder)
+    assert again.code == 0
+    assert "Best: epoch" in again.out
+    assert "Last: epoch 8" in again.out
+
+
+def test_an_epoch_is_reported_with_phase_temperatures_and_collapse_metrics(hardpath, tmp_path):
+    answer = hardpath(
+        "train", "digits", "--set", "schedule.epochs=4", "--set", "schedule.warmup_epochs=2",
+        "--set", "schedule.alignment_start_epoch=4", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert answer.code == 0
+    for part in (
+        "Phase=WARMUP",
+        "Phase=LEARNING | vq_T=1.000",
+        "Phase=ALIGNMENT",
+        "hard_fwd=True",
+        "VQ_ent:",
+        "consistency",
+    ):
+        assert part in answer.out
+
+
+def test_another_recipe_in_the_same_folder_is_refused(hardpath, run_folder):
+    line = one_line(hardpath("train", "digits", "--seed", 5, "--out", run_folder), 4)
+    assert "seed" in line
+    assert "--out" in line
+
+
+def test_sweep_prints_the_object_that_scripts_expect(hardpath, bundle):
+    answer = hardpath("sweep", bundle, "--snr-db", "6,12", "--seed", 7, "--draws", 2, "--json")
+    assert answer.code == 0
+    points = answer.json["points"]
+    assert [point["snr_db"] for point in points] == [6.0, 12.0]
+    for point in points:
+        assert set(point["accuracy"]) == {"value", "low", "high"}
+        assert point["accuracy"]["low"] <= point["accuracy"]["value"] <= point["accuracy"]["high"]
+        assert point["samples"] * point["draws"] == point["decisions"]
+        assert point["bits"] == point["decisions"] * 24
+    assert answer.json["provenance"]["hardpath"]
+
+
+def test_the_same_sweep_in_the_same_folder_goes_on_and_another_is_refused(hardpath, bundle, tmp_path):
+    options = ("--snr-db", "0,6", "--draws", 1, "--out", tmp_path / "sweep", "--json")
+    first = hardpath("sweep", bundle, *options)
+    lines = (tmp_path / "sweep" / "points.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "sweep" / "points.jsonl").write_text(lines[0])
+    assert hardpath("sweep", bundle, *options).out == first.out
+    assert (tmp_path / "sweep" / "accuracy.png").stat().st_size > 0
+    assert "seed" in one_line(hardpath("sweep", bundle, "--seed", 1, *options), 1)
+
+
+def test_verification_of_the_exported_bundle_is_equivalent(hardpath, bundle, run_folder, tmp_path):
+    answer = hardpath(
+        "verify", bundle, "--checkpoint", run_folder, "--snr-db", "6,12", "--margin", 0.1, "--json",
+        "--out", tmp_path / "verification.json",
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    assert answer.json["verdict"] == "equivalent"
+    assert json.loads((tmp_path / "verification.json").read_text()) == answer.json
+
+
+def test_undecided_within_the_budget_exits_with_3(hardpath, bundle, run_folder):
+    answer = hardpath(
+        "verify", bundle, "--checkpoint", run_folder, "--snr-db", "0", "--margin", 0.0001, "--max-draws", 1
+    )  # fmt: skip
+    assert answer.code in (1, 3)
+    assert "undecided" in answer.out or "different" in answer.out
+
+
+def test_a_tampered_bundle_is_refused_with_4(hardpath, bundle, run_folder, tmp_path):
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    graph = copy / "receiver.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    assert "receiver.onnx" in one_line(hardpath("verify", copy, "--checkpoint", run_folder), 4)
+    assert "receiver.onnx" in one_line(hardpath("inspect", copy), 4)
+    assert "receiver.onnx" in one_line(hardpath("sweep", copy), 4)
+    assert "receiver.onnx" in one_line(hardpath("serve", copy, "--port", 0), 4)
+
+
+def test_a_bundle_of_another_schema_version_is_refused_with_4(hardpath, bundle, tmp_path):
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
+    assert "schema_version is 99" in one_line(hardpath("inspect", copy), 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (("train", "no-such-recipe"), 2, "digits"),
+        (("train", "digits", "--set", "schedule.epoch=3"), 2, "did you mean schedule.epochs"),
+        (("train", "digits", "--set", "nonsense"), 2, "KEY=VALUE"),
+        (("train", "digits", "--set", "link.order=5"), 2, "4, 16, 64"),
+        (("export", "no/such/run"), 4, "no/such/run"),
+        (("inspect", "no/such/bundle"), 4, "no/such/bundle"),
+        (("call", "127.0.0.1:1", "--rows", "3:1"), 2, "--rows"),
+        (("call", "127.0.0.1:1"), 1, "127.0.0.1:1"),
+    ],
+)
+def test_each_mistake_gets_one_line_and_its_exit_code(hardpath, tmp_path, monkeypatch, arguments, code, part):
+    monkeypatch.chdir(tmp_path)
+    assert part in one_line(hardpath(*arguments), code)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--snr-db", "99"), "[-30, 60]"),
+        (("--snr-db", "nan"), "snr_db"),
+        (("--snr-db", "6:0:1"), "snr_db"),
+        (("--channel", "smoke-signals"), "awgn"),
+        (("--block-symbols", "-1", "--channel", "rayleigh"), "block_symbols"),
+        (("--data", "missing.npz"), "missing.npz"),
+    ],
+)
+def test_a_wrong_sweep_names_the_argument_and_its_range(hardpath, bundle, options, part):
+    assert part in one_line(hardpath("sweep", bundle, *options), 2)
+
+
+def test_usage_errors_exit_with_2(hardpath):
+    answer = hardpath("sweep")
+    assert answer.code == 2
+    assert "BUNDLE" in answer.err
+    assert hardpath("sweeep").code == 2
+
+
+def test_data_from_a_file_takes_the_place_of_the_task_s(hardpath, bundle, tmp_path):
+    images = np.zeros((3, 8, 8), np.float32)
+    np.savez(tmp_path / "data.npz", image=images, labels=np.array([0, 1, 2]))
+    answer = hardpath("sweep", bundle, "--snr-db", "6", "--draws", 1, "--data", tmp_path / "data.npz", "--json")
+    assert answer.json["points"][0]["samples"] == 3
+    np.savez(tmp_path / "nan.npz", image=images * np.nan, labels=np.array([0, 1, 2]))
+    assert "finite" in one_line(hardpath("sweep", bundle, "--data", tmp_path / "nan.npz"), 2)
+    np.savez(tmp_path / "unlabelled.npz", image=images)
+    assert "labels" in one_line(hardpath("sweep", bundle, "--data", tmp_path / "unlabelled.npz"), 2)
+    np.savez(tmp_path / "other.npz", picture=images, labels=np.array([0, 1, 2]))
+    assert "image" in one_line(hardpath("sweep", bundle, "--data", tmp_path / "other.npz"), 2)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "data.npz").read_bytes()[:50])
+    assert "cut.npz" in one_line(hardpath("sweep", bundle, "--data", tmp_path / "cut.npz"), 2)
+
+
+def test_a_served_bundle_is_called_and_drains_on_sigterm(hardpath, bundle):
+    command = [sys.executable, "-m", "hardpath", "serve", str(bundle), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline().rsplit(" on ", 1)[1].strip()
+            answer = hardpath("call", address, "--rows", "2:5", "--snr-db", 18, "--seed", 3, "--json")
+            assert answer.code == 0, answer
+            assert [sample["row"] for sample in answer.json["samples"]] == [2, 3, 4]
+            again = hardpath("call", address, "--rows", "3:4", "--snr-db", 18, "--seed", 3, "--json")
+            assert again.json["samples"] == answer.json["samples"][1:2]
+            taken = hardpath("serve", bundle, "--port", address.rsplit(":", 1)[1])
+            assert "in use" in one_line(taken, 1)
+            assert "snr_db" in one_line(hardpath("call", address, "--snr-db", 99), 2)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
+
+
+def test_inspect_and_doctor_speak_to_people_and_to_machines(hardpath, bundle):
+    assert (
+        "8 tokens of 3 bits" in hardpath("inspect", bundle).out
+        or "6 tokens of 4 bits" in hardpath("inspect", bundle).out
+    )
+    assert hardpath("inspect", bundle, "--json").json["schema_version"] == 1
+    assert "ONNX Runtime providers" in hardpath("doctor").out
+    assert hardpath("doctor", "--json").json["extras"]["train"]["installed"] is True
+
+
+def test_every_error_of_the_tree_has_an_exit_code():
+    def leaves(kind):
+        return [kind, *(leaf for child in kind.__subclasses__() for leaf in leaves(child))]
+
+    for kind in leaves(HardpathError):
+        assert any(issubclass(kind, known) for known, _ in EXIT_CODES)
+
+
+def test_ctrl_c_keeps_the_finished_epochs_and_exits_with_130(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "hardpath", "train", "digits", "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
+        for line in training.stdout:
+            if line.startswith("[Epoch 3]"):
+                break
+        training.send_signal(signal.SIGINT)
+        _, err = training.communicate(timeout=60)
+    assert training.returncode == 130
+    assert "run the same command again to go on" in err
+    assert (folder / "last" / "model.safetensors").is_file()
+
+
+def _small():
+    return (
+        "--set", "schedule.epochs=8", "--set", "schedule.warmup_epochs=3", "--set", "schedule.alignment_start_epoch=6",
+    )  # fmt: skip

@@ -1,0 +1,137 @@
+"""A small run of digits, a smaller one of a task of the tests' own, and the bundles of both."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train.tasks
+from link.chain import Link
+from link.manifest import load_bundle
+from train.checkpoint import load
+from train.export import export
+from train.loop import train as train_recipe
+from train.recipe import load_recipe, parse_recipe
+from train.tasks import load_task
+
+EXTRA_TASKS = Path(__file__).parent / "extra_tasks"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def extra_tasks():
+    """tests/train/extra_tasks beside the tasks of hardpath, as if its file had been written there."""
+    train.tasks.__path__.append(str(EXTRA_TASKS))
+    yield
+    train.tasks.__path__.remove(str(EXTRA_TASKS))
+
+
+@pytest.fixture(scope="session")
+def digits_recipe():
+    return load_recipe(
+        "digits",
+        {"schedule.epochs": "8", "schedule.warmup_epochs": "3", "schedule.alignment_start_epoch": "6"},
+    )
+
+
+@pytest.fixture(scope="session")
+def digits_run(digits_recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    train_recipe(digits_recipe, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(digits_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits") / "bundle"
+    export(digits_run, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_link(digits_bundle):
+    return Link(load_bundle(digits_bundle))
+
+
+@pytest.fixture(scope="session")
+def digits_model(digits_run):
+    return load(digits_run)[1]
+
+
+@pytest.fixture(scope="session")
+def digits_data():
+    return load_task("digits").load(None)
+
+
+@pytest.fixture(scope="session")
+def make_signs_recipe(extra_tasks):
+    """A recipe of the tests' own task, some of its keys changed: an epoch takes hundredths of a second."""
+
+    def make(**changes):
+        values = {
+            "name": "signs",
+            "task": "signs",
+            "seed": 3,
+            "link": {"tokens": 3, "codewords": 4, "dim": 4, "order": 4},
+            "schedule": {"epochs": 5, "warmup_epochs": 2, "alignment_start_epoch": 4},
+            "optimizer": {"batch_size": 32, "learning_rate": 1e-2},
+            "quantizer": {"ema_decay": 0.9},
+            "channel": {"eval_snr_db": [0.0, 10.0], "eval_draws": 2},
+        }
+        for key, value in changes.items():
+            section, _, name = key.partition("__")
+            if name:
+                values.setdefault(section, {})[name] = value
+            else:
+                values[section] = value
+        return parse_recipe(values, "the test's recipe")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def signs_recipe(make_signs_recipe):
+    return make_signs_recipe()
+
+
+@pytest.fixture(scope="session")
+def signs_run(signs_recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("signs") / "run"
+    train_recipe(signs_recipe, folder)
+    return folder
+
+
+@pytest.fixture
+def signs_model(signs_run):
+    return load(signs_run)[1]
+
+
+@pytest.fixture(scope="session")
+def same_tensors():
+    """Whether two state_dicts hold the same names and, to the last bit, the same tensors."""
+
+    def same(left, right):
+        return left.keys() == right.keys() and all(
+            left[name].dtype == right[name].dtype and torch.equal(left[name], right[name]) for name in left
+        )
+
+    return same
+
+
+@pytest.fixture
+def clustered_tokens():
+    """400 tokens about 8 far corners of a cube, their corners, and a generator for more."""
+    generator = np.random.default_rng(11)
+    corners = 4.0 * (2.0 * ((np.arange(8)[:, None] >> np.arange(3)) & 1) - 1.0)
+    which = np.repeat(np.arange(8), 50)
+    tokens = corners[which] + 0.3 * generator.normal(size=(400, 3))
+    order = generator.permutation(400)
+    return torch.from_numpy(tokens[order].astype(np.float32)), torch.from_numpy(which[order])
