@@ -219,12 +219,13 @@ def _mean_abs_app(order: int, no: float) -> float:
 
 
 def _dimension(order: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Amplitudes of one dimension at Es = 1, rising, (2**k,), and their labels, (2**k, k): TS 38.211's, as a Gray code."""
+    """Labels of one dimension, (2**k, k), and amplitudes at Es = 1, rising, (2**k,).
+
+    The reflected Gray code is TS 38.211's but for inverted bits, which change no |LLR|.
+    """
     k = bits_per_symbol(order) // 2
-    steps = np.arange(2**k)[::-1]
-    return label_bits(steps ^ (steps >> 1) ^ (2 ** (k - 1) - 1), k), (2.0**k - 1.0 - 2.0 * steps) * unit_amplitude(
-        order
-    )
+    steps = np.arange(2**k)
+    return label_bits(steps ^ (steps >> 1), k), (2.0 * steps + 1.0 - 2.0**k) * unit_amplitude(order)
 
 
 def _llr(

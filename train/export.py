@@ -238,6 +238,9 @@ def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]
         worst = float(np.abs(getattr(heard, name) - getattr(expected, name).numpy()).max())
         if not worst <= tolerance:
             raise BundleError(f"{name} of receiver.onnx and torch differ by {worst:.2e}, more than {tolerance:g}")
+    agreeing = float((heard.indices_hat == expected.indices_hat.numpy()).mean())
+    if agreeing < 1.0 - 1e-3:
+        raise BundleError(f"receiver.onnx and torch find the same codeword in only {agreeing:.2%} of the tokens")
 
 
 def _is_bundle(folder: Path) -> bool:

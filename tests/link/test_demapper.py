@@ -13,7 +13,7 @@ from link.snr import no_from_esn0_db
 
 ESN0_DB = (-10.0, 0.0, 10.0, 20.0, 30.0, 40.0)
 DEMAPPERS = {"max-log": max_log_llr, "app": app_llr}
-SYMBOLS = {4: 4000, 16: 4000, 64: 2000, 256: 1000, 1024: 500, 4096: 250}  # Sionna holds order x symbols x bits
+SYMBOLS = {4: 2000, 16: 2000, 64: 2000, 256: 1000, 1024: 500, 4096: 250}  # Sionna holds order x symbols x bits
 SIONNA_NAMES = {"max-log": "maxlog", "app": "app"}
 
 
@@ -70,8 +70,9 @@ def test_llrs_in_double_precision_are_sionnas(demapper, order, sionna_mapping):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("demapper", DEMAPPERS)
 def test_llrs_in_single_precision_are_near_sionnas_in_double(demapper, order, sionna_mapping):
-    tolerance = 1e-4 if order == 4096 else 1e-5
-    for esn0_db in ESN0_DB:
+    # The steeper the LLR in y, the more a rounding of y costs.
+    tolerance = {1024: 3e-5, 4096: 1e-4}.get(order, 1e-5)
+    for esn0_db in (*ESN0_DB, 25.0, 35.0):
         y, no = (array.astype(np.float32) for array in received(order, esn0_db, SYMBOLS[order]))
         expected = sionna_llr(sionna_mapping, demapper, y.astype(np.float64), no.astype(np.float64), order)
         found = DEMAPPERS[demapper](y, no, order)

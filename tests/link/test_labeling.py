@@ -51,6 +51,14 @@ def test_pca_gray_does_not_depend_on_where_the_codebook_lies_or_its_scale(count,
     np.testing.assert_array_equal(pca_gray(3.0 * codebook + 5.0), pca_gray(codebook))
 
 
+def test_pca_gray_does_not_depend_on_the_signs_of_the_eigenvectors(monkeypatch):
+    codebook, *_ = problem(4, 32)
+    expected = pca_gray(codebook)
+    eigh = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (eigh(matrix)[0], -eigh(matrix)[1]))
+    np.testing.assert_array_equal(pca_gray(codebook), expected)
+
+
 @pytest.mark.parametrize("count", [2, 4, 16, 256])
 def test_neighbours_on_a_line_differ_in_one_bit(count):
     positions = np.random.default_rng(count).permutation(count)

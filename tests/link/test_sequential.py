@@ -208,7 +208,7 @@ def test_the_class_counts_draws_as_the_functions_do():
 
 
 @pytest.mark.parametrize("num_points", [1, 9])
-@pytest.mark.parametrize("errors", [(8, 0), (5, 0), (4, 1), (0, 0), (4, 4), (1, 3), (0, 5), (0, 8)])
+@pytest.mark.parametrize("errors", [(8, 0), (5, 0), (3, 1), (0, 0), (4, 4), (1, 3), (0, 5), (0, 8)])
 def test_verdicts_fall_when_their_thresholds_are_passed(num_points, errors):
     # `errors` of the hard and of the soft path in each draw, of 360.
     hard, soft = np.arange(360) >= errors[0], np.arange(360) < 360 - errors[1]

@@ -111,6 +111,11 @@ class Held:
         return self.method(*arguments)
 
 
+def call_until_refused(client):
+    while True:  # health is told first, so a call may still slip in
+        client.model()
+
+
 def test_stopping_says_so_refuses_new_calls_and_finishes_those_in_flight(bundle_path, images):
     with (
         ThreadPoolExecutor(2) as pool,
@@ -129,8 +134,7 @@ def test_stopping_says_so_refuses_new_calls_and_finishes_those_in_flight(bundle_
         statuses.cancel()
         assert not stopped.done()
         with pytest.raises(ServerError, match=server.address), Client(server.address, timeout_s=5.0) as late:
-            while True:  # health is told first, so a call may still slip in
-                late.model()
+            call_until_refused(late)
 
         held.go.set()
         assert in_flight.result(20).bits.shape == (len(images), 15)

@@ -3,32 +3,21 @@
 Each mutation is an edit of one exported graph, its hash in the manifest made good again, as a wrong exporter would leave it.
 """
 
-import copy
 import shutil
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper, numpy_helper
 
-from link.chain import Link
-from link.channel import Awgn
 from link.errors import ArgumentError, BundleError
 from link.manifest import MANIFEST_NAME, Bundle, Manifest, load_bundle, sha256
-from link.randomness import Draws
 from link.runtime import Receiver, Transmitter
-from link.sequential import DifferenceTest, Verdict
+from link.sequential import Verdict
 from train import checkpoint as checkpoints
-from train.agreement import checkpoint_transmission, transmitter_agreement
-from train.equivalence import Paths, compare_at, surrogate
-from train.export import export
-from train.loop import train
-from train.recipe import load_recipe
-from train.tasks import load_task
+from train.equivalence import Paths
 from train.verify import Verification, VerifySettings, render, verify
 
 SHORT = VerifySettings(snr_db=(0.0, 12.0), margin=0.05, max_draws=30)
@@ -45,27 +34,11 @@ class Trained(NamedTuple):
     labels: np.ndarray
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    # Small tensors: more threads only wait for each other.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    overrides = {"epochs": "4", "warmup_epochs": "1", "alignment_start_epoch": "3"}
-    recipe = load_recipe("digits", {f"schedule.{key}": value for key, value in overrides.items()})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        train(recipe, folder)
-        export(folder, folder / "bundle")
-    split = load_task("digits").load(None).test
+@pytest.fixture(scope="session")
+def trained(digits_run, digits_bundle, digits_data):
+    split = digits_data.test
     inputs = {name: value[:SAMPLES] for name, value in split.inputs.items()}
-    return Trained(folder, load_bundle(folder / "bundle"), inputs, split.labels[:SAMPLES])
+    return Trained(digits_run, load_bundle(digits_bundle), inputs, split.labels[:SAMPLES])
 
 
 @pytest.fixture
@@ -455,14 +428,6 @@ def test_a_surrogate_that_is_hard_already_is_said_to_prove_nothing(check, traine
     assert found.notes == ("the bundle was exported from another checkpoint file, by the hash in its manifest",)
 
 
-def test_a_surrogate_hardened_to_the_limit_sends_the_hard_symbols(trained):
-    _, model = checkpoints.load(trained.run)
-    hard = Transmitter(trained.bundle)(trained.inputs).symbols
-    soft, measured = surrogate(model, [torch.from_numpy(trained.inputs["image"])], 1e-6, hard)
-    assert np.allclose(soft, hard, atol=1e-4)
-    assert measured.soft_es_db == pytest.approx(measured.hard_es_db, abs=1e-3)
-
-
 def test_a_hard_path_that_is_better_by_the_margin_is_equivalent_with_a_note(check, monkeypatch):
     correct = Paths.correct
 
@@ -474,99 +439,6 @@ def test_a_hard_path_that_is_better_by_the_margin_is_equivalent_with_a_note(chec
     found = check()
     assert (found.verdict, found.two_sided) == (Verdict.EQUIVALENT, Verdict.DIFFERENT)
     assert "more accurate than the soft one" in found.notes[0]
-
-
-def test_the_hard_path_is_the_deployed_link(trained):
-    _, model = checkpoints.load(trained.run)
-    link = Link(trained.bundle)
-    sent = link.transmitter(trained.inputs)
-    paths = Paths(model, sent.symbols, link.receiver, sent, trained.labels)
-    soft, hard = paths.correct(3.0, 7, 2)
-    deployed = link.carry(sent, Awgn(), 3.0, Draws(7, np.arange(SAMPLES), 2))
-    assert ((deployed.decoded.decisions == trained.labels) == hard).all()
-    # The same symbols on the same noise, through torch: only rounding could tell them apart.
-    assert (soft == hard).all()
-
-
-def test_a_point_stops_drawing_when_it_is_settled(trained):
-    class Agreeing:
-        labels = trained.labels
-
-        def correct(self, snr_db, seed, draw):
-            return np.ones(SAMPLES, dtype=bool), np.ones(SAMPLES, dtype=bool)
-
-    point = compare_at(Agreeing(), 0.0, DifferenceTest(0.01), seed=0, max_draws=200)
-    assert (point.verdict, point.two_sided) == (Verdict.EQUIVALENT, Verdict.EQUIVALENT)
-    assert point.draws < 10
-    assert point.decisions == point.draws * SAMPLES
-
-
-# --- near-ties ---
-
-
-@pytest.fixture
-def tied(trained):
-    """A model in which token 0 of the first sample is as near to codeword `b` as to `a`, and what it sends."""
-    _, model = checkpoints.load(trained.run)
-    model = copy.deepcopy(model)
-    inputs = [torch.from_numpy(np.repeat(trained.inputs["image"][:1], 2, axis=0))]
-    with torch.no_grad():
-        z = model.encode(*inputs)[0, 0]
-        a = int(model.quantizer.hard(z))
-        b = (a + 1) % 8
-        model.quantizer.codebook[b] = 2.0 * z - model.quantizer.codebook[a]
-    sent = checkpoint_transmission(model, inputs)
-    return model, inputs, sent, (a, b)
-
-
-def resend(model, indices):
-    """What the checkpoint's chain sends for these indices."""
-    chosen = torch.from_numpy(indices)
-    bits = model.quantizer.bits_of(chosen)
-    return model._send(chosen, torch.zeros(()), bits)
-
-
-def exchanged(model, sent, where, pair):
-    indices = sent.indices.copy()
-    for position in where:
-        indices[position] = sum(pair) - indices[position]
-    other = resend(model, indices)
-    return sent._replace(indices=indices, bits=other.bits.numpy().astype(np.uint8), symbols=other.symbols.numpy())
-
-
-def test_a_token_between_two_codewords_may_go_either_way(tied):
-    model, inputs, sent, pair = tied
-    found = transmitter_agreement(model, inputs, {"onnx": exchanged(model, sent, [(0, 0)], pair)})
-    assert found.findings == ()
-    assert (found.near_ties, found.allowed) == (1, 1)
-    assert {found.listed[0].chosen, found.listed[0].reference} == set(pair)
-    assert found.listed[0].gap <= found.listed[0].bound < 1e-3
-
-
-def test_more_near_ties_than_allowed_are_different(tied):
-    model, inputs, sent, pair = tied
-    found = transmitter_agreement(model, inputs, {"onnx": exchanged(model, sent, [(0, 0), (1, 0)], pair)})
-    assert found.findings == ("onnx: 2 near-ties where 1 are allowed",)
-
-
-def test_a_token_that_is_clearly_another_codewords_is_no_near_tie(trained):
-    _, model = checkpoints.load(trained.run)
-    inputs = [torch.from_numpy(trained.inputs["image"])]
-    sent = checkpoint_transmission(model, inputs)
-    pair = (int(sent.indices[5, 2]), (int(sent.indices[5, 2]) + 1) % 8)
-    found = transmitter_agreement(model, inputs, {"onnx": exchanged(model, sent, [(5, 2)], pair)})
-    assert found.near_ties == 0
-    assert found.findings == (
-        "onnx: 1 of 960 tokens are sent as another codeword, and rounding does not explain it "
-        f"(first: sample 5, token 2: {pair[1]} instead of {pair[0]})",
-    )
-
-
-def test_a_near_tie_whose_bits_are_not_its_codewords_is_different(tied):
-    model, inputs, sent, pair = tied
-    other = exchanged(model, sent, [(0, 0)], pair)._replace(bits=sent.bits)
-    found = transmitter_agreement(model, inputs, {"onnx": other})
-    assert "values of bits are not what the indices mean" in found.findings[0]
 
 
 # --- arguments ---

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+
+from link.randomness import Draws, Stream
+from train.evaluate import evaluate, tensors
+from train.recipe import ChannelRecipe
+from train.tasks import Split, load_task
+
+
+@pytest.fixture(scope="module")
+def task(extra_tasks):
+    return load_task("signs")
+
+
+@pytest.fixture(scope="module")
+def split(task):
+    return task.load(None).validation
+
+
+CHANNEL = ChannelRecipe(eval_snr_db=(0.0, 9.0), eval_draws=2)
+
+
+def run(model, task, split, channel=CHANNEL, temperature=0.7, seed=3):
+    return evaluate(model, task, split, channel, temperature=temperature, seed=seed)
+
+
+def test_evaluating_changes_no_buffer_and_no_weight(signs_model, task, split, same_tensors):
+    signs_model.train()
+    before = {name: tensor.clone() for name, tensor in signs_model.state_dict().items()}
+    run(signs_model, task, split)
+    assert same_tensors(dict(signs_model.state_dict()), before)
+    assert all(parameter.grad is None for parameter in signs_model.parameters())
+
+
+def test_evaluating_twice_gives_the_same_figures(signs_model, task, split):
+    assert run(signs_model, task, split) == run(signs_model, task, split)
+
+
+def test_a_point_does_not_depend_on_the_grid(signs_model, task, split):
+    alone = run(signs_model, task, split, ChannelRecipe(eval_snr_db=(9.0,), eval_draws=2))
+    both = run(signs_model, task, split)
+    assert alone.hard[9.0] == both.hard[9.0]
+    assert alone.soft[9.0] == both.soft[9.0]
+
+
+def test_the_hard_path_does_not_depend_on_the_temperature(signs_model, task, split):
+    cold, warm = run(signs_model, task, split, temperature=0.1), run(signs_model, task, split, temperature=5.0)
+    assert cold.hard == warm.hard
+    assert cold.soft != warm.soft
+    assert cold.collapse.h_assign < warm.collapse.h_assign
+
+
+def test_at_a_low_temperature_soft_is_hard(signs_model, task, split):
+    found = run(signs_model, task, split, temperature=1e-6)
+    assert found.soft == found.hard
+    assert found.collapse.h_assign < 1e-3
+    assert found.collapse.consistency < 1e-6
+
+
+def test_accuracy_recomputed_row_by_row(signs_model, task, split):
+    """One sample at a time, its noise drawn by its own address."""
+    found = run(signs_model, task, split, ChannelRecipe(eval_snr_db=(3.0,), eval_draws=2))
+    correct = 0
+    no = torch.full((1, 3), 10.0**-0.3)
+    with torch.no_grad():
+        for row in range(len(split)):
+            one = Split({key: value[row : row + 1] for key, value in split.inputs.items()}, split.labels[row : row + 1])
+            sent = signs_model.send_hard(signs_model.encode(*tensors(task, one)))
+            for draw in (0, 1):
+                normals = Draws(3, np.array([row]), draw).normals(Stream.NOISE, 3000, 3)
+                y = sent.symbols + torch.from_numpy(normals).float() * (no[..., None] / 2.0).sqrt()
+                correct += int(signs_model.receive(y, no).logits.argmax()) == split.labels[row]
+    assert found.hard == {3.0: pytest.approx(correct / (2 * len(split)), abs=1e-12)}
+
+
+def test_means_are_over_the_grid(signs_model, task, split):
+    found = run(signs_model, task, split)
+    assert found.mean_hard == pytest.approx((found.hard[0.0] + found.hard[9.0]) / 2)
+    assert found.mean_soft == pytest.approx((found.soft[0.0] + found.soft[9.0]) / 2)
+
+
+def test_both_paths_meet_the_same_noise(signs_model, task, split, monkeypatch):
+    met = []
+    monkeypatch.setattr("train.evaluate.add_noise", lambda x, no, normals: met.append(normals) or x)
+    run(signs_model, task, split)
+    assert len(met) == 8
+    assert all(torch.equal(soft, hard) for soft, hard in zip(met[::2], met[1::2], strict=True))
+    assert not torch.equal(met[0], met[2])
+
+
+def test_inputs_come_in_the_order_of_the_tasks_specification(task, split):
+    signal, kind = tensors(task, Split(dict(reversed(split.inputs.items())), split.labels))
+    assert (signal.dtype, kind.dtype) == (torch.float32, torch.int64)
+    assert np.array_equal(signal.numpy(), split.inputs["signal"])
