@@ -26,7 +26,7 @@ from link.errors import ArgumentError
 
 ORDERS: Final = (4, 16, 64, 256, 1024, 4096)
 
-# Significant bits of the high part in _split: 6 more are left in float32 for the integers up to 63 that multiply it.
+# Significant bits of d's first part: 6 more are left in float32 for the integers up to 63 that multiply it.
 _HIGH_PART_BITS: Final = 18
 
 
@@ -85,8 +85,10 @@ def _amplitude(signs: Array) -> Array:
 def max_log_llr(y: Array, no: Array, order: int) -> Array:
     """Max-log LLRs of equalised symbols, in closed form.
 
-    Folds each dimension k times; at each fold the LLR of a bit is the distance to its threshold times the slope there. This
-    is the maximum over the constellation exactly, at a cost that grows with log2(order) instead of order.
+    With c the nearest amplitude in units of d and r the rest, y/d = c + r, the LLR of a dimension's first bit is
+    -sign(c) 4 d^2/N0 m (m + r sign(c)) where m = (|c| + 1)/2 amplitudes lie between c and the threshold. Folding at the
+    threshold, c -> 2^(k-1) - |c| and r -> -r sign(c), leaves the same question for the next bit. This is the maximum over
+    the constellation exactly, at a cost that grows with log2(order); c stays an integer, so float32 loses nothing in folds.
 
     Parameters
     ----------
@@ -105,19 +107,18 @@ def max_log_llr(y: Array, no: Array, order: int) -> Array:
     xp = namespace(y, no)
     k = bits_per_symbol(order) // 2
     d = unit_amplitude(order)
-    slope = (4.0 * d / no)[..., None]
-    u = y
+    slope = (4.0 * d * d / no)[..., None]
+    amplitude, residual = _nearest_amplitude(xp, y, k, d)
     llrs = []
     for i in range(k):
-        levels = 2 ** (k - 1 - i)
-        distance = xp.abs(u)
-        magnitude = slope * distance
-        if levels > 1:
-            j = xp.clip(xp.floor(distance * (0.5 / d)), max=float(levels - 1))
-            magnitude = slope * (j + 1.0) * (distance - j * d)
-        llrs.append(xp.where(u < 0.0, magnitude, -magnitude))
-        high, low = _split(levels * d)
-        u = (high - distance) + low
+        negative = amplitude < 0.0
+        distance = xp.abs(amplitude)
+        outward = xp.where(negative, -residual, residual)
+        steps = 0.5 * (distance + 1.0)
+        magnitude = slope * steps * (steps + outward)
+        llrs.append(xp.where(negative, magnitude, -magnitude))
+        amplitude = float(2 ** (k - 1 - i)) - distance
+        residual = -outward
     return _interleave_dimensions(xp, llrs)
 
 
@@ -136,9 +137,7 @@ def app_llr(y: Array, no: Array, order: int) -> Array:
     k = bits_per_symbol(order) // 2
     d = unit_amplitude(order)
     bits, amplitudes = _amplitude_table(k)
-    nearest = xp.clip(2.0 * xp.floor(y * (0.5 / d)) + 1.0, min=float(1 - 2**k), max=float(2**k - 1))
-    high, low = _split(d)
-    residual = ((y - nearest * high) - nearest * low) / d
+    nearest, residual = _nearest_amplitude(xp, y, k, d)
     gaps = nearest[..., None] - xp.asarray(amplitudes, dtype=y.dtype, device=array_api_compat.device(y))
     metric = -(d * d / no)[..., None, None] * gaps * (gaps + 2.0 * residual[..., None])
     llrs = []
@@ -164,15 +163,16 @@ def _amplitude_table(k: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     return bits, np.asarray(_amplitude(1.0 - 2.0 * bits.astype(np.float64)))
 
 
-def _split(value: float) -> tuple[float, float]:
-    """`value` as high + low, where small multiples of high are exact in float32.
+def _nearest_amplitude(xp: Any, y: Array, k: int, d: float) -> tuple[Array, Array]:
+    """The nearest of a dimension's 2^k amplitudes and what is left, y/d = amplitude + residual, in units of d.
 
-    Subtracting the two in turn keeps the distance to a threshold accurate to float32 although the threshold itself is not a
-    float32.
+    d is taken in two parts, of which the first times any amplitude is exact in float32: the residual is then accurate to
+    float32 although neither d nor the amplitude's place is a float32.
     """
-    unit = 2.0 ** (math.frexp(value)[1] - _HIGH_PART_BITS)
-    high = round(value / unit) * unit
-    return high, value - high
+    nearest = xp.clip(2.0 * xp.floor(y * (0.5 / d)) + 1.0, min=float(1 - 2**k), max=float(2**k - 1))
+    unit = 2.0 ** (math.frexp(d)[1] - _HIGH_PART_BITS)
+    high = round(d / unit) * unit
+    return nearest, ((y - nearest * high) - nearest * (d - high)) / d
 
 
 def _log_sum_exp(xp: Any, x: Array) -> Array:

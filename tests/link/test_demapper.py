@@ -71,7 +71,7 @@ def test_llrs_in_double_precision_are_sionnas(demapper, order, sionna_mapping):
 @pytest.mark.parametrize("demapper", DEMAPPERS)
 def test_llrs_in_single_precision_are_near_sionnas_in_double(demapper, order, sionna_mapping):
     # The steeper the LLR in y, the more a rounding of y costs.
-    tolerance = {1024: 3e-5, 4096: 1e-4}.get(order, 1e-5)
+    tolerance = 1e-4 if order == 4096 else 1e-5
     for esn0_db in (*ESN0_DB, 25.0, 35.0):
         y, no = (array.astype(np.float32) for array in received(order, esn0_db, SYMBOLS[order]))
         expected = sionna_llr(sionna_mapping, demapper, y.astype(np.float64), no.astype(np.float64), order)
