@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format proto bench clean
+.PHONY: help demo test test-slow check format proto clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: $(READY) ## style, types, imports between the rooms, stubs, permitted ski
 format: $(READY) ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+proto: $(READY) ## write the stubs in serve/pb anew
+	@PYTHON=$(BIN)/python proto/generate.sh
 
 clean: ## remove the environment and all results
 	rm -rf $(VENV) runs

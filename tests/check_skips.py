@@ -26,14 +26,21 @@ def skips(file: Path) -> Iterator[tuple[int, str]]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
             if called in SKIPPING:
                 reasons = [keyword.value for keyword in node.keywords if keyword.arg == "reason"] or node.args[:1]
-                yield node.lineno, next((r.value for r in reasons if isinstance(r, ast.Constant) and isinstance(r.value, str)), "")
+                yield (
+                    node.lineno,
+                    next((r.value for r in reasons if isinstance(r, ast.Constant) and isinstance(r.value, str)), ""),
+                )
 
 
 def main() -> int:
-    permitted = {line for line in PERMITTED.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")}
+    permitted = {
+        line for line in PERMITTED.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+    }
     root = TESTS.parent
     refused = 0
-    files = [file for room in ("tests", "hardpath", "link", "train", "serve") for file in sorted((root / room).rglob("*.py"))]
+    files = [
+        file for room in ("tests", "hardpath", "link", "train", "serve") for file in sorted((root / room).rglob("*.py"))
+    ]
     for file in files:
         if file == Path(__file__):
             continue
@@ -43,7 +50,9 @@ def main() -> int:
         for line, reason in sorted(found.items()):
             allowed = reason in permitted
             refused += not allowed
-            print(f"{'permitted' if allowed else 'REFUSED  '} {file.relative_to(root)}:{line}: {reason or 'no literal reason'}")
+            print(
+                f"{'permitted' if allowed else 'REFUSED  '} {file.relative_to(root)}:{line}: {reason or 'no literal reason'}"
+            )
     if refused:
         print(f"{refused} skips are not in {PERMITTED.relative_to(root)}: mend the tests, or permit the reasons there")
     return 1 if refused else 0
