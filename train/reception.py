@@ -214,7 +214,7 @@ class _Comparison:
         self._model = model
         self._exact = copy.deepcopy(model).double()
         self._names = names
-        self._wrong: dict[str, list[str]] = {}
+        self._wrong: dict[str, dict[str, str]] = {}
         self._near_ties = dict.fromkeys(names, 0)
         self._cases = self._receptions = self._decisions = 0
         self._worst = dict.fromkeys(("llr", "llr_tolerance", "logits", "logits_tolerance"), 0.0)
@@ -246,7 +246,8 @@ class _Comparison:
 
     def result(self) -> ReceiverAgreement:
         findings = [
-            f"{key} {texts[0]}" + (f" and in {len(texts) - 1} more of {self._cases} cases" if len(texts) > 1 else "")
+            f"{key} {next(iter(texts.values()))}"
+            + (f" and in {len(texts) - 1} more of {self._cases} cases" if len(texts) > 1 else "")
             for key, texts in self._wrong.items()
         ]
         allowed = allowed_near_ties(self._decisions)
@@ -333,7 +334,7 @@ class _Comparison:
             )
 
     def _report(self, name: str, field: str, case: str, text: str) -> None:
-        self._wrong.setdefault(f"{name}: {field}", []).append(f"{text} ({case})")
+        self._wrong.setdefault(f"{name}: {field}", {}).setdefault(case, f"{text} ({case})")
 
 
 def _rows(case: Case, part: slice) -> Case:

@@ -34,6 +34,9 @@ def test_the_hard_path_is_the_deployed_link(digits_model, digits_link, samples):
     assert ((deployed.decoded.decisions == labels) == hard).all()
     # The same symbols on the same noise, through torch: only rounding could tell them apart.
     assert (soft == hard).all()
+    silent = paths._replace(soft_symbols=np.zeros_like(sent.symbols)).correct(3.0, 7, 2)
+    assert silent[0].mean() < 0.5
+    assert (silent[1] == hard).all()
 
 
 def test_a_point_stops_drawing_when_it_is_settled():

@@ -196,8 +196,12 @@ def boost_symbols(graph):
     insert(graph, "symbols", "Mul", (np.array(1.01, dtype=np.float32),))
 
 
-def leave_nothing(graph):
-    insert(graph, "logits", "Log")
+def lose_logits(graph):
+    insert(graph, "logits", "Mul", (np.array(np.nan, dtype=np.float32),))
+
+
+def shift_indices_hat(graph):
+    insert(graph, "indices_hat", "Gather", order(*np.roll(np.arange(8), 1)), axis=1)
 
 
 TRANSMITTER_MUTATIONS = {
@@ -220,7 +224,8 @@ RECEIVER_MUTATIONS = {
     "no ignored": ignore_no,
     "one no for all symbols": spread_first_no,
     "llr_in ignored": drop_llr_in,
-    "NaN": leave_nothing,
+    "logits that are NaN": lose_logits,
+    "indices_hat shifted alone": shift_indices_hat,
 }
 
 
@@ -239,6 +244,19 @@ def test_a_mutated_receiver_is_different(check, mutate, name):
     assert (found.verdict, found.exit_code, found.points) == (Verdict.DIFFERENT, 1, ())
     assert found.summary.startswith("different: receiver, onnx: ")
     assert (found.manifest.findings, found.transmitter.findings) == ((), ())
+
+
+def test_a_finding_says_what_differs_by_how_much_and_where(check, mutate):
+    found = check(mutate(receiver=shift_indices_hat))
+    assert found.receiver.findings[0].startswith("onnx: indices_hat differs in ")
+    assert found.receiver.findings[0].endswith(
+        f"(as received at 0 dB) and in {found.receiver.cases - 1} more of 15 cases"
+    )
+
+
+def test_nan_is_within_no_tolerance(check, mutate):
+    found = check(mutate(receiver=lose_logits))
+    assert found.receiver.findings[0].startswith("onnx: logits differs by up to nan")
 
 
 @pytest.mark.parametrize("name", sorted(TRANSMITTER_MUTATIONS.keys() & RECEIVER_MUTATIONS.keys()))

@@ -10,14 +10,13 @@ import pytest
 from link.errors import ArgumentError, BundleError
 from link.manifest import Bundle, Manifest, load_bundle
 from link.runtime import Receiver, Transmitter
-from link.sequential import Verdict
+from link.sequential import DifferenceTest, Verdict
 from train import checkpoint as checkpoints
 from train.equivalence import Paths
 from train.verify import Verification, VerifySettings, render, verify
 
 SHORT = VerifySettings(snr_db=(0.0, 12.0), margin=0.05, max_draws=30)
 SAMPLES = 120
-INDEX_BITS = 3
 
 
 class Trained(NamedTuple):
@@ -58,9 +57,6 @@ class Server:
     def decode(self, symbols, no, *, llr_in=None, include_llr=False):
         answer = self._receiver(symbols, no, llr_in=llr_in)
         return answer if include_llr else answer._replace(llr=None)
-
-
-# --- the good bundle ---
 
 
 def test_a_good_bundle_is_equivalent(check):
@@ -118,9 +114,6 @@ def test_progress_rises_to_one(check):
     assert told[-1] == 1.0
 
 
-# --- what is not the checkpoint's ---
-
-
 def test_a_server_that_leaves_out_the_llrs_is_different(check, trained):
     class Silent(Server):
         def decode(self, symbols, no, *, llr_in=None, include_llr=False):
@@ -162,9 +155,6 @@ def test_a_bundle_of_another_shape_is_different_and_nothing_else_is_compared(che
     assert render(found).endswith(found.summary)
 
 
-# --- soft against hard ---
-
-
 def test_a_hard_path_that_is_worse_is_different_and_told_where(check, monkeypatch):
     correct = Paths.correct
 
@@ -178,6 +168,19 @@ def test_a_hard_path_that_is_worse_is_different_and_told_where(check, monkeypatc
     assert found.summary.startswith(
         "different: at 12 dB the hard path is less accurate than the soft one by more than 5 points"
     )
+
+
+def test_every_point_shares_alpha_with_the_others(check, monkeypatch):
+    asked = []
+
+    class Recorded(DifferenceTest):
+        def __init__(self, *arguments):
+            asked.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("train.verify.DifferenceTest", Recorded)
+    check(settings=VerifySettings(snr_db=(0.0, 6.0, 12.0), margin=0.05, alpha=0.1, max_draws=1))
+    assert asked == [(0.05, 0.1, 3)] * 3
 
 
 def test_draws_that_run_out_leave_it_undecided(check):
@@ -208,9 +211,6 @@ def test_a_hard_path_that_is_better_by_the_margin_is_equivalent_with_a_note(chec
     found = check()
     assert (found.verdict, found.two_sided) == (Verdict.EQUIVALENT, Verdict.DIFFERENT)
     assert "more accurate than the soft one" in found.notes[0]
-
-
-# --- arguments ---
 
 
 @pytest.mark.parametrize(
