@@ -82,6 +82,42 @@ def _amplitude(signs: Array) -> Array:
     return amplitude
 
 
+def symbol_energy(bits: Array) -> Array:
+    """Energy of the constellation points that bits choose; with probabilities, its mean under independent bits.
+
+    The square of an amplitude is multilinear in the signs too, since s_i^2 = 1. This is the energy of what is *sent*, not of
+    the mean symbol, and it is 1 on average where bits are equally likely.
+
+    Parameters
+    ----------
+    bits : (..., s, m) float32 or float64
+        As for `map_bits`.
+
+    Returns
+    -------
+    (..., s) of the same dtype
+
+    Examples
+    --------
+    >>> symbol_energy(np.array([[0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5]]))
+    array([1.8, 1. ])
+    """
+    d = unit_amplitude(2 ** bits.shape[-1])
+    signs = 1.0 - 2.0 * bits
+    return (_square_of_amplitude(signs[..., 0::2]) + _square_of_amplitude(signs[..., 1::2])) * (d * d)
+
+
+def _square_of_amplitude(signs: Array) -> Array:
+    """Mean square of the amplitude of (..., k) independent signs, in units of d^2."""
+    k = signs.shape[-1]
+    inner, square = signs[..., k - 1], signs[..., k - 1] * 0.0 + 1.0
+    for i in range(k - 2, -1, -1):
+        step = float(2 ** (k - 1 - i))
+        square = step * step - 2.0 * step * inner + square
+        inner = signs[..., i] * (step - inner)
+    return square
+
+
 def max_log_llr(y: Array, no: Array, order: int) -> Array:
     """Max-log LLRs of equalised symbols, in closed form.
 

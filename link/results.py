@@ -66,6 +66,9 @@ class SweepPoint(_Frozen):
         Complex symbols sent.
     symbols_per_sample, bits_per_sample : float
         As sent, padding included.
+    es_db : float
+        Mean energy of the symbols sent, dB. Es/N0 refers to the constellation's mean, 0 dB: what is above 0 is power that
+        snr_db does not count.
     mean_abs_llr : float
         Mean |LLR| of the payload bits, nats, after the receiver's clipping.
     ber_theory : float or None
@@ -89,6 +92,7 @@ class SweepPoint(_Frozen):
     symbols: int
     symbols_per_sample: float
     bits_per_sample: float
+    es_db: float
     mean_abs_llr: float
     ber_theory: float | None
 

@@ -10,6 +10,7 @@ the points and an interruption change no count, and one point can be run alone.
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -188,6 +189,7 @@ class _Transmitted:
             symbols=int(sent.num_symbols.sum()) * spec.draws,
             symbols_per_sample=float(sent.num_symbols.mean()),
             bits_per_sample=float(sent.num_symbols.mean()) * bits_per_symbol(mode.order),
+            es_db=10.0 * math.log10(float(np.square(sent.symbols).sum(dtype=np.float64) / sent.num_symbols.sum())),
             mean_abs_llr=float(abs_llr.sum() / bits.sum()),
             ber_theory=_ber_theory(mode, spec, snr_db),
         )

@@ -41,7 +41,9 @@ class CollapseMetrics:
     perplexity : float
         exp(vq_entropy).
     consistency : float
-        ||H_soft - H_hard||^2 a token.
+        ||H_soft - H_hard||^2 a dimension.
+    es_db : float
+        Mean energy of the hard symbols, dB; 0 is the mean of the constellation, to which Es/N0 refers.
     """
 
     vq_entropy: float
@@ -52,6 +54,7 @@ class CollapseMetrics:
     codes_used: float
     perplexity: float
     consistency: float
+    es_db: float
 
 
 class CollapseMonitor:
@@ -61,7 +64,7 @@ class CollapseMonitor:
         self._recipe = recipe
         self._codeword_counts = torch.zeros(recipe.codewords)
         self._symbol_counts = torch.zeros(recipe.order)
-        self._sums = dict.fromkeys(("h_assign", "mean_abs_llr", "theory_llr", "consistency"), 0.0)
+        self._sums = dict.fromkeys(("h_assign", "mean_abs_llr", "theory_llr", "consistency", "energy"), 0.0)
         self._rows = 0
 
     @torch.no_grad()
@@ -79,6 +82,7 @@ class CollapseMonitor:
         self._sums["mean_abs_llr"] += rows * float(hard_heard.channel_llr.abs().mean())
         self._sums["theory_llr"] += float(np.sum(reference(snr_db)))
         self._sums["consistency"] += rows * float(consistency_loss(soft_heard.embedding, hard_heard.embedding))
+        self._sums["energy"] += rows * float(hard.symbols.square().sum(dim=-1).mean())
         self._rows += rows
 
     def result(self) -> CollapseMetrics:
@@ -93,6 +97,7 @@ class CollapseMonitor:
             codes_used=float((self._codeword_counts > 0).double().mean()),
             perplexity=math.exp(vq_entropy),
             consistency=self._sums["consistency"] / self._rows,
+            es_db=10.0 * math.log10(self._sums["energy"] / self._rows),
         )
 
 
@@ -118,6 +123,11 @@ def alarms(metrics: CollapseMetrics, link: LinkRecipe, recipe: AlarmRecipe) -> l
         found.append(
             f"assignment entropy {metrics.h_assign:.2f} is above 1 nat: the surrogate is too soft "
             "to speak for the hard path; raise loss.lambda_assignment"
+        )
+    if metrics.es_db > 0.5:
+        found.append(
+            f"symbols carry {metrics.es_db:.2f} dB more energy than the constellation's mean: accuracy is "
+            "flattered by as much; raise loss.lambda_energy"
         )
     if not 0.5 <= metrics.llr_ratio <= 2.0:
         found.append(

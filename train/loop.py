@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from link.bits import group
 from link.channel.awgn import add_noise
+from link.constellation import bits_per_symbol, symbol_energy
 from link.errors import CheckpointError
 from link.provenance import code_version
 from link.randomness import Draws, Stream, permutation
@@ -115,6 +117,7 @@ class _Terms(NamedTuple):
     assignment: Tensor
     usage: Tensor
     consistency: Tensor
+    energy: Tensor
 
     def total(self, weights: LossRecipe) -> Tensor:
         return (
@@ -123,6 +126,7 @@ class _Terms(NamedTuple):
             + weights.lambda_assignment * self.assignment
             - weights.lambda_entropy * self.usage
             + weights.lambda_consistency * self.consistency
+            + weights.lambda_energy * self.energy
         )
 
 
@@ -255,6 +259,7 @@ class Trainer:
         soft, hard = model.send_soft(tokens, settings.vq_temp), model.send_hard(tokens)
         # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
         symbols = straight_through(hard.symbols, soft.symbols)
+        bits = soft.bits + (hard.bits - soft.bits).detach()
         soft_heard = model.receive(add_noise(soft.symbols, no, batch.normals), no)
         with torch.set_grad_enabled(settings.hard_forward):
             hard_heard = model.receive(add_noise(symbols, no, batch.normals), no)
@@ -267,6 +272,7 @@ class Trainer:
             assignment=losses.assignment_entropy(soft.probabilities),
             usage=losses.usage_entropy(soft.probabilities),
             consistency=consistency if settings.hard_forward else torch.zeros(()),
+            energy=losses.excess_energy(symbol_energy(group(bits, bits_per_symbol(self.recipe.link.order)))),
         )
         return terms, int((answer.logits.argmax(dim=-1) == batch.labels).sum())
 
@@ -295,8 +301,8 @@ class Trainer:
 
     def _step(self, loss: Tensor, step: int) -> None:
         steps = self._steps_per_epoch * self.recipe.schedule.epochs
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.optimizer.learning_rate * learning_rate_factor(step, steps)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.recipe.optimizer.learning_rate * learning_rate_factor(step, steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -35,6 +35,14 @@ def consistency_loss(soft_embedding: Tensor, hard_embedding: Tensor) -> Tensor:
     return (soft_embedding - hard_embedding.detach()).square().mean()
 
 
+def excess_energy(energies: Tensor) -> Tensor:
+    """How far the mean energy of the symbols (...) is above 1, the mean of the constellation.
+
+    A codec that prefers the outer points would buy accuracy with power that Es/N0 does not count.
+    """
+    return (energies.mean() - 1.0).clamp_min(0.0)
+
+
 def entropy(probabilities: Tensor) -> Tensor:
     """-sum p ln p over the last axis, nats; 0 ln 0 = 0, and its slope is finite: a softmax underflows to 0 in float32."""
     logarithms = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

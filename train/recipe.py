@@ -114,12 +114,15 @@ class LossRecipe(_Section):
         Entropy of each token's soft assignment, lowered.
     lambda_consistency : float
         ||H_soft - stopgrad(H_hard)||^2, in alignment.
+    lambda_energy : float
+        Mean energy of the hard symbols above 1, the mean of the constellation.
     """
 
     lambda_vq: Weight = 0.06
     lambda_entropy: Weight = 0.2
     lambda_assignment: Weight = 0.01
     lambda_consistency: Weight = 0.5
+    lambda_energy: Weight = 1.0
 
 
 class QuantizerRecipe(_Section):

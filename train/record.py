@@ -58,7 +58,7 @@ class EpochRecord(BaseModel):
                 f"  Rate:  bits={self.bits} syms={self.symbols} | VQ_ent: {train.vq_entropy:.3f}/{val.vq_entropy:.3f} "
                 f"Sym_ent: {train.symbol_entropy:.3f}/{val.symbol_entropy:.3f} "
                 f"H_assign: {train.h_assign:.3f}/{val.h_assign:.3f} "
-                f"LLR/theory: {train.llr_ratio:.2f}/{val.llr_ratio:.2f}",
+                f"LLR/theory: {train.llr_ratio:.2f}/{val.llr_ratio:.2f} Es: {train.es_db:+.2f}/{val.es_db:+.2f} dB",
                 f"  Codes: used={val.codes_used:.0%} perplexity={val.perplexity:.1f} restarted={self.restarted} "
                 f"| consistency: {train.consistency:.4f}/{val.consistency:.4f}",
             ]

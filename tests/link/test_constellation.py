@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from link.bits import label_bits
-from link.constellation import ORDERS, bits_per_symbol, map_bits, points, unit_amplitude
+from link.constellation import ORDERS, bits_per_symbol, map_bits, points, symbol_energy, unit_amplitude
 from link.errors import ArgumentError
 
 
@@ -110,3 +110,20 @@ def test_float32_bits_give_float32_symbols():
 def test_an_order_that_is_no_square_qam_is_refused(order):
     with pytest.raises(ArgumentError, match=f"order must be one of 4, 16, 64, 256, 1024, 4096, got {order}"):
         bits_per_symbol(order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_energy_of_bits_is_that_of_their_point(order):
+    bits = label_bits(np.arange(order), bits_per_symbol(order)).astype(np.float64)[:, None, :]
+    np.testing.assert_allclose(symbol_energy(bits), np.sum(map_bits(bits) ** 2, axis=-1), rtol=1e-12)
+    assert symbol_energy(bits).mean() == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("order", [4, 16, 64])
+def test_the_energy_of_probabilities_is_the_mean_over_independent_bits(order):
+    width = bits_per_symbol(order)
+    chances = np.random.default_rng(5).uniform(size=width)
+    bits = label_bits(np.arange(order), width)
+    weights = np.prod(np.where(bits == 1, chances, 1.0 - chances), axis=-1)
+    expected = float(weights @ np.sum(points(order) ** 2, axis=-1))
+    assert float(symbol_energy(chances[None, :])[0]) == pytest.approx(expected, rel=1e-12)

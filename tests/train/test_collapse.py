@@ -22,11 +22,12 @@ HEALTHY = CollapseMetrics(
     codes_used=1.0,
     perplexity=3.7,
     consistency=0.1,
+    es_db=0.0,
 )
 
 
 def sent_by_hand(indices, bits, probabilities):
-    return Sent(torch.tensor(indices), torch.tensor(probabilities), torch.tensor(bits), torch.zeros(1))
+    return Sent(torch.tensor(indices), torch.tensor(probabilities), torch.tensor(bits), torch.tensor([[[1.0, 1.0]]]))
 
 
 def heard_by_hand(llr, embedding):
@@ -65,6 +66,7 @@ def test_entropies_and_means_of_counts_made_by_hand():
     # |LLR| as demapped, not as clipped.
     assert found.mean_abs_llr == pytest.approx((3.0 + 3.0 + 9.0) / 3.0)
     assert found.consistency == pytest.approx(2.0 / 3.0)
+    assert found.es_db == pytest.approx(10.0 * math.log10(2.0))
     theory = mean_abs_llr(4, np.array([0.0, 10.0, 3.0]), demapper="app").mean()
     # The monitor interpolates a table of half decibels, whose nodes these are.
     assert found.llr_ratio == pytest.approx(5.0 / theory, rel=1e-9)

@@ -278,7 +278,5 @@ def test_the_codebook_of_a_checkpoint_is_what_is_exported(signs_run, tmp_path):
 
 
 def test_the_receiver_graph_takes_symbols_noise_mode_and_llrs_and_nothing_else(digits_bundle):
-    session = onnxruntime.InferenceSession(
-        str(digits_bundle / "receiver.onnx"), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(digits_bundle / "receiver.onnx"), providers=["CPUExecutionProvider"])
     assert [tensor.name for tensor in session.get_inputs()] == ["symbols", "no", "mode", "llr_in"]

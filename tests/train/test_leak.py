@@ -22,7 +22,7 @@ SNR_DB = 12.0
 
 
 def derangement(count, seed=1):
-    """One cycle through all rows in random order, so that none stays: a shift of the rows would keep what neighbours share."""
+    """One cycle through all rows in random order, so that none stays: a shift would keep what neighbours share."""
     order = permutation(seed, count)
     other = np.empty(count, dtype=np.int64)
     other[order] = np.roll(order, 1)

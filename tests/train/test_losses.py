@@ -11,6 +11,7 @@ from train.losses import (
     commitment_loss,
     consistency_loss,
     entropy,
+    excess_energy,
     task_loss,
     usage_entropy,
 )
@@ -122,3 +123,12 @@ def test_the_entropies_have_finite_gradients_at_a_certain_assignment():
     soft = torch.softmax(logits, dim=-1)
     (assignment_entropy(soft) - usage_entropy(soft)).backward()
     assert torch.isfinite(logits.grad).all()
+
+
+def test_only_energy_above_the_mean_of_the_constellation_costs():
+    energies = torch.tensor([1.8, 1.0, 1.0], requires_grad=True)
+    loss = excess_energy(energies)
+    assert float(loss.detach()) == pytest.approx(0.8 / 3.0)
+    loss.backward()
+    torch.testing.assert_close(energies.grad, torch.full((3,), 1.0 / 3.0))
+    assert float(excess_energy(torch.tensor([0.2, 1.0, 1.8, 0.9]))) == 0.0

@@ -30,9 +30,7 @@ def test_the_parts_hold_every_scan_once(digits_data):
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8).astype(np.float32)
     found = rows_of(digits_data.train) + rows_of(digits_data.validation) + rows_of(digits_data.test)
-    assert sorted(found) == sorted(
-        (image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)
-    )
+    assert sorted(found) == sorted((image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True))
     assert len(set(found)) == len(found)  # no scan stands in two parts, not even as a copy
 
 
