@@ -167,7 +167,8 @@ def _print_summary(found: Findings, report: Path, answer: str, commands: str, se
         table_rows(found),
     )
     say(f"no link       {percent(found.no_link_accuracy)} %")
-    say(f"verification  {found.verification.verdict.value}: soft = hard = ONNX = server within 1 point at each SNR")
+    say(f"sent energy   {found.awgn.points[0].es_db:+.2f} dB, mean over the test set; Es/N0 refers to 0 dB")
+    say(f"verification  {found.verification.summary}")
     say(f"server        {answer}")
     say(f"report        {report} ({seconds:.0f} s)")
     say(f"\nTry next:\n{commands}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hardpath.terminal import note, percent, progress, say, waiting
+from hardpath.terminal import note, percent, progress, say
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ def load_samples(data: Path | None, manifest: Manifest) -> Samples:
         raise ArgumentError("data", f"{data} does not exist")
     from train.tasks import load_task
 
-    with waiting(f"loading the test set of {manifest.task.name}"):
-        test = load_task(manifest.task.name).load(data).test
+    test = load_task(manifest.task.name).load(data).test
     return Samples(dict(test.inputs), test.labels)
 
 
