@@ -1,6 +1,8 @@
 """Compare the demappers with Sionna's in double precision: the last table of docs/results.md.
 
     python examples/llr_accuracy.py
+
+Both get the received symbols and the noise variances as rounded to the dtype that is tested.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ def worst(method: str, order: int, dtype: type[np.floating]) -> float:
         no = no_from_esn0_db(esn0_db)
         y = (sent + generator.normal(size=sent.shape) * np.sqrt(no / 2)).astype(dtype)
         variances = np.full(len(y), no).astype(dtype)
-        # Both get the values as rounded to `dtype`.
         symbols = torch.from_numpy(y[:, :1].astype(np.float64) + 1j * y[:, 1:].astype(np.float64))
         expected = peer(symbols, torch.from_numpy(variances[:, None].astype(np.float64))).numpy()
         found = PEERS[method](y[:, None, :], variances[:, None], order)[:, 0]

@@ -17,9 +17,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from link.bits import num_symbols
-from link.constellation import bits_per_symbol
 from link.errors import BundleError
+from link.rate import Rate
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
@@ -55,45 +54,22 @@ class GraphSpec(_Frozen):
     outputs: tuple[TensorSpec, ...]
 
 
-class Mode(_Frozen):
+class Mode(Rate):
     """One codebook with one constellation.
 
     Attributes
     ----------
-    tokens, codewords, order : int
-        Latent tokens a sample, codewords in the codebook, QAM order.
     labels : tuple of int
         Label of each codeword; a permutation of 0 to codewords - 1.
     log_prior : tuple of float
         Log of each codeword's usage in training, smoothed, nats.
     """
 
-    tokens: Annotated[int, Field(ge=1)]
-    codewords: Annotated[int, Field(ge=2)]
-    order: int
     labels: tuple[int, ...]
     log_prior: tuple[Annotated[float, Field(le=0)], ...]
 
-    @property
-    def index_bits(self) -> int:
-        """Bits of one token's label."""
-        return (self.codewords - 1).bit_length()
-
-    @property
-    def num_bits(self) -> int:
-        """Payload bits a sample."""
-        return self.tokens * self.index_bits
-
-    @property
-    def num_symbols(self) -> int:
-        """Complex symbols a sample, padding included."""
-        return num_symbols(self.num_bits, bits_per_symbol(self.order))
-
     @model_validator(mode="after")
-    def _check(self) -> Mode:
-        bits_per_symbol(self.order)
-        if self.codewords != 2**self.index_bits:
-            raise ValueError(f"codewords must be a power of two, got {self.codewords}")
+    def _check_tables(self) -> Mode:
         if len(self.labels) != self.codewords or sorted(self.labels) != list(range(self.codewords)):
             raise ValueError(f"labels must be a permutation of 0 to {self.codewords - 1}")
         if len(self.log_prior) != self.codewords or not math.isclose(

@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from link.bits import num_symbols
-from link.constellation import bits_per_symbol
 from link.errors import RecipeError
+from link.rate import Rate
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -29,41 +28,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class LinkRecipe(_Section):
-    """What is sent: `tokens` of log2(codewords) bits each, over QAM of `order`.
+class LinkRecipe(Rate):
+    """What is sent, and how the receiver demaps it.
 
     Tokens of `dim` are normalised by their own mean and deviation, which leaves two points where `dim` is 2 and one
     where it is 1.
     """
 
-    tokens: Annotated[int, Field(ge=1, le=1024)]
-    codewords: Annotated[int, Field(ge=2, le=4096)]
-    dim: Annotated[int, Field(ge=3, le=4096)] = 16
     order: int = 16
+    dim: Annotated[int, Field(ge=3, le=4096)] = 16
     demapper: Literal["max-log", "app"] = "app"
     llr_clip: Positive = 30.0
-
-    @property
-    def index_bits(self) -> int:
-        """Bits of one token's label."""
-        return (self.codewords - 1).bit_length()
-
-    @property
-    def num_bits(self) -> int:
-        """Payload bits a sample."""
-        return self.tokens * self.index_bits
-
-    @property
-    def num_symbols(self) -> int:
-        """Complex symbols a sample, padding included."""
-        return num_symbols(self.num_bits, bits_per_symbol(self.order))
-
-    @model_validator(mode="after")
-    def _check(self) -> LinkRecipe:
-        bits_per_symbol(self.order)
-        if self.codewords != 2**self.index_bits:
-            raise ValueError(f"codewords must be a power of two, got {self.codewords}")
-        return self
 
 
 class ScheduleRecipe(_Section):

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from link.bits import group, label_bits, num_symbols, ungroup
@@ -44,11 +45,10 @@ LOG_PRIOR = np.log(np.arange(1.0, CODEWORDS + 1.0) / 36.0)
 @pytest.fixture(scope="session")
 def sionna_mapping():
     """sionna.phy.mapping, imported without the new seed that it gives torch's global generator."""
-    torch = pytest.importorskip("torch")
     state = torch.random.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        mapping = pytest.importorskip("sionna.phy.mapping", reason="needs the extra sim")
+        from sionna.phy import mapping
     torch.random.set_rng_state(state)
     return mapping
 
@@ -56,8 +56,6 @@ def sionna_mapping():
 @pytest.fixture(scope="session")
 def export_onnx():
     """Function that traces a torch module into an ONNX file with a dynamic batch dimension."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("onnxscript")
 
     def export(module, inputs, input_names, output_names, file):
         batch = torch.export.Dim("batch")
@@ -80,7 +78,6 @@ def export_onnx():
 @pytest.fixture(scope="session")
 def exported_bundle(tmp_path_factory, export_onnx):
     """Folder of a valid bundle; tests change copies of it."""
-    torch = pytest.importorskip("torch")
     table = torch.from_numpy(label_bits(LABELS, INDEX_BITS).astype(np.float32))
     codebook = torch.from_numpy(CODEBOOK)
     log_prior = torch.from_numpy(LOG_PRIOR.astype(np.float32))

@@ -13,7 +13,6 @@ ROWS = 24
 
 @pytest.fixture(scope="module")
 def link(bundle):
-    pytest.importorskip("onnxruntime")
     return Link(bundle)
 
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,7 +73,6 @@ def test_symbols_are_those_of_38_211(order, formula):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_mapper_is_sionnas(order, sionna_mapping):
-    torch = pytest.importorskip("torch")
     m = bits_per_symbol(order)
     bits = label_bits(np.arange(order), m).astype(np.float64)
     expected = sionna_mapping.Mapper("qam", m, precision="double")(torch.from_numpy(bits))[:, 0].numpy()

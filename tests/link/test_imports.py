@@ -46,7 +46,6 @@ def test_no_module_of_link_imports_torch():
 
 
 def test_using_link_leaves_the_global_generators_alone():
-    pytest.importorskip("torch")
     done = run(
         f"""
 import pickle, random, numpy, torch

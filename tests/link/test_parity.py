@@ -1,13 +1,13 @@
 """NumPy = torch = ONNX Runtime: the same functions on the same numbers."""
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+import torch
 
 from link.bits import group, label_bits, ungroup
 from link.codebook import lookup, nearest, posterior, scores, soft_assignment
 from link.constellation import ORDERS, app_llr, bits_per_symbol, map_bits, max_log_llr, unit_amplitude
-
-torch = pytest.importorskip("torch")
 
 DEMAPPERS = {"max-log": max_log_llr, "app": app_llr}
 DTYPES = (np.float32, np.float64)
@@ -109,7 +109,6 @@ class Physical(torch.nn.Module):
 
 @pytest.mark.parametrize("order", [16, 256])
 def test_onnx_runtime_finds_what_numpy_finds(order, export_onnx, tmp_path):
-    ort = pytest.importorskip("onnxruntime")
     m = bits_per_symbol(order)
     file = tmp_path / "physical.onnx"
     names = (["bits", "y", "no"], ["symbols", "max_log", "app"])

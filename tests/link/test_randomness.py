@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -49,7 +50,6 @@ def test_philox_is_the_same_in_wrapping_int64_and_in_exact_integers(counter, key
 
 
 def test_philox_is_the_same_in_torch():
-    torch = pytest.importorskip("torch")
     counter = tuple(np.random.default_rng(0).integers(0, 2**32, (4, 10_000)))
     expected = philox4x32(counter, SEED_MAX)
     found = philox4x32(tuple(map(torch.from_numpy, counter)), SEED_MAX)

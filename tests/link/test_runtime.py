@@ -17,13 +17,11 @@ GOOD = {"image": [[0.0, 1.0], [0.5, 0.5]], "tokens": [[1, 2, 3], [4, 5, 6]]}
 
 @pytest.fixture(scope="module")
 def transmitter(bundle):
-    pytest.importorskip("onnxruntime")
     return Transmitter(bundle)
 
 
 @pytest.fixture(scope="module")
 def receiver(bundle):
-    pytest.importorskip("onnxruntime")
     return Receiver(bundle)
 
 
@@ -135,7 +133,6 @@ def rehash(folder, edit_manifest, name):
 
 
 def test_a_graph_that_is_none_is_refused_in_one_line(bundle_folder, edit_manifest):
-    pytest.importorskip("onnxruntime")
     (bundle_folder / "receiver.onnx").write_bytes(b"no graph")
     bundle = load_bundle(rehash(bundle_folder, edit_manifest, "receiver"))
     with pytest.raises(BundleError, match=r"receiver\.onnx is no graph that ONNX Runtime can load: ") as caught:
@@ -144,7 +141,6 @@ def test_a_graph_that_is_none_is_refused_in_one_line(bundle_folder, edit_manifes
 
 
 def test_a_graph_with_another_interface_is_refused(bundle_folder, edit_manifest):
-    pytest.importorskip("onnxruntime")
     shutil.copy(bundle_folder / "transmitter.onnx", bundle_folder / "receiver.onnx")
     bundle = load_bundle(rehash(bundle_folder, edit_manifest, "receiver"))
     with pytest.raises(BundleError, match=r"inputs of receiver\.onnx are not those of the manifest: missing .*llr_in"):
