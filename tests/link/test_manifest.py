@@ -87,7 +87,10 @@ EDITS = {
     "a label twice": (lambda raw: mode(raw)["labels"].__setitem__(0, 1), "labels must be a permutation of 0 to 7"),
     "a label too large": (lambda raw: mode(raw)["labels"].__setitem__(7, 8), "labels must be a permutation of 0 to 7"),
     "a label too few": (lambda raw: mode(raw)["labels"].pop(), "labels must be a permutation of 0 to 7"),
-    "codewords beyond memory": (lambda raw: mode(raw).update(codewords=2**60), "modes.0.codewords: Input should be less than or equal to 4096"),
+    "codewords beyond memory": (
+        lambda raw: mode(raw).update(codewords=2**60),
+        "modes.0.codewords: Input should be less than or equal to 4096",
+    ),
     "codewords of no label width": (
         lambda raw: mode(raw).update(codewords=6),
         "codewords must be a power of two, got 6",

@@ -179,7 +179,7 @@ def test_metrics_hold_what_tells_a_collapse(signs_run):
         assert line["train_collapse"] is line["validation_collapse"] is line["hard_mean"] is None
         assert 0.0 <= line["validation_no_link"] <= 1.0
     for line in lines[2:]:
-        assert line["losses"].keys() == {"loss", "task", "commitment", "assignment", "usage", "consistency"}
+        assert line["losses"].keys() == {"loss", "task", "commitment", "assignment", "usage", "consistency", "energy"}
         assert line["hard_accuracy"].keys() == line["soft_accuracy"].keys() == {"0", "10"}
         assert (line["bits"], line["symbols"]) == (6, 3)
         for part in ("train_collapse", "validation_collapse"):
