@@ -192,6 +192,7 @@ def test_metrics_hold_what_tells_a_collapse(signs_run):
                 "codes_used",
                 "perplexity",
                 "consistency",
+                "es_db",
             }
             assert 0.0 <= line[part]["vq_entropy"] <= np.log(4) + 1e-6
             assert 0.0 <= line[part]["symbol_entropy"] <= np.log(4) + 1e-6
@@ -208,6 +209,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(signs_run, signs_recipe):
             + weights.lambda_assignment * terms["assignment"]
             - weights.lambda_entropy * terms["usage"]
             + weights.lambda_consistency * terms["consistency"]
+            + weights.lambda_energy * terms["energy"]
         )
         assert terms["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-6)
         assert (terms["consistency"] > 0.0) == (record.phase is Phase.ALIGNMENT)
