@@ -107,8 +107,12 @@ def load_samples(data: Path | None, manifest: Manifest) -> Samples:
         return _read_arrays(data, names)
     if data is not None and not data.is_dir():
         raise ArgumentError("data", f"{data} does not exist")
-    from train.tasks import load_task
-
+    try:
+        from train.tasks import load_task
+    except ModuleNotFoundError as error:
+        raise ArgumentError(
+            "data", f"must name an .npz here: the test set of {manifest.task.name} needs {error.name}, of hardpath[train]"
+        ) from None
     test = load_task(manifest.task.name).load(data).test
     return Samples(dict(test.inputs), test.labels)
 

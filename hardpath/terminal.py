@@ -24,7 +24,6 @@ EXIT_CODES: Final[tuple[tuple[type[HardpathError], int], ...]] = (
 
 _EXTRAS: Final = {
     "onnxruntime": "cpu",
-    "joblib": "sweep",
     "matplotlib": "sweep",
     "sionna": "sim",
     "torch": "train",

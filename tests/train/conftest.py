@@ -109,6 +109,13 @@ def signs_run(signs_recipe, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def signs_bundle(signs_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("signs") / "bundle"
+    export(signs_run, folder)
+    return folder
+
+
 @pytest.fixture
 def signs_model(signs_run):
     return load(signs_run)[1]

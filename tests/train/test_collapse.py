@@ -136,6 +136,7 @@ def test_a_healthy_link_raises_no_alarm():
         ({"codes_used": 0.25}, "raise quantizer.restart_threshold"),
         ({"symbol_entropy": 0.6}, "raise loss.lambda_entropy"),
         ({"h_assign": 1.01}, "raise loss.lambda_assignment"),
+        ({"es_db": 0.6}, "raise loss.lambda_energy"),
         ({"llr_ratio": 2.1}, "check the noise variance told to the receiver"),
         ({"llr_ratio": 0.4}, "check the noise variance told to the receiver"),
         ({"llr_ratio": math.nan}, "check the noise variance told to the receiver"),

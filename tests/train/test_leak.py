@@ -13,7 +13,6 @@ from link.channel import Awgn
 from link.manifest import load_bundle
 from link.randomness import Draws, permutation
 from train.evaluate import tensors
-from train.export import export
 from train.tasks import load_task
 
 P_MIN = 1e-4
@@ -57,13 +56,11 @@ def p_value(answers, labels, seed=7):
 
 
 @pytest.fixture(scope="module", params=["digits", "signs"])
-def link_and_split(request, digits_link, signs_run, tmp_path_factory):
+def link_and_split(request, digits_link, signs_bundle):
     """Each task's bundle, with rows that it was not trained on."""
     if request.param == "digits":
         return digits_link, load_task("digits").load(None).test
-    folder = tmp_path_factory.mktemp("leak") / "bundle"
-    export(signs_run, folder)
-    return Link(load_bundle(folder)), load_task("signs").load(None).validation
+    return Link(load_bundle(signs_bundle)), load_task("signs").load(None).validation
 
 
 def receive(link, split):

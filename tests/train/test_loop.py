@@ -1,5 +1,6 @@
 """A run is a function of its recipe: interrupted or not, twice or once, whatever the global generators say."""
 
+import itertools
 import json
 import pickle
 import random
@@ -249,6 +250,29 @@ def test_each_term_reaches_the_parameters_it_is_for_and_no_others(signs_recipe, 
     encoder = encoder and not (term == "consistency" and epoch == 3)  # there is none before alignment
     for name, size in found.items():
         assert (size > 0.0) == (encoder if name.startswith("encoder.") else head), name
+
+
+def test_energy_above_the_constellations_reaches_the_encoder_in_both_phases_and_below_it_nobody(make_signs_recipe):
+    recipe = make_signs_recipe(link__order=16, link__tokens=4)
+    trainer = trainer_of(recipe)
+    trainer._start_codebook()
+    seen = set()
+    for epoch, labels in itertools.product((3, 4), itertools.permutations(range(4))):
+        trainer.optimizer.zero_grad()
+        trainer.model.quantizer.set_labels(np.array(labels))
+        _, batch = next(trainer._batches(epoch))
+        tokens = trainer.model.encode(*batch.inputs)
+        settings = loop.plan(recipe.schedule, epoch)
+        terms, _ = trainer._forward(tokens, batch, settings, loop.CollapseMonitor(recipe.link))
+        energy = float(trainer.model.send_hard(tokens).symbols.detach().square().sum(dim=-1).mean())
+        assert float(terms.energy.detach()) == pytest.approx(max(0.0, energy - 1.0), abs=1e-5)
+        terms.energy.backward()
+        above = energy > 1.0
+        seen.add((epoch, above))
+        for name, parameter in trainer.model.named_parameters():
+            reached = parameter.grad is not None and float(parameter.grad.abs().sum()) > 0.0
+            assert reached == (above and name.startswith("encoder.")), name
+    assert seen == {(3, True), (3, False), (4, True), (4, False)}
 
 
 def test_alignment_sends_constellation_points_and_learning_mean_symbols(signs_recipe, monkeypatch):
