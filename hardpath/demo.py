@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from hardpath.jobs import run_sweep, run_training, run_verification
 from hardpath.report import CONSTELLATION_SNR_DB, LLR_SNR_DB, TABLE_HEAD, Findings, table_rows, write_report
 from hardpath.terminal import note, percent, progress, say, say_table, waiting, write_text
 from link.errors import HardpathError, ServerError
+
+if TYPE_CHECKING:
+    from train.loop import Summary
 
 SNR_DB: Final = tuple(float(snr_db) for snr_db in range(-6, 19, 3))
 SWEEP_SEED: Final = 7
@@ -48,7 +51,7 @@ def run_demo(folder: Path, seed: int) -> None:
     started = time.monotonic()
     recipe = load_recipe("digits", {"seed": str(seed)})
     bundle = folder / "bundle"
-    run_training(recipe, folder, None, threads=1, brief=True)
+    trained = run_training(recipe, folder, None, threads=1, brief=True)
     with progress("training the classifier without a link", recipe.schedule.epochs) as update:
         baseline = without_link(recipe, folder, on_epoch=lambda epoch: update(epoch, ""))
     with waiting("exporting transmitter.onnx and receiver.onnx, and comparing them with torch"):
@@ -91,7 +94,7 @@ def run_demo(folder: Path, seed: int) -> None:
     commands = _commands(folder)
     with waiting("drawing the report"):
         report = write_report(folder, found, render(verification), commands)
-    _print_summary(found, report, answer, commands, time.monotonic() - started)
+    _print_summary(found, trained, report, answer, commands, time.monotonic() - started)
     if verification.exit_code:
         raise HardpathError(f"the bundle did not verify: see {report}")
 
@@ -158,7 +161,7 @@ def _commands(folder: Path) -> str:
     )
 
 
-def _print_summary(found: Findings, report: Path, answer: str, commands: str, seconds: float) -> None:
+def _print_summary(found: Findings, trained: Summary, report: Path, answer: str, commands: str, seconds: float) -> None:
     (mode,) = found.manifest.modes
     say_table(
         f"digits, test set, {mode.num_bits} bits in {mode.num_symbols} symbols of {mode.order}-QAM, "
@@ -166,6 +169,11 @@ def _print_summary(found: Findings, report: Path, answer: str, commands: str, se
         TABLE_HEAD,
         table_rows(found),
     )
+    kept = [
+        f"{name} epoch {checkpoint.epoch} with {percent(checkpoint.mean_hard_accuracy)} %"
+        for name, checkpoint in trained._asdict().items()
+    ]
+    say(f"training      {', '.join(kept)} on validation, hard, mean over {len(trained.best.hard_accuracy)} SNRs")
     say(f"no link       {percent(found.no_link_accuracy)} %")
     say(f"sent energy   {found.awgn.points[0].es_db:+.2f} dB, mean over the test set; Es/N0 refers to 0 dB")
     say(f"verification  {found.verification.summary}")

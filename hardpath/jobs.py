@@ -111,7 +111,8 @@ def load_samples(data: Path | None, manifest: Manifest) -> Samples:
         from train.tasks import load_task
     except ModuleNotFoundError as error:
         raise ArgumentError(
-            "data", f"must name an .npz here: the test set of {manifest.task.name} needs {error.name}, of hardpath[train]"
+            "data",
+            f"must name an .npz here: the test set of {manifest.task.name} needs {error.name}, of hardpath[train]",
         ) from None
     test = load_task(manifest.task.name).load(data).test
     return Samples(dict(test.inputs), test.labels)
