@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,18 +149,21 @@ def _soft_accuracy(checkpoint: Path) -> dict[float, float]:
 
 
 def _commands(folder: Path) -> str:
+    """What to try next, as it would be typed in this shell."""
     checkpoint = folder / "best"
     bundle = folder / "bundle"
-    return "\n".join(
-        [
-            f"hardpath inspect {bundle}",
-            f"hardpath sweep {bundle} --snr-db -6:18:1 --draws 20 --seed {SWEEP_SEED} --out {folder / 'sweep' / 'fine'}",
-            f"hardpath verify {bundle} --checkpoint {checkpoint} --margin 0.005",
-            f"hardpath serve {bundle} --port 50051",
-            "hardpath call 127.0.0.1:50051 --snr-db 3 --channel rayleigh",
-            f"tensorboard --logdir {folder / 'tensorboard'}",
-        ]
-    )
+    lines = [
+        f"hardpath inspect {bundle}",
+        f"hardpath sweep {bundle} --snr-db -6:18:1 --draws 20 --seed {SWEEP_SEED} --out {folder / 'sweep' / 'fine'}",
+        f"hardpath verify {bundle} --checkpoint {checkpoint} --margin 0.005",
+        f"hardpath serve {bundle} --port 50051",
+        "hardpath call 127.0.0.1:50051 --snr-db 3 --channel rayleigh",
+        f"tensorboard --logdir {folder / 'tensorboard'}",
+    ]
+    activate = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("hardpath") is None and activate.is_file():
+        lines.insert(0, f". {os.path.relpath(activate)}")
+    return "\n".join(lines)
 
 
 def _print_summary(found: Findings, trained: Summary, report: Path, answer: str, commands: str, seconds: float) -> None:

@@ -80,13 +80,16 @@ def test_means_are_over_the_grid(signs_model, task, split):
     assert found.mean_soft == pytest.approx((found.soft[0.0] + found.soft[9.0]) / 2)
 
 
-def test_both_paths_meet_the_same_noise(signs_model, task, split, monkeypatch):
+def test_both_paths_meet_the_same_noise_by_its_address(signs_model, task, split, monkeypatch):
     met = []
     monkeypatch.setattr("train.evaluate.add_noise", lambda x, no, normals: met.append(normals) or x)
     run(signs_model, task, split)
     assert len(met) == 8
     assert all(torch.equal(soft, hard) for soft, hard in zip(met[::2], met[1::2], strict=True))
-    assert not torch.equal(met[0], met[2])
+    # Two draws at 0 dB, two at 9 dB: each row's by its own address.
+    for index, (point, draw) in enumerate([(0, 0), (0, 1), (9000, 0), (9000, 1)]):
+        expected = Draws(3, np.arange(len(split)), draw).normals(Stream.NOISE, point, 3)
+        assert np.array_equal(met[2 * index].numpy(), expected.astype(np.float32))
 
 
 def test_inputs_come_in_the_order_of_the_tasks_specification(task, split):

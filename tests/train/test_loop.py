@@ -95,6 +95,7 @@ def test_training_leaves_the_global_generators_alone(signs_recipe, tmp_path):
     def states():
         return [random.getstate(), pickle.dumps(np.random.get_state()), torch.random.get_rng_state().tolist()]  # noqa: NPY002
 
+    torch.rand(5)  # off the states that a run before this one may have left
     before = states()
     train(signs_recipe, tmp_path)
     assert states() == before
@@ -363,7 +364,29 @@ def test_the_codebook_starts_from_an_encoder_in_evaluation_mode(signs_recipe):
     assert modes == [False]
 
 
-def test_the_codebook_starts_once_and_scale_and_labels_stay(signs_recipe):
+def test_the_codebook_starts_once_a_run_after_warm_up(signs_recipe, tmp_path, monkeypatch):
+    started, finished = [], []
+    start = Trainer._start_codebook
+    monkeypatch.setattr(Trainer, "_start_codebook", lambda self: started.append(1) or start(self))
+    train(signs_recipe, tmp_path, on_epoch=lambda record: finished.append((record.epoch, len(started))))
+    assert finished == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
+
+
+def test_the_learning_rate_falls_from_the_recipes_to_nearly_zero_over_all_steps(signs_recipe, tmp_path, monkeypatch):
+    rates = []
+    step = Trainer._step
+
+    def record(self, *arguments):
+        step(self, *arguments)
+        rates.append(self.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(Trainer, "_step", record)
+    train(signs_recipe, tmp_path)
+    steps = 5 * 7
+    assert rates == pytest.approx([0.01 * 0.5 * (1.0 + np.cos(np.pi * i / steps)) for i in range(steps)])
+
+
+def test_scale_and_labels_stay_once_the_codebook_has_started(signs_recipe):
     trainer = trainer_of(signs_recipe)
     quantizer = trainer.model.quantizer
     trainer._start_codebook()
