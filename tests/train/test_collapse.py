@@ -161,6 +161,13 @@ def test_thresholds_scale_with_codebook_and_constellation(changes):
     assert all("under half of ln" in alarm for alarm in found)
 
 
+@pytest.mark.parametrize(("codewords", "order", "name"), [(16, 4, "codeword"), (4, 16, "symbol")])
+def test_codewords_are_held_against_ln_k_and_symbols_against_ln_m(codewords, order, name):
+    link = LinkRecipe(tokens=2, codewords=codewords, dim=4, order=order)
+    (alarm,) = alarms(HEALTHY, link, AlarmRecipe())
+    assert alarm.startswith(f"{name} usage entropy 1.30 is under half of ln")
+
+
 def test_the_published_thresholds_cannot_hold_for_a_healthy_qpsk_link():
     found = alarms(HEALTHY, RECIPE, AlarmRecipe(preset="published"))
     assert any("symbol entropy 1.30 is below 1.5" in alarm for alarm in found)
