@@ -259,7 +259,7 @@ class Trainer:
         soft, hard = model.send_soft(tokens, settings.vq_temp), model.send_hard(tokens)
         # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
         symbols = straight_through(hard.symbols, soft.symbols)
-        bits = soft.bits + (hard.bits - soft.bits).detach()
+        bits = straight_through(hard.bits, soft.bits)
         soft_heard = model.receive(add_noise(soft.symbols, no, batch.normals), no)
         with torch.set_grad_enabled(settings.hard_forward):
             hard_heard = model.receive(add_noise(symbols, no, batch.normals), no)
