@@ -69,9 +69,9 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
 
 def interval(values: list[float]) -> str:
     """Mean and 95 % interval over seeds, by Student's t, as per cent."""
-    half = (
-        float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-    )
+    if len(values) == 1:
+        return f"{100 * values[0]:.2f}"
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
     return f"{100 * float(np.mean(values)):.2f} ±{100 * half:.2f}"
 
 

@@ -3,10 +3,11 @@
 Results go to stdout (one JSON object with --json), progress and errors to stderr. Exit codes:
 
     0    done; `verify`: equivalent
-    1    failed; `verify`: different
+    1    `verify` and `demo`: different
     2    wrong usage: an option, an argument, a recipe
     3    `verify`: undecided after its budget
-    4    a bundle or checkpoint that is missing, broken or tampered with
+    4    a bundle, checkpoint or results folder that is missing, broken, tampered with or of another run
+    5    could not be done: a server out of reach, a port in use, a missing package, no room to write
     130  interrupted; what was finished is kept
 """
 
@@ -20,7 +21,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hardpath.terminal import INTERRUPTED, exit_with_line, percent, say, say_json, say_table, waiting, write_text
+from hardpath.terminal import INTERRUPTED, exit_with_line, note, percent, say, say_json, say_table, waiting, write_text
 from link.errors import ArgumentError
 
 app = typer.Typer(
@@ -50,7 +51,10 @@ Data = Annotated[
         "where absent, the task's own test set.",
     ),
 ]
-TaskData = Annotated[Path | None, typer.Option("--data", help="Folder with the task's files, where it needs any.")]
+TaskData = Annotated[
+    Path | None,
+    typer.Option("--data", exists=True, file_okay=False, help="Folder with the task's files, where it needs any."),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -88,10 +92,13 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; where absent, runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Training seed, in place of the recipe's.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value: --set schedule.epochs=30.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value: --set optimizer.batch_size=32."),
     ] = None,
     data: TaskData = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small models are fastest with one.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=256, help="Threads of torch; small models are fastest with one.")
+    ] = 1,
     brief: Annotated[bool, typer.Option("--brief", help="A progress bar instead of a paragraph an epoch.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -157,9 +164,10 @@ def verify(
     settings = VerifySettings(snr_db=parse_grid(snr_db), margin=margin, max_draws=max_draws, seed=seed)
     verification = run_verification(bundle, checkpoint, settings, grpc, data)
     text = verification.model_dump_json(indent=2)
+    # Said first: a file that cannot be written must not cost the verdict.
+    say(text if as_json else render(verification))
     if out is not None:
         write_text(out, text + "\n")
-    say(text if as_json else render(verification))
     return verification.exit_code
 
 
@@ -279,6 +287,8 @@ def call(
     if as_json:
         say_json({"address": address, "snr_db": snr_db, "channel": channel, "seed": seed, "samples": answers})
         return
+    if len(answers) < chosen.stop - chosen.start:
+        note(f"rows {rows} reach past the end: {len(answers)} were sent")
     columns = [name for name in answers[0]]
     cells = [
         tuple(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()) for row in answers

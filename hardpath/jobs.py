@@ -38,6 +38,7 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
     from train.record import EpochRecord
 
     torch.set_num_threads(threads)
+    _say_what_is_there(folder, recipe)
     if not brief:
         return train(recipe, folder, data_folder=data, on_epoch=lambda record: say(record.text()))
     with progress(f"training {recipe.name}", recipe.schedule.epochs) as update:
@@ -49,6 +50,19 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
                 note(f"epoch {record.epoch}: {alarm}")
 
         return train(recipe, folder, data_folder=data, on_epoch=show)
+
+
+def _say_what_is_there(folder: Path, recipe: Recipe) -> None:
+    """Tell a run that is finished, or goes on, from a new one."""
+    from train import checkpoint as checkpoints
+
+    if not (folder / "last" / checkpoints.FILE_NAME).is_file():
+        return
+    found = checkpoints.read(folder / "last")
+    if found.epoch >= recipe.schedule.epochs:
+        note(f"{folder} holds all {found.epoch} epochs already: nothing is trained again")
+    else:
+        note(f"{folder} goes on after epoch {found.epoch}")
 
 
 def run_verification(

@@ -10,14 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from link.errors import ArgumentError, BundleError, CheckpointError, HardpathError, MissingExtra, RecipeError
+from link.errors import (
+    ArgumentError,
+    BundleError,
+    CheckpointError,
+    HardpathError,
+    MissingExtra,
+    RecipeError,
+    ResultsError,
+    ServerError,
+)
 
 INTERRUPTED: Final = 130
+TRACEBACK_VARIABLE: Final = "HARDPATH_TRACEBACK"
 EXIT_CODES: Final[tuple[tuple[type[HardpathError], int], ...]] = (
     (ArgumentError, 2),
     (RecipeError, 2),
     (BundleError, 4),
     (CheckpointError, 4),
+    (ResultsError, 4),
+    (MissingExtra, 5),
+    (ServerError, 5),
     (HardpathError, 1),
 )
 """First match wins. `verify` adds 3, undecided."""
@@ -49,14 +62,17 @@ def exit_with_line(error: BaseException) -> NoReturn:
     if isinstance(error, ModuleNotFoundError):
         package = str(error.name).partition(".")[0]
         if package in _EXTRAS:
-            _say_and_exit(str(MissingExtra(package, _EXTRAS[package])), 1)
+            _say_and_exit(str(MissingExtra(package, _EXTRAS[package])), 5)
     if isinstance(error, BrokenPipeError):
         # The reader has gone (as with `| head`): nothing more can be said, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     if isinstance(error, OSError):
-        _say_and_exit(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
-    raise error
+        _say_and_exit(f"{error.filename or 'input or output'}: {error.strerror or error}", 5)
+    if os.environ.get(TRACEBACK_VARIABLE):
+        raise error
+    what = next(iter(str(error).splitlines()), "") or "no more is known"
+    _say_and_exit(f"unforeseen {type(error).__name__}: {what} ({TRACEBACK_VARIABLE}=1 shows where)", 5)
 
 
 def say(text: str) -> None:
@@ -150,8 +166,11 @@ def write_text(file: Path, text: str) -> None:
     """Write a file in one step: a crash leaves the old one or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _say_and_exit(line: str, code: int) -> NoReturn:

@@ -8,9 +8,11 @@ find accidents, not attackers: who can change a graph can change its hash.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -266,8 +268,8 @@ def sha256(file: Path) -> str:
 def _inside(folder: Path, name: str) -> Path:
     try:
         file = (folder / name).resolve()
-    except (OSError, RuntimeError):
-        raise BundleError(f"{folder}: {name!r} cannot be followed: a loop of links") from None
+    except (OSError, RuntimeError):  # a loop of links, up to Python 3.12; later it shows when the file is opened
+        raise BundleError(f"{folder}: {name} cannot be read: {os.strerror(errno.ELOOP)}") from None
     if not file.is_relative_to(folder.resolve()):
         raise BundleError(f"{folder}: {name!r} lies outside the bundle")
     return file

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from link.errors import ArgumentError, BundleError, MissingExtra
 from link.manifest import Bundle, GraphSpec, TensorSpec
-from link.snr import NO_MIN
+from link.snr import NO_MIN, SYMBOL_MAX
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -139,6 +139,8 @@ class Receiver:
         """
         y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2))
         batch = len(y)
+        if not (np.abs(y) <= SYMBOL_MAX).all():
+            raise ArgumentError("symbols", f"must be in [{-SYMBOL_MAX:g}, {SYMBOL_MAX:g}]")
         variances = as_tensor("no", no, "float32", (batch, self.manifest.num_symbols), finite=False)
         if not (variances >= NO_MIN).all():
             raise ArgumentError("no", f"must be at least {NO_MIN:g} (inf marks an erased symbol)")

@@ -13,6 +13,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -26,6 +27,7 @@ from link.channel import Channel
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.grid import SweepSpec, parse_grid
+from link.lock import locked
 from link.manifest import Mode
 from link.montecarlo import Proportion, clustered_proportion, noise_proportion
 from link.provenance import code_version, library_versions
@@ -38,6 +40,9 @@ __all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpe
 
 Progress: TypeAlias = Callable[[SweepPoint, int, int], None]
 """Called with a point that has just finished, how many are finished, and how many there are."""
+
+MAX_DECISIONS: Final = 10**8
+"""At a point: their counts are held in memory."""
 
 CHUNK_ROWS: Final = 256
 """Receptions that go through the receiver at once: bounds memory, changes no result."""
@@ -86,7 +91,24 @@ def sweep(
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")
     tensors = check_inputs(link.manifest.transmitter.inputs, inputs)
     truth = check_classes("labels", labels, len(next(iter(tensors.values()))), len(link.manifest.task.classes))
+    if len(truth) * spec.draws > MAX_DECISIONS:
+        raise ArgumentError("draws", f"must be at most {MAX_DECISIONS // len(truth)} for {len(truth)} samples")
     provenance = _provenance(link, {**tensors, "labels": truth})
+    with nullcontext() if out is None else locked(out):
+        return _sweep(link, tensors, truth, spec, provenance, out, progress, chunk_rows)
+
+
+def _sweep(
+    link: Link,
+    tensors: Mapping[str, NDArray[Any]],
+    truth: NDArray[np.int64],
+    spec: SweepSpec,
+    provenance: SweepProvenance,
+    out: Path | None,
+    progress: Progress | None,
+    chunk_rows: int,
+) -> SweepResult:
+    """Run the points that are not on disk yet."""
     folder = None if out is None else ResultsFolder(out, spec, provenance)
     finished = {} if folder is None else dict(folder.finished)
     missing = [snr_db for snr_db in spec.snr_db if millidecibels(snr_db) not in finished]

@@ -6,6 +6,7 @@ label by repetition (link.repetition).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -58,9 +59,9 @@ def without_link(
 def _read(file: Path, recipe: Recipe) -> NDArray[np.int64] | None:
     try:
         with safe_open(file, framework="np") as stream:
-            if (stream.metadata() or {}).get("recipe") != recipe.model_dump_json():
+            if json.loads((stream.metadata() or {}).get("recipe", "null")) != recipe.model_dump(mode="json"):
                 return None
             decisions: NDArray[np.int64] = stream.get_tensor("decisions")
             return decisions
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError):
         return None

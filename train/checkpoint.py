@@ -167,6 +167,16 @@ def resume(path: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer)
         if name.startswith(_OPTIMIZER):
             index, key = name.removeprefix(_OPTIMIZER).split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    whole = all(
+        state.get(index, {}).keys() >= {"step", "exp_avg", "exp_avg_sq"}
+        and state[index]["exp_avg"].shape == state[index]["exp_avg_sq"].shape == parameter.shape
+        for index, parameter in enumerate(parameters)
+    )
+    if not whole:
+        raise CheckpointError(
+            f"{path} lacks the optimiser's state: training cannot go on from it; train into another folder"
+        )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return checkpoint
 

@@ -101,8 +101,11 @@ class CollapseMonitor:
         )
 
 
-def alarms(metrics: CollapseMetrics, link: LinkRecipe, recipe: AlarmRecipe) -> list[str]:
-    """What is out of its range, in words; empty when all is well."""
+def alarms(metrics: CollapseMetrics, link: LinkRecipe, recipe: AlarmRecipe, *, annealing: bool = False) -> list[str]:
+    """What is out of its range, in words; empty when all is well.
+
+    While the temperature still falls (`annealing`) a soft assignment is no alarm.
+    """
     if recipe.preset == "published":
         return _published_alarms(metrics)
     found = []
@@ -119,7 +122,7 @@ def alarms(metrics: CollapseMetrics, link: LinkRecipe, recipe: AlarmRecipe) -> l
             f"symbol usage entropy {metrics.symbol_entropy:.2f} is under half of ln M = {ln_m:.2f}: few points carry all; "
             "raise loss.lambda_entropy"
         )
-    if metrics.h_assign > 1.0:
+    if metrics.h_assign > 1.0 and not annealing:
         found.append(
             f"assignment entropy {metrics.h_assign:.2f} is above 1 nat: the surrogate is too soft "
             "to speak for the hard path; raise loss.lambda_assignment"

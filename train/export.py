@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from link.chain import Link
@@ -83,7 +84,12 @@ def export(
         staged = Path(temporary) / "bundle"
         staged.mkdir()
         file = checkpoints.checkpoint_file(checkpoint_path)
-        manifest = write_bundle(staged, model, task, checkpoint, sample, name=name, checkpoint_sha256=sha256(file))
+        try:
+            manifest = write_bundle(staged, model, task, checkpoint, sample, name=name, checkpoint_sha256=sha256(file))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BundleError(f"{checkpoint_path} gives no valid manifest: {where}: {first['msg']}") from None
         check_bundle(staged, model, task, sample)
         if bundle_path.exists():
             bundle_path.rename(Path(temporary) / "replaced")

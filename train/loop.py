@@ -18,6 +18,7 @@ from link.bits import group
 from link.channel.awgn import add_noise
 from link.constellation import bits_per_symbol, symbol_energy
 from link.errors import CheckpointError
+from link.lock import locked
 from link.provenance import code_version
 from link.randomness import Draws, Stream, permutation
 from link.theory import bit_error_rates
@@ -78,6 +79,13 @@ def train(
     CheckpointError
         If the folder holds a run of another recipe.
     """
+    with locked(folder):
+        return _train(recipe, folder, data_folder, on_epoch)
+
+
+def _train(
+    recipe: Recipe, folder: Path, data_folder: Path | None, on_epoch: Callable[[EpochRecord], None] | None
+) -> Summary:
     task = load_task(recipe.task)
     trainer = Trainer(recipe, task, task.load(data_folder))
     start = trainer.restore(folder)
@@ -369,6 +377,13 @@ class Trainer:
             bits=self.recipe.link.num_bits,
             symbols=self.recipe.link.num_symbols,
             restarted=restarted,
-            alarms=[] if found is None else alarms(found, self.recipe.link, self.recipe.alarms),
+            alarms=[]
+            if found is None
+            else alarms(
+                found,
+                self.recipe.link,
+                self.recipe.alarms,
+                annealing=settings.vq_temp > self.recipe.schedule.temp_freeze_floor,
+            ),
             is_best=False,
         )

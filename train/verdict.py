@@ -171,7 +171,7 @@ def render(verification: Verification) -> str:
             f"paths        soft: T = {soft.temperature:g}, assignment entropy {soft.h_assign:.3f} nat, "
             f"energy of a symbol {soft.soft_es_db:+.2f} dB soft, {soft.hard_es_db:+.2f} dB hard",
             "",
-            _ROW.format("Es/N0 dB", "soft", "hard", "soft - hard", interval, "draws", "verdict", "two-sided"),
+            _ROW.format("Es/N0 dB", "soft", "hard", "soft - hard", interval, "draws", "not worse", "two-sided"),
             *(_point_line(point) for point in verification.points),
         ]
     return "\n".join([*lines, "", verification.summary, *(f"note: {note}" for note in verification.notes)])

@@ -30,6 +30,7 @@ from train.checkpoint import Checkpoint
 from train.contract import ContractAgreement, contract_agreement
 from train.equivalence import Paths, PointResult, Surrogate, compare_at, surrogate
 from train.reception import Answer, Receive, ReceiverAgreement, receiver_agreement
+from train.schedule import Phase
 from train.tasks import load_task
 from train.transceiver import Transceiver
 from train.verdict import Verification, VerifySettings, render, summarise
@@ -107,7 +108,7 @@ def verify(
     return Verification(
         verdict=verdict,
         summary=summarise(verdict, findings, found.points, found.surrogate, settings),
-        notes=_notes(bundle, checkpoint_sha256, found, settings),
+        notes=_notes(bundle, described, checkpoint_sha256, found, settings),
         bundle=bundle.manifest.name,
         transmitter_sha256=bundle.manifest.transmitter.sha256,
         receiver_sha256=bundle.manifest.receiver.sha256,
@@ -225,11 +226,15 @@ def _encode(
     return Transmission(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
 
 
-def _notes(bundle: Bundle, checkpoint_sha256: str, found: _Found, settings: VerifySettings) -> tuple[str, ...]:
+def _notes(
+    bundle: Bundle, described: Checkpoint, checkpoint_sha256: str, found: _Found, settings: VerifySettings
+) -> tuple[str, ...]:
     """What qualifies the verdict."""
     notes = []
     if bundle.manifest.provenance.checkpoint_sha256 != checkpoint_sha256:
         notes.append("the bundle was exported from another checkpoint file, by the hash in its manifest")
+    if described.phase is Phase.LEARNING:
+        notes.append("the checkpoint is of the learning phase: the hard path was never aligned")
     notes += _better_notes(found.points, settings.margin)
     return tuple(notes)
 

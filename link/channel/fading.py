@@ -33,8 +33,8 @@ class Fading:
     """
 
     def __init__(self, block_symbols: int = 0, k_factor_db: float | None = None) -> None:
-        if block_symbols < 0:
-            raise ArgumentError("block_symbols", f"must be at least 0, got {block_symbols}")
+        if not 0 <= block_symbols < 2**31:
+            raise ArgumentError("block_symbols", f"must be in [0, 2**31), got {block_symbols}")
         if k_factor_db is not None:
             require_range("k_factor_db", k_factor_db, -20.0, 40.0)
         self.block_symbols = block_symbols

@@ -95,7 +95,7 @@ def test_the_same_sweep_in_the_same_folder_goes_on_and_another_is_refused(hardpa
     (tmp_path / "sweep" / "points.jsonl").write_text(lines[0])
     assert hardpath("sweep", bundle, *options).out == first.out
     assert (tmp_path / "sweep" / "accuracy.png").stat().st_size > 0
-    assert "seed" in one_line(hardpath("sweep", bundle, "--seed", 1, *options), 1)
+    assert "seed" in one_line(hardpath("sweep", bundle, "--seed", 1, *options), 4)
 
 
 def test_verification_of_the_exported_bundle_is_equivalent(hardpath, bundle, run_folder, tmp_path):
@@ -145,7 +145,7 @@ def test_a_bundle_of_another_schema_version_is_refused_with_4(hardpath, bundle, 
         (("export", "no/such/run"), 4, "no/such/run"),
         (("inspect", "no/such/bundle"), 4, "no/such/bundle"),
         (("call", "127.0.0.1:1", "--rows", "3:1"), 2, "--rows"),
-        (("call", "127.0.0.1:1"), 1, "127.0.0.1:1"),
+        (("call", "127.0.0.1:1"), 5, "127.0.0.1:1"),
     ],
 )
 def test_each_mistake_gets_one_line_and_its_exit_code(hardpath, tmp_path, monkeypatch, arguments, code, part):
@@ -202,7 +202,7 @@ def test_a_served_bundle_is_called_and_drains_on_sigterm(hardpath, bundle):
             again = hardpath("call", address, "--rows", "3:4", "--snr-db", 18, "--seed", 3, "--json")
             assert again.json["samples"] == answer.json["samples"][1:2]
             taken = hardpath("serve", bundle, "--port", address.rsplit(":", 1)[1])
-            assert "in use" in one_line(taken, 1)
+            assert "in use" in one_line(taken, 5)
             assert "snr_db" in one_line(hardpath("call", address, "--snr-db", 99), 2)
         finally:
             server.send_signal(signal.SIGTERM)
@@ -245,3 +245,42 @@ def _small():
     return (
         "--set", "schedule.epochs=8", "--set", "schedule.warmup_epochs=3", "--set", "schedule.alignment_start_epoch=6",
     )  # fmt: skip
+
+
+def test_two_runs_in_one_folder_are_kept_apart(hardpath, bundle, tmp_path):
+    from link.lock import locked
+
+    with locked(tmp_path / "busy"):
+        assert "another run" in one_line(hardpath("sweep", bundle, "--snr-db", "6", "--out", tmp_path / "busy"), 4)
+        assert "another run" in one_line(hardpath("train", "digits", "--out", tmp_path / "busy"), 4)
+    assert hardpath("sweep", bundle, "--snr-db", "6", "--draws", 1, "--out", tmp_path / "busy").code == 0
+
+
+def test_the_margin_and_the_k_factor_arrive_where_they_count(hardpath, bundle, run_folder):
+    asked = hardpath("verify", bundle, "--checkpoint", run_folder, "--snr-db", "12", "--margin", 0.25, "--json")
+    assert asked.json["settings"]["margin"] == 0.25
+    rician = hardpath(
+        "sweep", bundle, "--snr-db", "6", "--draws", 1, "--channel", "rician", "--k-factor-db", 40, "--json"
+    )
+    fading = hardpath(
+        "sweep", bundle, "--snr-db", "6", "--draws", 1, "--channel", "rician", "--k-factor-db", -20, "--json"
+    )
+    # A strong line of sight is all but AWGN.
+    assert rician.json["points"][0]["bit_errors"] < fading.json["points"][0]["bit_errors"]
+
+
+def test_what_nobody_foresaw_is_one_line_too(hardpath, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("hardpath.inspection.diagnosis", broken)
+    assert "unforeseen RuntimeError: first line" in one_line(hardpath("doctor"), 5)
+
+
+def test_a_verdict_is_said_even_where_its_file_cannot_be_written(hardpath, bundle, run_folder, tmp_path):
+    answer = hardpath(
+        "verify", bundle, "--checkpoint", run_folder, "--snr-db", "12", "--margin", 0.25, "--out", tmp_path
+    )  # fmt: skip
+    assert answer.code == 5
+    assert "equivalent" in answer.out
+    assert [path.name for path in tmp_path.parent.iterdir() if path.suffix == ".tmp"] == []

@@ -174,7 +174,7 @@ def test_a_link_that_leads_outside_of_the_folder_is_refused(bundle_folder, tmp_p
 def test_a_loop_of_links_is_refused(bundle_folder):
     (bundle_folder / "receiver.onnx").unlink()
     (bundle_folder / "receiver.onnx").symlink_to(bundle_folder / "receiver.onnx")
-    assert refusal(bundle_folder).endswith("'receiver.onnx' cannot be followed: a loop of links")
+    assert refusal(bundle_folder).endswith("receiver.onnx cannot be read: Too many levels of symbolic links")
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "two\nlines", "x" * 256])

@@ -4,6 +4,7 @@ import itertools
 import json
 import pickle
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from link.errors import CheckpointError
 from link.randomness import permutation
 from train import loop
 from train.checkpoint import FILE_NAME, read
-from train.loop import Trainer, train
+from train.loop import Trainer, _Terms, train
+from train.recipe import LossRecipe
 from train.record import METRICS_NAME, read_metrics
 from train.schedule import Phase
 from train.tasks import load_task
@@ -429,3 +431,16 @@ def test_the_summary_says_best_and_last(signs_recipe, signs_run):
     assert "Training finished!" in text
     assert f"Last: epoch 5, ALIGNMENT, vq_T=0.700, hard {read(signs_run / 'last').mean_hard_accuracy:.4f}" in text
     assert f"{signs_run / 'best'}" in text
+
+
+def test_each_weight_multiplies_its_own_term():
+    terms = _Terms(*(torch.tensor(float(10**place)) for place in range(6)))
+    weights = LossRecipe(lambda_vq=2, lambda_assignment=3, lambda_entropy=4, lambda_consistency=5, lambda_energy=6)
+    assert float(terms.total(weights)) == 1 + 2 * 10 + 3 * 100 - 4 * 1000 + 5 * 10_000 + 6 * 100_000
+
+
+def test_a_checkpoint_without_the_optimisers_state_is_not_resumed(signs_recipe, signs_run, tmp_path):
+    (tmp_path / "last").mkdir()
+    shutil.copy(signs_run / "best" / "model.safetensors", tmp_path / "last")
+    with pytest.raises(CheckpointError, match="lacks the optimiser's state"):
+        train(signs_recipe, tmp_path)
