@@ -6,6 +6,7 @@ their names; where it folded them into others, the behaviour of the graphs speak
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,6 @@ from train.agreement import Frozen
 from train.tasks import Task
 from train.transceiver import Transceiver
 
-_CONSTANTS: Final = ("codebook", "label_bits", "log_prior")
 # The manifest's decimal digits spell a float32 to the last bit.
 _PRIOR_TOLERANCE: Final = 1e-7
 
@@ -48,11 +48,11 @@ def contract_agreement(bundle: Bundle, model: Transceiver, task: Task) -> Contra
     constants: list[str] = []
     if not shapes:
         findings += _table_findings(bundle.manifest, model)
+        held = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
         for spec in (bundle.manifest.transmitter, bundle.manifest.receiver):
-            for name, value in _named_constants(onnx.load(bundle.graph(spec))).items():
+            for name, value in _named_constants(onnx.load(bundle.graph(spec)), held).items():
                 constants.append(f"{spec.file}: {name}")
-                expected = getattr(model.quantizer, name).numpy()
-                if not np.array_equal(value, expected):
+                if not np.array_equal(value, held[name]):
                     findings.append(f"{spec.file}: its constant {name} is not the checkpoint's")
     return ContractAgreement(constants=tuple(constants), comparable=not shapes, findings=tuple(findings))
 
@@ -95,14 +95,14 @@ def _differences(pairs: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def _interface(specs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    return [(spec.name, spec.dtype, spec.shape) for spec in specs]
+    return [(spec.name, spec.dtype, spec.shape, spec.low, spec.high) for spec in specs]
 
 
-def _named_constants(graph: onnx.ModelProto) -> dict[str, NDArray[Any]]:
-    """The quantizer's constants that kept their names."""
+def _named_constants(graph: onnx.ModelProto, held: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The weights and tables of the checkpoint that kept their names in a graph."""
     found = {}
     for initializer in graph.graph.initializer:
-        for name in _CONSTANTS:
-            if initializer.name.endswith(f"quantizer.{name}"):
-                found[name] = numpy_helper.to_array(initializer)
+        name = initializer.name.removeprefix("transceiver.")
+        if name in held:
+            found[name] = numpy_helper.to_array(initializer)
     return found

@@ -82,7 +82,7 @@ def test_one_near_tie_in_ten_thousand_is_allowed_and_one_in_any_case():
 
 def test_parts_cover_all_rows_once():
     rows = np.arange(600)
-    assert [len(rows[part]) for part in parts(600)] == [256, 256, 88]
+    assert [len(rows[part]) for part in parts(600, 256)] == [1, 2, 7, 256, 256, 78]
     assert np.concatenate([rows[part] for part in parts(600)]).tolist() == rows.tolist()
 
 

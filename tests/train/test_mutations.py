@@ -283,4 +283,4 @@ def test_a_named_constant_that_is_not_the_checkpoints_is_told(check, mutate):
                 initializer.CopyFrom(numpy_helper.from_array(np.nextafter(value, np.float32(0)), initializer.name))
 
     found = check(mutate(receiver=edit))
-    assert found.summary == "different: receiver.onnx: its constant log_prior is not the checkpoint's"
+    assert found.summary == "different: receiver.onnx: its constant quantizer.log_prior is not the checkpoint's"

@@ -1,14 +1,18 @@
 """Verification of a good bundle, of wrong manifests, and of paths that differ; test_mutations.py has the wrong graphs."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import numpy_helper
 
 from link.errors import ArgumentError, BundleError
-from link.manifest import Bundle, Manifest, load_bundle
+from link.manifest import Bundle, Manifest, load_bundle, sha256
 from link.runtime import Receiver, Transmitter
 from link.sequential import DifferenceTest, Verdict
 from train import checkpoint as checkpoints
@@ -75,11 +79,41 @@ def test_a_good_server_is_compared_too(check, trained):
 
 
 def test_constants_that_kept_their_names_are_read_from_the_graphs(check):
-    assert check().manifest.constants == (
-        "transmitter.onnx: label_bits",
-        "receiver.onnx: codebook",
-        "receiver.onnx: log_prior",
-    )
+    constants = check().manifest.constants
+    assert "transmitter.onnx: quantizer.label_bits" in constants
+    assert {"receiver.onnx: quantizer.codebook", "receiver.onnx: quantizer.log_prior"} <= set(constants)
+    # The weights of encoder and head keep their names too.
+    assert sum(name.startswith("transmitter.onnx: encoder.") for name in constants) >= 2
+    assert sum(name.startswith("receiver.onnx: head.") for name in constants) >= 2
+
+
+def test_the_surrogate_is_the_checkpoints_at_its_own_temperature(check, trained):
+    described, model = checkpoints.load(trained.run)
+    (spec,) = trained.bundle.manifest.transmitter.inputs
+    with torch.no_grad():
+        tokens = model.encode(torch.from_numpy(trained.inputs[spec.name]))
+        distances = (tokens[..., None, :] - model.quantizer.codebook).square().sum(dim=-1)
+        probabilities = torch.softmax(-float(model.quantizer.scale) * distances / described.vq_temp, dim=-1)
+    found = check().surrogate
+    assert found.temperature == described.vq_temp
+    assert found.h_assign == pytest.approx(float(torch.special.entr(probabilities).sum(dim=-1).mean()), rel=1e-4)
+
+
+def test_a_weight_changed_in_a_graph_is_found_however_little(check, trained, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(trained.bundle.path, folder)
+    graph = onnx.load(folder / "receiver.onnx")
+    weight = next(item for item in graph.graph.initializer if item.name.startswith("transceiver.head."))
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] += np.float32(1e-6) * max(1.0, abs(values.flat[0]))
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(graph, folder / "receiver.onnx")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["receiver"]["sha256"] = sha256(folder / "receiver.onnx")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = check(load_bundle(folder))
+    assert found.verdict is Verdict.DIFFERENT
+    assert "is not the checkpoint's" in found.summary
 
 
 def test_tolerances_are_those_of_float32(check):
