@@ -65,7 +65,11 @@ REFUSED = {
     "draw too large": (transmit(draw=2**32), "settings.draw", "must be in [0, 2**32)"),
     "sample offset negative": (transmit(sample_offset=-1), "settings.sample_offset", "must be in [0, 2**32 - 1]"),
     "last sample past the end": (transmit(sample_offset=2**32), "settings.sample_offset", "must be in [0, 2**32 - 1]"),
-    "block negative": (transmit(channel="rayleigh", block_symbols=-1), "settings.block_symbols", "must be at least 0"),
+    "block negative": (
+        transmit(channel="rayleigh", block_symbols=-1),
+        "settings.block_symbols",
+        "must be in [0, 2**31)",
+    ),
     "block negative, no use for it": (
         transmit(block_symbols=-1),
         "settings.block_symbols",
