@@ -80,7 +80,7 @@ def test_with_the_reception_of_another_sample_the_answers_are_independent_of_the
     received = receive(link, split).received
     answers = link.receiver(received.y[other], received.no[other]).decisions
     # They are that sample's answers, which is what makes the test worth something.
-    # Half of them: 17 standard deviations over chance for ten classes and 360 rows, 7 for four and 180.
+    # Half of them: 25 standard deviations over chance for ten classes and 360 rows, 7 for four and 180.
     assert (answers == split.labels[other]).mean() > 0.5
     assert p_value(answers, split.labels) >= P_MIN
 
