@@ -1,0 +1,312 @@
+"""Texts and their labels from the files that people have: TSV, CSV, JSON lines, or one text a line.
+
+    file ──> rows of cells, each with its line ──> which column is which ──> texts, labels
+
+    .tsv .tab              tab between cells, a quote is a character like any other
+    .csv                   comma (semicolon or tab where the header shows it), quotes as in RFC 4180, line breaks inside them
+    .jsonl .ndjson .json   one JSON object, list or string a line
+    .txt                   as .tsv where the first line has a tab; else one text a line
+
+A header is a first line that names a column in one of the ways below. It tells label and text; without one the label is
+the column with the fewest distinct values, and all others, joined by a space, are the text. What stays in doubt is refused
+with a line that says what to name: a guess would train on the wrong column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from link.errors import ArgumentError
+from link.table import (
+    ABSENT,
+    SUFFIXES,
+    Table,
+    check_characters,
+    column_key,
+    decode,
+    is_integer,
+    lines_of,
+    read_bytes,
+    read_table,
+    refuse_line,
+    shortened,
+)
+
+__all__ = ["SUFFIXES", "TextRows", "class_names", "class_numbers", "read_lines", "read_texts"]
+
+LABEL_NAMES: Final = frozenset(
+    ("label", "labels", "class", "class_name", "class_index", "intent", "category", "target", "sentiment", "topic")
+)
+# fmt: off
+TEXT_NAMES: Final = frozenset((
+    "text", "texts", "sentence", "sentence1", "sentence2", "content", "title", "description", "review", "question",
+    "utterance", "query", "phrase", "document", "headline", "body", "message", "tweet", "comment",
+))
+# fmt: on
+ID_NAMES: Final = frozenset(("", "id", "idx", "index", "guid", "unnamed:_0"))
+"""Columns that number the rows: neither label nor text. Upper case, spaces and hyphens in names do not matter."""
+
+_SHOWN: Final = 8
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """What a file holds, row by row.
+
+    Attributes
+    ----------
+    file : str
+        As messages name it.
+    texts : tuple of n str
+        Without white space at their ends; none is empty.
+    labels : tuple of n str, optional
+        None where the file has no column of labels.
+    lines : tuple of n int
+        Line of the file where each row begins, counted from 1.
+    """
+
+    file: str
+    texts: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    lines: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_texts(file: Path | str, *, text_column: str | None = None, label_column: str | None = None) -> TextRows:
+    r"""Read texts and, where there are any, labels.
+
+    Parameters
+    ----------
+    file : Path or str
+        UTF-8, with or without a byte order mark; the suffix tells the format.
+    text_column, label_column : str, optional
+        Name of the column in the header (the key in JSON lines), or its number counted from 1. Found where absent.
+
+    Raises
+    ------
+    ArgumentError
+        If the file cannot be read, a line is broken (it is named by its number), or the columns stay in doubt.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "films.tsv"
+    >>> _ = file.write_text("label\tsentence\n1\ta fine film\n0\tdull\n")
+    >>> found = read_texts(file)
+    >>> found.texts, found.labels, found.lines
+    (('a fine film', 'dull'), ('1', '0'), (2, 3))
+    """
+    given = [name for name in (text_column, label_column) if name is not None]
+    table = read_table(
+        Path(file), LABEL_NAMES | TEXT_NAMES | {column_key(name) for name in given if not is_integer(name)}
+    )
+    text, label = _columns(table, text_column, label_column)
+    return TextRows(
+        table.file,
+        tuple(_text(table, line, text, row) for line, row in table.rows),
+        None if label is None else tuple(_label(table, line, label, row[label]) for line, row in table.rows),
+        tuple(line for line, _ in table.rows),
+    )
+
+
+def read_lines(file: Path | str, content: bytes | None = None, *, field: str = "data") -> tuple[str, ...]:
+    """One text a line, blank lines at the end left out.
+
+    Parameters
+    ----------
+    file : Path or str
+        Where to read, or where messages say that `content` came from.
+    content : bytes, optional
+        UTF-8; read from `file` where absent.
+    field : str
+        What messages call the argument.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no line, or a line is empty, no UTF-8, or holds a NUL; it is named by its number.
+    """
+    text = decode(str(file), read_bytes(Path(file), field) if content is None else content, field)
+    lines = [line.strip() for _, line in lines_of(text.rstrip())]
+    if not lines:
+        raise ArgumentError(field, f"{file} holds no text")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            refuse_line(str(file), number, "is empty", field)
+        check_characters(str(file), number, line, field)
+    return tuple(lines)
+
+
+def class_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes that labels name, in an order of their own: by value where all are integers, else by code point.
+
+    Examples
+    --------
+    >>> class_names(["10", "9", "10"]), class_names(["World", "Sports", "World"])
+    (('9', '10'), ('Sports', 'World'))
+    """
+    distinct = set(labels)
+    if all(is_integer(label) for label in distinct):
+        return tuple(sorted(distinct, key=lambda label: (int(label), label)))
+    return tuple(sorted(distinct))
+
+
+def class_numbers(rows: TextRows, classes: Sequence[str], *, names: Sequence[str] | None = None) -> list[int]:
+    """Class of each row, as a place in `classes`: by name, or by its number from 0 where names are no numbers.
+
+    Parameters
+    ----------
+    rows : TextRows
+        With labels.
+    classes : sequence of C str
+    names : sequence of str, optional
+        What labels 1, 2, ... stand for, where the labels are such numbers (a file classes.txt beside the data).
+
+    Raises
+    ------
+    ArgumentError
+        If there are no labels, or one is no class: it is named with its line. Numbers without a 0 among them are refused
+        where classes have names: they may count from 1.
+
+    Examples
+    --------
+    >>> rows = TextRows("a.csv", ("goal", "shares"), ("2", "3"), (1, 2))
+    >>> class_numbers(rows, ("Business", "Sports"), names=("World", "Sports", "Business"))
+    [1, 0]
+    """
+    if rows.labels is None:
+        raise ArgumentError("data", f"{rows.file} has no column of labels: name one `label` in a header line")
+    place = {name: index for index, name in enumerate(classes)}
+    labels = rows.labels
+    numbered = all(map(is_integer, labels)) and not any(map(is_integer, classes))
+    if numbered and names is not None and all(1 <= int(label) <= len(names) for label in labels):
+        labels = tuple(names[int(label) - 1] for label in labels)
+    elif numbered and "0" in labels:
+        place = {str(index): index for index in range(len(classes))}
+    for line, label in zip(rows.lines, labels, strict=True):
+        if label not in place:
+            shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+            refuse_line(rows.file, line, f"class {label!r} is none of the {len(classes)} known: {shown}")
+    return [place[label] for label in labels]
+
+
+def _columns(table: Table, text_column: str | None, label_column: str | None) -> tuple[list[int], int | None]:
+    """Places of the text and of the label: as given, as named, and else by what is left."""
+    known = [column_key(name) for name in table.names or ("other",) * table.width]
+    label = _place(table, "label_column", label_column)
+    text = [index for index in [_place(table, "text_column", text_column)] if index is not None]
+    if label in text:
+        raise ArgumentError("label_column", f"must be another column than text_column, got {label_column!r} for both")
+    if label is None:
+        named = [index for index in range(table.width) if known[index] in LABEL_NAMES and index not in text]
+        named = [index for index in named if known[index] == "label"] or named
+        if len(named) > 1:
+            _refuse_columns(table)
+        label = named[0] if named else None
+    text = text or [index for index in range(table.width) if known[index] in TEXT_NAMES and index != label]
+    left = [i for i in range(table.width) if known[i] not in ID_NAMES and i not in text and i != label]
+    if text and (label is not None or len(left) <= 1):
+        return text, left[0] if label is None and left else label
+    if not text and table.names is None:
+        if label is None and table.width > 1:
+            label = _fewest(table, left)
+            _refuse_unknown_header(table, label)
+        return _without_numbers(table, [index for index in left if index != label]), label
+    if not text and label is None and len(left) == 2:
+        label = _fewest(table, left)
+    left = [index for index in left if index != label]
+    if text or len(left) != 1:
+        _refuse_columns(table)
+    return left, label
+
+
+def _place(table: Table, field: str, column: str | None) -> int | None:
+    """Place of a column that is given by its name or by its number from 1."""
+    if column is None:
+        return None
+    names = table.names or ()
+    if column in names:
+        return names.index(column)
+    if column_key(column) in map(column_key, names):
+        return [column_key(name) for name in names].index(column_key(column))
+    if is_integer(column) and 1 <= int(column) <= table.width:
+        return int(column) - 1
+    there = f"its columns are {', '.join(names)}" if names else f"it has {table.width} columns and no header"
+    raise ArgumentError(field, f"must name a column of {table.file}, got {column!r}; {there}")
+
+
+def _fewest(table: Table, columns: Sequence[int]) -> int:
+    counts = sorted((table.distinct(index), index) for index in columns)
+    if counts[0][0] == counts[1][0]:
+        _refuse_columns(table)
+    return counts[0][1]
+
+
+def _refuse_unknown_header(table: Table, label: int) -> None:
+    """A first line whose label is the odd one out is a header in words that are not known here."""
+    first, *others = table.column(label)
+    alone = first not in others and min(Counter(others).values(), default=1) > 1
+    if alone or (others and not is_integer(first) and all(map(is_integer, others))):
+        refuse_line(
+            table.file,
+            table.rows[0][0],
+            f"looks like a header (no other row has {first!r}) but names no column that is known; name them text and label, "
+            "or give text_column and label_column",
+        )
+
+
+def _without_numbers(table: Table, columns: list[int]) -> list[int]:
+    """Columns that are text: one of different integers is the rows' number, one of equal integers may be another label."""
+    if len(columns) == 1:
+        return columns
+    numeric = [index for index in columns if all(map(is_integer, table.column(index)))]
+    text = [index for index in columns if index not in numeric]
+    if not text or any(table.distinct(index) < len(table.rows) for index in numeric):
+        _refuse_columns(table)
+    return text
+
+
+def _text(table: Table, line: int, columns: Sequence[int], row: Sequence[Any]) -> str:
+    for index in columns:
+        if row[index] is ABSENT or not isinstance(row[index], str):
+            what = "is absent" if row[index] is ABSENT else f"must be a string, got {shortened(json.dumps(row[index]))}"
+            refuse_line(table.file, line, f"{_named(table, index, 'text')} {what}")
+    text = " ".join(cell for index in columns if (cell := row[index].strip()))
+    if not text:
+        refuse_line(table.file, line, "the text is empty")
+    check_characters(table.file, line, text)
+    return text
+
+
+def _label(table: Table, line: int, index: int, cell: Any) -> str:
+    if isinstance(cell, bool):
+        cell = str(cell).lower()
+    elif isinstance(cell, int):
+        cell = str(cell)
+    if not isinstance(cell, str):
+        what = "is absent" if cell is ABSENT else f"must be a string or an integer, got {shortened(json.dumps(cell))}"
+        refuse_line(table.file, line, f"{_named(table, index, 'label')} {what}")
+    if not cell.strip():
+        refuse_line(table.file, line, "the label is empty")
+    check_characters(table.file, line, cell)
+    return cell.strip()
+
+
+def _named(table: Table, index: int, role: str) -> str:
+    return f"the {role}" if table.names is None else repr(table.names[index])
+
+
+def _refuse_columns(table: Table) -> NoReturn:
+    names = "without a header" if table.names is None else f"named {', '.join(table.names)}"
+    raise ArgumentError(
+        "data",
+        f"{table.file}: cannot tell label and text among {table.width} columns {names}: name them text and label in a "
+        "header line, or give text_column and label_column",
+    )
