@@ -138,10 +138,9 @@ def _soft_accuracy(checkpoint: Path) -> dict[float, float]:
     """Accuracy of the soft surrogate on the test set, through the noise that the sweep sends the hard path through."""
     from train import checkpoint as checkpoints
     from train.evaluate import evaluate
-    from train.tasks import load_task
 
     described, model = checkpoints.load(checkpoint)
-    task = load_task(described.recipe.task)
+    task = checkpoints.task_of(described)
     grid = described.recipe.channel.model_copy(update={"eval_snr_db": SNR_DB, "eval_draws": DRAWS})
     with waiting("sending the soft surrogate through the sweep's noise"):
         found = evaluate(model, task, task.load(None).test, grid, temperature=described.vq_temp, seed=SWEEP_SEED)

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from train.evaluate import tensors
+from train.evaluate import decide_without_link
 from train.loop import Trainer
 from train.recipe import Recipe
-from train.tasks import load_task
+from train.tasks import load_task, task_facts
 
 FILE_NAME: Final = "no_link.safetensors"
 
@@ -42,15 +41,15 @@ def without_link(
     on_epoch : callable, optional
         Called with each finished epoch's number.
     """
-    task = load_task(recipe.task)
+    facts = task_facts(recipe, data_folder)
+    task = load_task(recipe.task, recipe.task_options, facts)
     data = task.load(data_folder)
     file = folder / FILE_NAME
     decisions = _read(file, recipe)
     if decisions is None:
-        model = Trainer(recipe, task, data).run_without_link(on_epoch)
-        with torch.no_grad():
-            logits = model.head(model.encode(*tensors(task, data.test)))
-        decisions = logits.argmax(dim=-1).numpy()
+        trainer = Trainer(recipe, task, data)
+        model = trainer.run_without_link(on_epoch)
+        decisions = decide_without_link(model, trainer.task, trainer.data.test)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"decisions": decisions}, file, metadata={"recipe": recipe.model_dump_json()})
     return WithoutLink(decisions, float(np.mean(decisions == data.test.labels)))

@@ -2,6 +2,7 @@
 
     run/  best/model.safetensors     the epoch of highest hard accuracy on the validation set
           last/model.safetensors     the last finished epoch, with the optimiser's state: training goes on from here
+          backbone.safetensors       weights of a backbone that stayed frozen, once for all checkpoints of the run
 
 What is not a tensor (recipe, epoch, phase, temperatures, accuracies) is JSON in the file's metadata, so that one atomic
 rename replaces all of it.
@@ -9,6 +10,7 @@ rename replaces all of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,10 +26,11 @@ from torch import Tensor, nn
 from link.errors import CheckpointError
 from train.recipe import Recipe
 from train.schedule import Phase
-from train.tasks import load_task
+from train.tasks import Task, load_task
 from train.transceiver import Transceiver
 
 FILE_NAME: Final = "model.safetensors"
+BACKBONE_NAME: Final = "backbone.safetensors"
 FORMAT_VERSION: Final = 1
 _METADATA_KEY: Final = "hardpath"
 _MODEL: Final = "model."
@@ -45,6 +48,10 @@ class Checkpoint(BaseModel):
         On the validation set, with the recipe's fixed noise; empty before the link is there.
     best_epoch, best_accuracy : int, float
         Best epoch so far, by hard accuracy averaged over the grid.
+    facts : mapping
+        What the task knew of its data (train.tasks.task_facts).
+    backbone_sha256 : str or None
+        Of the frozen backbone's weights, which lie in the run's folder; None where the checkpoint holds all weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +67,8 @@ class Checkpoint(BaseModel):
     best_epoch: int
     best_accuracy: float
     code_version: str
+    facts: dict[str, Any] = Field(default={}, repr=False)
+    backbone_sha256: str | None = None
 
     @property
     def mean_hard_accuracy(self) -> float:
@@ -67,12 +76,12 @@ class Checkpoint(BaseModel):
         return sum(self.hard_accuracy.values()) / max(len(self.hard_accuracy), 1)
 
 
-def build_transceiver(recipe: Recipe) -> Transceiver:
-    """The recipe's untrained model, its weights drawn from the recipe's seed.
+def build_transceiver(recipe: Recipe, task: Task | None = None) -> Transceiver:
+    """The recipe's untrained model, its weights drawn from the recipe's seed; those of a backbone as its library draws them.
 
     The global generator of torch is left as it was.
     """
-    task = load_task(recipe.task)
+    task = task or load_task(recipe.task, recipe.task_options)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)  # for layers that _initialise does not know
         model = Transceiver(
@@ -83,6 +92,11 @@ def build_transceiver(recipe: Recipe) -> Transceiver:
         )
     _initialise(model, torch.Generator().manual_seed(recipe.seed))
     return model
+
+
+def task_of(checkpoint: Checkpoint) -> Task:
+    """The task that a checkpoint was trained for."""
+    return load_task(checkpoint.recipe.task, checkpoint.recipe.task_options, checkpoint.facts)
 
 
 def save(
@@ -143,6 +157,12 @@ def read(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def facts_of_run(folder: Path) -> dict[str, Any] | None:
+    """What the task of an interrupted run knew of its data; None where no run has begun there."""
+    file = folder / "last" / FILE_NAME
+    return dict(read(file).facts) if file.is_file() else None
+
+
 def load(path: Path | str) -> tuple[Checkpoint, Transceiver]:
     """Read a checkpoint and its model, in evaluation mode.
 
@@ -152,8 +172,8 @@ def load(path: Path | str) -> tuple[Checkpoint, Transceiver]:
         If there is none, it cannot be read, or its tensors do not fit its recipe.
     """
     checkpoint = read(path)
-    model = build_transceiver(checkpoint.recipe)
-    restore_model(model, _tensors(path))
+    model = build_transceiver(checkpoint.recipe, task_of(checkpoint))
+    restore_model(model, _tensors(path) | _frozen_tensors(path, checkpoint))
     return checkpoint, model.eval()
 
 
@@ -198,6 +218,42 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         ) from None
 
 
+def save_backbone(folder: Path, backbone: nn.Module) -> None:
+    """Keep the frozen backbone of a run beside its checkpoints, once."""
+    file = folder / BACKBONE_NAME
+    if file.is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, temporary)
+    temporary.replace(file)
+
+
+def _frozen_tensors(path: Path | str, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Weights of the frozen backbone, named as those of the model."""
+    if checkpoint.backbone_sha256 is None:
+        return {}
+    file = checkpoint_file(path).parent.parent / BACKBONE_NAME
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}): a checkpoint with a frozen backbone needs it two folders above itself"
+        ) from None
+    if weights_sha256(weights) != checkpoint.backbone_sha256:
+        raise CheckpointError(f"{file} holds another backbone than the one that {path} was trained with")
+    return {_MODEL + "encoder.backbone." + name: tensor for name, tensor in weights.items()}
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and values, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _tensors(path: Path | str) -> dict[str, Tensor]:
     file = checkpoint_file(path)
     try:
@@ -207,8 +263,13 @@ def _tensors(path: Path | str) -> dict[str, Tensor]:
 
 
 def _initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw the weights of linear and convolutional layers as torch does (He et al. 2015), but from `generator`."""
-    for module in model.modules():
+    """Draw the weights of linear and convolutional layers as torch does (He et al. 2015), but from `generator`.
+
+    A backbone keeps the initialisation of its own library.
+    """
+    backbone = getattr(model.encoder, "backbone", None)
+    own = set() if backbone is None else set(backbone.modules())
+    for module in (module for module in model.modules() if module not in own):
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
             if module.bias is not None:

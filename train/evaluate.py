@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from link.channel.awgn import add_noise
@@ -35,9 +37,38 @@ class Evaluation(NamedTuple):
         return float(np.mean(list(self.soft.values())))
 
 
-def tensors(task: Task, split: Split) -> list[Tensor]:
+CHUNK_ROWS: Final = 256
+"""Rows that are encoded at once: bounds memory."""
+
+
+class Rows(Protocol):
+    """Rows of one input: a tensor, or what gives a tensor of some of them (train.features.States)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Tensor: ...
+
+
+def tensors(task: Task, split: Split) -> list[Rows]:
     """The split's inputs in the order of the task's specification."""
-    return [torch.from_numpy(np.ascontiguousarray(split.inputs[spec.name])) for spec in task.inputs]
+    inputs = [split.inputs[spec.name] for spec in task.inputs]
+    return [torch.from_numpy(np.ascontiguousarray(rows)) if isinstance(rows, np.ndarray) else rows for rows in inputs]
+
+
+@torch.no_grad()
+def encode(model: Transceiver, inputs: Sequence[Rows]) -> Tensor:
+    """Tokens (n, N, D) of all rows, some at a time."""
+    rows = len(inputs[0])
+    parts = [slice(first, first + CHUNK_ROWS) for first in range(0, rows, CHUNK_ROWS)]
+    return torch.cat([model.encode(*(tensor[part] for tensor in inputs)) for part in parts])
+
+
+@torch.no_grad()
+def decide_without_link(model: Transceiver, task: Task, split: Split) -> NDArray[np.int64]:
+    """Decisions (n,) of encoder and head, with nothing between them."""
+    model.eval()
+    decisions: NDArray[np.int64] = model.head(encode(model, tensors(task, split))).argmax(dim=-1).numpy()
+    return decisions
 
 
 @torch.no_grad()
@@ -55,7 +86,7 @@ def evaluate(
     """
     model.eval()
     labels = torch.from_numpy(split.labels)
-    tokens = model.encode(*tensors(task, split))
+    tokens = encode(model, tensors(task, split))
     soft, hard = model.send_soft(tokens, temperature), model.send_hard(tokens)
     monitor = CollapseMonitor(model.recipe)
     accuracy: dict[str, dict[float, float]] = {"hard": {}, "soft": {}}

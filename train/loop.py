@@ -6,9 +6,9 @@ An epoch is a function of the recipe, its number and the state after the one bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +26,17 @@ from train import checkpoint as checkpoints
 from train import losses
 from train.checkpoint import Checkpoint
 from train.collapse import CollapseMonitor, alarms
-from train.evaluate import Evaluation, evaluate, tensors
+from train.evaluate import Evaluation, decide_without_link, encode, evaluate, tensors
+from train.features import Progress
 from train.recipe import LossRecipe, Recipe
 from train.record import EpochRecord, Recorder
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
-from train.tasks import Data, Split, Task, load_task
+from train.stage import Stage
+from train.tasks import Data, Split, Task, load_task, task_facts
 from train.transceiver import Transceiver, straight_through
+
+START_TOKENS: Final = 2**16
+"""Most tokens that the codebook is started from."""
 
 
 class Summary(NamedTuple):
@@ -61,6 +66,7 @@ def train(
     *,
     data_folder: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_encoding: Progress | None = None,
 ) -> Summary:
     """Train a recipe into a folder, going on where an interrupted run of the same recipe stopped.
 
@@ -73,6 +79,8 @@ def train(
         Files of the task's data set, where it needs any.
     on_epoch : callable, optional
         Called with each finished epoch.
+    on_encoding : callable, optional
+        Told how far a frozen backbone is with the data; see train.features.
 
     Raises
     ------
@@ -80,14 +88,21 @@ def train(
         If the folder holds a run of another recipe.
     """
     with locked(folder):
-        return _train(recipe, folder, data_folder, on_epoch)
+        return _train(recipe, folder, data_folder, on_epoch, on_encoding)
 
 
 def _train(
-    recipe: Recipe, folder: Path, data_folder: Path | None, on_epoch: Callable[[EpochRecord], None] | None
+    recipe: Recipe,
+    folder: Path,
+    data_folder: Path | None,
+    on_epoch: Callable[[EpochRecord], None] | None,
+    on_encoding: Progress | None,
 ) -> Summary:
-    task = load_task(recipe.task)
-    trainer = Trainer(recipe, task, task.load(data_folder))
+    facts = checkpoints.facts_of_run(folder)
+    if facts is None:
+        facts = task_facts(recipe, data_folder)
+    task = load_task(recipe.task, recipe.task_options, facts)
+    trainer = Trainer(recipe, task, task.load(data_folder), facts=facts, on_encoding=on_encoding)
     start = trainer.restore(folder)
     recorder = Recorder(folder, after=start)
     try:
@@ -141,17 +156,39 @@ class _Terms(NamedTuple):
 class Trainer:
     """Model, optimiser and best result of one run."""
 
-    def __init__(self, recipe: Recipe, task: Task, data: Data) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        data: Data,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        on_encoding: Progress | None = None,
+    ) -> None:
         self.recipe = recipe
-        self.task = task
-        self.data = data
-        self.model: Transceiver = checkpoints.build_transceiver(recipe)
+        self.facts = dict(facts or {})
+        self.stage = Stage(recipe, task, data, on_encoding)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay
         )
         self.best_epoch = 0
         self.best_accuracy = -1.0
-        self._steps_per_epoch = -(-len(data.train) // recipe.optimizer.batch_size)
+        self._steps_per_epoch = -(-len(self.data.train) // recipe.optimizer.batch_size)
+
+    @property
+    def model(self) -> Transceiver:
+        """What is trained now: without its backbone while that is frozen."""
+        return self.stage.model
+
+    @property
+    def task(self) -> Task:
+        """The task as the model sees it."""
+        return self.stage.task
+
+    @property
+    def data(self) -> Data:
+        """The data as the model sees them."""
+        return self.stage.data
 
     def restore(self, folder: Path) -> int:
         """Go back to the last finished epoch in `folder`; its number, or 0."""
@@ -164,6 +201,7 @@ class Trainer:
             raise CheckpointError(
                 f"{folder} holds a run of another recipe ({'; '.join(differences[:3])}); name another folder with --out"
             )
+        self._unfreeze_by(found.epoch)
         checkpoints.resume(file, self.model, self.optimizer)
         self.best_epoch, self.best_accuracy = found.best_epoch, found.best_accuracy
         return found.epoch
@@ -171,6 +209,8 @@ class Trainer:
     def run_epoch(self, epoch: int, folder: Path) -> EpochRecord:
         """Train one epoch, evaluate it, and keep it in `folder`/best if it is the best so far."""
         settings = plan(self.recipe.schedule, epoch)
+        self._unfreeze_by(epoch)
+        self.stage.keep_backbone(folder)
         if epoch == self.recipe.schedule.warmup_epochs + 1:
             self._start_codebook()
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
@@ -184,6 +224,7 @@ class Trainer:
     def run_without_link(self, on_epoch: Callable[[int], None] | None = None) -> Transceiver:
         """Train encoder and head alone for as many epochs as the recipe has: the classifier without a link."""
         for epoch in range(1, self.recipe.schedule.epochs + 1):
+            self._unfreeze_by(epoch)
             self._warm_up(EpochPlan(epoch, Phase.WARMUP, 1.0, hard_forward=False, restarts=False))
             if on_epoch is not None:
                 on_epoch(epoch)
@@ -202,7 +243,18 @@ class Trainer:
             best_epoch=self.best_epoch,
             best_accuracy=self.best_accuracy,
             code_version=code_version(),
+            facts=self.facts,
+            backbone_sha256=self.stage.backbone_sha256,
         )
+
+    def _unfreeze_by(self, epoch: int) -> None:
+        """Train the backbone too, where the recipe says so from this epoch on or an earlier one."""
+        optimizer = self.recipe.optimizer
+        if self.stage.frozen and optimizer.encoder_learning_rate and epoch >= optimizer.unfreeze_epoch:
+            backbone = self.stage.unfreeze()
+            self.optimizer.add_param_group(
+                {"params": list(backbone.parameters()), "lr": optimizer.encoder_learning_rate}
+            )
 
     def _warm_up(self, settings: EpochPlan) -> EpochRecord:
         """One epoch of encoder and head alone."""
@@ -300,7 +352,7 @@ class Trainer:
             yield (
                 (epoch - 1) * self._steps_per_epoch + index,
                 _Batch(
-                    [tensor[chosen] for tensor in inputs],
+                    self.stage.rows(inputs, chosen),
                     labels[chosen],
                     torch.from_numpy(noise[chosen]),
                     snr_db[chosen],
@@ -309,8 +361,11 @@ class Trainer:
 
     def _step(self, loss: Tensor, step: int) -> None:
         steps = self._steps_per_epoch * self.recipe.schedule.epochs
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = self.recipe.optimizer.learning_rate * learning_rate_factor(step, steps)
+        recipe = self.recipe.optimizer
+        for parameters, rate in zip(
+            self.optimizer.param_groups, (recipe.learning_rate, recipe.encoder_learning_rate), strict=False
+        ):
+            parameters["lr"] = rate * learning_rate_factor(step, steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -320,7 +375,12 @@ class Trainer:
         """Codebook, labels and scale from what the warmed-up encoder makes of the training set."""
         self.model.eval()
         link, quantizer = self.recipe.link, self.recipe.quantizer
-        tokens = self.model.encode(*tensors(self.task, self.data.train)).reshape(-1, link.dim)
+        split = self.data.train
+        chosen = np.arange(len(split))
+        if len(split) * link.tokens > START_TOKENS:
+            chosen = np.sort(permutation(self.recipe.seed, len(split))[: START_TOKENS // link.tokens])
+        rows = [tensor[chosen] for tensor in tensors(self.task, split)]
+        tokens = encode(self.model, rows).reshape(-1, link.dim)
         by_position = bit_error_rates(link.order, quantizer.label_snr_db)
         # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
         payload = np.resize(by_position, link.num_bits).reshape(link.tokens, link.index_bits)
@@ -339,12 +399,9 @@ class Trainer:
             tokens, self.recipe.quantizer.restart_threshold, seed=self.recipe.seed, draw=settings.epoch
         )
 
-    @torch.no_grad()
     def _accuracy_without_link(self) -> float:
-        self.model.eval()
         split = self.data.validation
-        logits = self.model.head(self.model.encode(*tensors(self.task, split)))
-        return float((logits.argmax(dim=-1).numpy() == split.labels).mean())
+        return float((decide_without_link(self.model, self.task, split) == split.labels).mean())
 
     def _record(
         self,

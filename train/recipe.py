@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -69,11 +69,21 @@ class ScheduleRecipe(_Section):
 
 
 class OptimizerRecipe(_Section):
-    """AdamW with a cosine to zero over all steps."""
+    """AdamW with a cosine to zero over all steps.
+
+    Attributes
+    ----------
+    encoder_learning_rate : float
+        Of a pretrained encoder's backbone; 0 keeps it frozen, and its states are computed once and kept.
+    unfreeze_epoch : int
+        First epoch in which the backbone is trained, where its learning rate is not 0.
+    """
 
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Positive = 2e-3
     weight_decay: Weight = 0.01
+    encoder_learning_rate: Weight = 0.0
+    unfreeze_epoch: Annotated[int, Field(ge=1)] = 1
 
 
 class LossRecipe(_Section):
@@ -153,6 +163,7 @@ class Recipe(_Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     task: str
+    task_options: dict[str, Any] = {}
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     link: LinkRecipe
     schedule: ScheduleRecipe
@@ -232,6 +243,18 @@ def _suggest(key: str) -> str:
     near = difflib.get_close_matches(key, known, n=1) or [
         by_last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], by_last, n=1)
     ]
+    return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
+
+
+def nearest_key(key: str, known: Sequence[str]) -> str:
+    """What was meant by an unknown key, as the end of an error.
+
+    Examples
+    --------
+    >>> nearest_key("encodr", ["encoder", "max_length"])
+    '; did you mean encoder?'
+    """
+    near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
 
 

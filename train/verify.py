@@ -31,7 +31,6 @@ from train.contract import ContractAgreement, contract_agreement
 from train.equivalence import Paths, PointResult, Surrogate, compare_at, surrogate
 from train.reception import Answer, Receive, ReceiverAgreement, receiver_agreement
 from train.schedule import Phase
-from train.tasks import load_task
 from train.transceiver import Transceiver
 from train.verdict import Verification, VerifySettings, render, summarise
 
@@ -97,7 +96,7 @@ def verify(
     described, model = checkpoints.load(checkpoint)
     rows = _check(bundle, inputs, labels)
     graphs = Transmitter(bundle), Receiver(bundle)
-    contract = contract_agreement(bundle, model, load_task(described.recipe.task))
+    contract = contract_agreement(bundle, model, checkpoints.task_of(described))
     found = _Found(contract)
     if contract.comparable:
         found = _compare(found, graphs, described, model, rows, remote, settings, tell)

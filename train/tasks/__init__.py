@@ -1,6 +1,11 @@
 """Tasks: one file each, with its data, its encoder, its head and its metric. Nothing else knows a task's name.
 
-To add one, write `train/tasks/NAME.py` with a module attribute `TASK` that satisfies `Task`, and a recipe that names it.
+To add one, write `train/tasks/NAME.py` and a recipe that names it. The file holds either `TASK`, an object that satisfies
+`Task`, or, where the task depends on options of the recipe or on the data (its classes, a tokenizer), a class `Options` (a
+frozen pydantic model of `task_options`) and two functions:
+
+    find(options, folder) -> facts     read what must be known of the data; facts are JSON, and travel in the checkpoint
+    build(options, facts) -> Task      the task, from a checkpoint as from a folder
 """
 
 from __future__ import annotations
@@ -10,15 +15,19 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
 
 from link.errors import RecipeError
 from link.manifest import TensorSpec
 from link.randomness import Draws
+from link.tokenizer import Tokenizer
+from train.recipe import Recipe, nearest_key
 
 
 @dataclass(frozen=True)
@@ -48,11 +57,22 @@ class Data:
 
 
 class Task(Protocol):
-    """What is sent, and what is asked of it."""
+    """What is sent, and what is asked of it.
 
-    name: str
-    classes: tuple[str, ...]
-    inputs: tuple[TensorSpec, ...]
+    Attributes
+    ----------
+    name : str
+    classes : tuple of str
+    inputs : tuple of TensorSpec
+        Of the encoder, and so of transmitter.onnx.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
 
     def load(self, folder: Path | None) -> Data:
         """The data; from `folder` where the task needs files."""
@@ -71,19 +91,107 @@ class Task(Protocol):
         ...
 
 
+class TextTask(Task, Protocol):
+    """A task whose inputs are made of raw text.
+
+    Attributes
+    ----------
+    tokenizer : Tokenizer
+        Makes the inputs of raw strings.
+    tokenizer_json : str
+        The same as a file; it travels in the bundle.
+    """
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def tokenizer_json(self) -> str: ...
+
+
+class PretrainedEncoder(Protocol):
+    """An encoder in two parts: a backbone that may be pretrained, and a neck that reads tokens from its states.
+
+    Its last input is a mask (B, T) of the places that are there; what lies behind the last of them changes nothing.
+    """
+
+    backbone: nn.Module
+    neck: nn.Module
+
+    def features(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, T, H) of the backbone and a mask (B, T) of those that are there: the neck's inputs."""
+        ...
+
+
+class PretrainedTask(Task, Protocol):
+    """A task whose encoder is a PretrainedEncoder."""
+
+    def pretrained(self) -> Mapping[str, Tensor] | None:
+        """Weights of the backbone to start from, by name; None where it starts from nothing."""
+        ...
+
+
 def task_names() -> list[str]:
     """Names of the tasks that come with hardpath."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, options: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None) -> Task:
     """The task of that name.
+
+    Parameters
+    ----------
+    name : str
+    options : mapping, optional
+        The recipe's task_options.
+    facts : mapping, optional
+        As `task_facts` found them, or a checkpoint kept them.
 
     Raises
     ------
     RecipeError
-        If there is none.
+        If there is none, or it has no such options.
     """
+    module = _module(name)
+    checked = _options(name, module, options or {})
+    return cast(Task, module.TASK if checked is None else module.build(checked, facts or {}))
+
+
+def task_facts(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
+    """What the recipe's task must know of its data, as JSON; empty for most.
+
+    Parameters
+    ----------
+    folder : Path or None
+        The task's files, where it needs any.
+
+    Raises
+    ------
+    RecipeError, DataError
+        If options or files are wrong.
+    """
+    module = _module(recipe.task)
+    checked = _options(recipe.task, module, recipe.task_options)
+    return {} if checked is None else dict(module.find(checked, folder))
+
+
+def _module(name: str) -> ModuleType:
     if name not in task_names():
         raise RecipeError(f"task must be one of {', '.join(task_names())}, got {name!r}")
-    return cast(Task, importlib.import_module(f"{__name__}.{name}").TASK)
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def _options(name: str, module: ModuleType, options: Mapping[str, Any]) -> BaseModel | None:
+    """The options as the task's own model checked them; None where it has none."""
+    if not hasattr(module, "Options"):
+        if options:
+            raise RecipeError(f"task_options.{next(iter(options))} is unknown: task {name} has no options")
+        return None
+    try:
+        return cast(BaseModel, module.Options.model_validate(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = list(module.Options.model_fields)
+            raise RecipeError(f"task_options.{key} is unknown{nearest_key(key, known)}") from None
+        raise RecipeError(f"task_options.{key}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,277 @@
+"""Text encoders: a transformer backbone, and learned queries that read latent tokens from its states.
+
+    input_ids, attention_mask ─> backbone ─> states (B, T, H) ─> N queries attend ─> (B, N, H) ─> MLP ─> tokens (B, N, D)
+                                 pretrained                      └───────────────────── neck ─────────────────────┘
+
+Each latent token has queries of its own, so it may look at other words than its neighbours do. The key projection of
+attention is left out: a learned query times a key matrix is a learned query, so nothing is lost (Jaegle et al. 2021,
+arXiv:2103.03206, read with a query that does not depend on the input), and values are projected after they are pooled.
+
+A backbone that is frozen gives the same states in every epoch: `train.features` keeps them, and only the neck is trained.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from link.errors import MissingExtra, RecipeError
+from link.tokenizer import Tokenizer
+
+_WIDTH: Final = 128
+# Large enough to be nothing after a softmax, small enough for half precision.
+_MASKED: Final = -1e4
+_SCRATCH: Final = {
+    "model_type": "bert",
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+}
+
+
+class LatentQueries(nn.Module):
+    """N learned queries over the states of a text: (B, T, H) and a mask (B, T) to (B, N, D).
+
+    Parameters
+    ----------
+    hidden : int
+        H.
+    tokens, dim : int
+        N and D.
+    """
+
+    def __init__(self, hidden: int, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.queries = nn.Linear(hidden, tokens, bias=False)
+        self.values = nn.Linear(hidden, _WIDTH)
+        self.position = nn.Parameter(torch.empty(tokens, _WIDTH))
+        self.mlp = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, dim))
+        nn.init.normal_(self.position)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Latent tokens of each text."""
+        scores = self.queries(states) / math.sqrt(states.shape[-1]) + (1.0 - mask.to(states.dtype))[..., None] * _MASKED
+        pooled = scores.softmax(dim=1).transpose(1, 2) @ states
+        tokens: Tensor = self.mlp(self.values(pooled) + self.position)
+        return tokens
+
+
+class TextEncoder(nn.Module):
+    """Backbone and neck.
+
+    Parameters
+    ----------
+    config : mapping
+        Of a transformers encoder.
+    tokens, dim : int
+        N and D.
+
+    Raises
+    ------
+    RecipeError
+        If transformers knows no such encoder.
+    """
+
+    def __init__(self, config: Mapping[str, Any], tokens: int, dim: int) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config)
+        self.neck = LatentQueries(hidden_size(self.backbone), tokens, dim)
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, T, H) of the backbone, and the mask (B, T)."""
+        states: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states, attention_mask
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Latent tokens of each text."""
+        tokens: Tensor = self.neck(*self.features(input_ids, attention_mask))
+        return tokens
+
+
+def hidden_size(backbone: nn.Module) -> int:
+    """H: size of a backbone's states."""
+    config: Any = backbone.config
+    return int(config.hidden_size)
+
+
+def build_backbone(config: Mapping[str, Any]) -> nn.Module:
+    """A transformers encoder with weights drawn at random.
+
+    Raises
+    ------
+    RecipeError
+        If transformers knows no such encoder.
+    """
+    transformers = import_transformers()
+    try:
+        described = transformers.AutoConfig.for_model(**config)
+        backbone: Any = transformers.AutoModel.from_config(described, attn_implementation="eager")
+    except (KeyError, ValueError) as error:
+        raise RecipeError(f"transformers {transformers.__version__} cannot build this encoder: {error}") from None
+    # A head that nothing reads would be saved, exported and given weight decay for nothing.
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+    # Dropout draws from torch's global generator: a run that is resumed would not go on as it had begun.
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    built: nn.Module = backbone
+    return built
+
+
+def load_config(name: str) -> dict[str, Any]:
+    """Architecture of an encoder, by its name on the hub or from a folder in the format of transformers.
+
+    Raises
+    ------
+    RecipeError
+        If there is none.
+    """
+    transformers = import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"encoder {name!r} cannot be loaded: {_first_line(error)}") from None
+    found: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return found
+
+
+def load_weights(name: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights of an encoder, by name, for a backbone that was built from `config`.
+
+    Raises
+    ------
+    RecipeError
+        If there are none, or they are another encoder's.
+    """
+    transformers = import_transformers()
+    try:
+        found = transformers.AutoModel.from_pretrained(name).state_dict()
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"encoder {name!r} cannot be loaded: {_first_line(error)}") from None
+    wanted = build_backbone(config).state_dict()
+    if any(key not in found or found[key].shape != tensor.shape for key, tensor in wanted.items()):
+        raise RecipeError(
+            f"encoder {name!r} has changed since the run began: its weights do not fit the architecture kept"
+        )
+    return {key: found[key] for key in wanted}
+
+
+def require_length(config: Mapping[str, Any], length: int) -> None:
+    """Refuse texts longer than the encoder has positions for.
+
+    Raises
+    ------
+    RecipeError
+        If `length` tokens are more than it takes.
+    """
+    positions = int(config.get("max_position_embeddings", length))
+    # RoBERTa and its kin count positions from behind the padding token.
+    offset = int(config.get("pad_token_id") or 0) + 1 if positions % 2 == 0 and positions % 64 == 2 else 0
+    if length > positions - offset:
+        raise RecipeError(
+            f"task_options.max_length must be at most {positions - offset} for this encoder, got {length}"
+        )
+
+
+def load_tokenizer(name: str) -> str:
+    """tokenizer.json of an encoder.
+
+    Raises
+    ------
+    RecipeError
+        If there is none, or it is not of the fast kind.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise RecipeError(f"encoder folder {name} has no tokenizer.json: save its tokenizer beside it")
+        return file.read_text(encoding="utf-8")
+    transformers = import_transformers()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, use_fast=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"encoder {name!r} has no tokenizer that can be loaded: {_first_line(error)}") from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise RecipeError(
+            f"encoder {name!r} has no fast tokenizer: only one that is a tokenizer.json can travel in a bundle"
+        )
+    text: str = tokenizer.backend_tokenizer.to_str()
+    return text
+
+
+def scratch_config(tokenizer: str, length: int) -> dict[str, Any]:
+    """A small encoder to be trained from nothing, for a tokenizer.json: two layers, 128 wide."""
+    vocabulary = len(json.loads(tokenizer)["model"]["vocab"])
+    return {**_SCRATCH, "vocab_size": vocabulary, "max_position_embeddings": length, "pad_token_id": 0}
+
+
+def build_tokenizer(tokenizer: str, length: int, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that an encoder was trained with.
+
+    Parameters
+    ----------
+    tokenizer : str
+        tokenizer.json.
+    length : int
+        Tokens of every text.
+    config : mapping
+        Of the encoder; names the padding.
+    """
+    pad_id = int(config.get("pad_token_id") or 0)
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        file.write(tokenizer)
+        file.flush()
+        return Tokenizer(file.name, length=length, pad_id=pad_id, pad_token=token_of(tokenizer, pad_id))
+
+
+def token_of(tokenizer: str, number: int) -> str:
+    """Token of a number, by tokenizer.json."""
+    found = json.loads(tokenizer)
+    for added in found.get("added_tokens", []):
+        if added["id"] == number:
+            return str(added["content"])
+    vocabulary = found["model"]["vocab"]
+    names = vocabulary if isinstance(vocabulary, dict) else {entry[0]: place for place, entry in enumerate(vocabulary)}
+    for name, place in names.items():
+        if place == number:
+            return str(name)
+    raise RecipeError(f"the tokenizer has no token {number}, which the encoder names as its padding")
+
+
+def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
+    """tokenizer.json of a WordPiece tokenizer with the words of `texts` (Schuster and Nakajima 2012)."""
+    try:
+        import tokenizers
+    except ImportError:
+        raise MissingExtra("tokenizers", "text") from None
+    learned = tokenizers.BertWordPieceTokenizer(lowercase=True)
+    learned.train_from_iterator(texts, vocab_size=vocabulary, min_frequency=2, show_progress=False)
+    text: str = learned.to_str()
+    return text
+
+
+def import_transformers() -> Any:
+    """The transformers package, its progress bars and advice turned off."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra("transformers", "hub") from None
+    quiet: Any = transformers.utils.logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
+    return transformers
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,254 @@
+"""Fine-tuning of a pretrained encoder as a classifier, before any link: what a frozen backbone is made of.
+
+    backbone ─> first state ─> one linear layer ─> classes        a few epochs ─> folder in the format of transformers
+
+The loop is that of transformers (Wolf et al. 2020, arXiv:1910.03771) over accelerate: mixed precision, several processes and
+runs that go on where they were interrupted come with it. The folder serves as `task_options.encoder` of any recipe.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from link.errors import RecipeError
+from train.encoders import hidden_size, import_transformers
+from train.features import crop
+from train.recipe import Recipe
+from train.tasks import PretrainedEncoder, PretrainedTask, Split, TextTask, load_task, task_facts
+
+SUMMARY_NAME: Final = "finetuning.json"
+_WORK_NAME: Final = "training"
+_DROPOUT: Final = 0.1
+_WARMUP: Final = 0.06
+_SAVES_AN_EPOCH: Final = 8
+
+
+class FinetuneSettings(BaseModel):
+    """How the encoder is trained: AdamW, its rate rising over the first 6 % of the steps and falling linearly to 0.
+
+    Attributes
+    ----------
+    epochs : int
+    batch_size : int
+    learning_rate : float
+    weight_decay : float
+    bf16 : bool
+        Whether matrix products are computed in bfloat16.
+    seed : int
+        Of the order of the rows, of dropout and of the classifier.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: Annotated[int, Field(ge=1)] = 2
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    bf16: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Finetuned(BaseModel):
+    """What came of it.
+
+    Attributes
+    ----------
+    validation_accuracy, test_accuracy : float
+        Of the classifier; the test rows are read once, at the end.
+    rows, seconds : int, float
+        Training rows, and the time that the last uninterrupted stretch took.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    encoder: str
+    settings: FinetuneSettings
+    rows: int
+    validation_accuracy: float
+    test_accuracy: float
+    seconds: float
+
+
+class Classifier(nn.Module):
+    """A backbone and one linear layer on the first state of each text.
+
+    Parameters
+    ----------
+    encoder : PretrainedEncoder
+    classes : int
+    """
+
+    def __init__(self, encoder: PretrainedEncoder, classes: int) -> None:
+        super().__init__()
+        self.backbone = encoder.backbone
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.linear = nn.Linear(hidden_size(encoder.backbone), classes)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = _DROPOUT
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits (B, C), and their cross entropy where labels are given."""
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits = self.linear(self.dropout(states[:, 0]))
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": functional.cross_entropy(logits.float(), labels), "logits": logits}
+
+
+def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: FinetuneSettings) -> Finetuned:
+    """Fine-tune the encoder of a recipe's task, going on where an interrupted run stopped.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its task and task_options alone are used.
+    folder : Path
+        Gets config.json, model.safetensors, tokenizer.json and finetuning.json; training/ while it lasts.
+    data_folder : Path or None
+        As for training.
+    settings : FinetuneSettings
+
+    Raises
+    ------
+    RecipeError
+        If the task has no pretrained encoder, or the folder holds another fine-tuning.
+    """
+    done = _finished(folder, recipe, settings)
+    if done is not None:
+        return done
+    task = load_task(recipe.task, recipe.task_options, task_facts(recipe, data_folder))
+    weights = cast(PretrainedTask, task).pretrained() if hasattr(task, "pretrained") else None
+    if weights is None:
+        raise RecipeError(f"task {task.name} with these options has no pretrained encoder to fine-tune")
+    data = task.load(data_folder)
+    transformers = import_transformers()
+    transformers.set_seed(settings.seed)
+    encoder = cast(PretrainedEncoder, task.encoder(1, 3))
+    encoder.backbone.load_state_dict(weights)
+    model = Classifier(encoder, len(task.classes))
+    trainer = _trainer(transformers, model, data.train, data.validation, folder / _WORK_NAME, settings)
+    checkpoint = transformers.trainer_utils.get_last_checkpoint(str(folder / _WORK_NAME))
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.monotonic() - started
+    cast(Any, encoder.backbone).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(cast(TextTask, task).tokenizer_json, encoding="utf-8")
+    result = Finetuned(
+        encoder=str(recipe.task_options.get("encoder")),
+        settings=settings,
+        rows=len(data.train),
+        validation_accuracy=accuracy(model, data.validation),
+        test_accuracy=accuracy(model, data.test),
+        seconds=seconds,
+    )
+    (folder / SUMMARY_NAME).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+@torch.no_grad()
+def accuracy(model: Classifier, split: Split, rows: int = 256) -> float:
+    """Share of a split's rows that the classifier gets right."""
+    model.eval()
+    correct = 0
+    for first in range(0, len(split), rows):
+        part = slice(first, first + rows)
+        inputs = crop([torch.from_numpy(split.inputs[name][part]) for name in ("input_ids", "attention_mask")])
+        correct += int((model(*inputs)["logits"].argmax(dim=-1).numpy() == split.labels[part]).sum())
+    return correct / len(split)
+
+
+def _trainer(
+    transformers: Any,
+    model: Classifier,
+    train: Split,
+    validation: Split,
+    folder: Path,
+    settings: FinetuneSettings,
+) -> Any:
+    steps = -(-len(train) // settings.batch_size)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=4 * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=int(_WARMUP * settings.epochs * steps),
+        weight_decay=settings.weight_decay,
+        bf16=settings.bf16,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="steps",
+        save_steps=max(1, steps // _SAVES_AN_EPOCH),
+        save_total_limit=1,
+        logging_steps=max(1, steps // 50),
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        report_to=[],
+        seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=None if os.isatty(2) else True,
+    )
+    return transformers.Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=_Rows(train),
+        eval_dataset=_Rows(validation),
+        data_collator=_collate,
+        compute_metrics=_accuracy_of,
+    )
+
+
+class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """A split as the trainer of transformers reads it, row by row."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self._lengths = split.inputs["attention_mask"].sum(axis=1)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        own = slice(int(self._lengths[row]))
+        return {
+            "input_ids": self._split.inputs["input_ids"][row, own],
+            "attention_mask": self._split.inputs["attention_mask"][row, own],
+            "labels": int(self._split.labels[row]),
+        }
+
+
+def _collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """A batch, padded to its longest row."""
+    inputs = {
+        name: pad_sequence([torch.from_numpy(row[name]) for row in rows], batch_first=True)
+        for name in ("input_ids", "attention_mask")
+    }
+    return {**inputs, "labels": torch.tensor([row["labels"] for row in rows])}
+
+
+def _accuracy_of(prediction: Any) -> dict[str, float]:
+    logits: NDArray[Any] = np.asarray(prediction.predictions)
+    return {"accuracy": float((logits.argmax(axis=-1) == prediction.label_ids).mean())}
+
+
+def _finished(folder: Path, recipe: Recipe, settings: FinetuneSettings) -> Finetuned | None:
+    file = folder / SUMMARY_NAME
+    if not file.is_file():
+        return None
+    found = Finetuned.model_validate_json(file.read_text(encoding="utf-8"))
+    if found.settings != settings or found.encoder != str(recipe.task_options.get("encoder")):
+        raise RecipeError(f"{folder} holds a fine-tuning with other settings; name another folder with --out")
+    return found

@@ -1,0 +1,88 @@
+"""What is trained at the moment: all of the model, or all but a backbone that is frozen.
+
+While it is frozen a backbone's states are computed once (`train.features`), and the model, the task and the data that the
+loop sees are those behind it. Unfreezing puts the backbone in front again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from train import checkpoint as checkpoints
+from train.encoders import hidden_size
+from train.features import FrozenEncoder, FrozenTask, Progress, crop, frozen_data
+from train.recipe import Recipe
+from train.tasks import Data, PretrainedEncoder, PretrainedTask, Task
+
+
+class Stage:
+    """Model, task and data as the loop sees them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    task : Task
+    data : Data
+    on_encoding : callable, optional
+        See train.features.Progress.
+
+    Attributes
+    ----------
+    model : Transceiver
+    task : Task
+    data : Data
+    frozen : bool
+        Whether there is a backbone that is not trained.
+    backbone_sha256 : str or None
+        Of the frozen backbone.
+    """
+
+    def __init__(self, recipe: Recipe, task: Task, data: Data, on_encoding: Progress | None = None) -> None:
+        self.model = checkpoints.build_transceiver(recipe, task)
+        self.task = task
+        self.data = data
+        self.frozen = False
+        self.backbone_sha256: str | None = None
+        self._whole_task, self._whole_data = task, data
+        self._encoder: PretrainedEncoder | None = None
+        if hasattr(self.model.encoder, "backbone"):
+            self._encoder = cast(PretrainedEncoder, self.model.encoder)
+            weights = cast(PretrainedTask, task).pretrained()
+            if weights is not None:
+                self._encoder.backbone.load_state_dict(weights)
+            self._freeze(recipe, on_encoding)
+
+    def rows(self, inputs: Sequence[Any], chosen: NDArray[np.int64]) -> list[Tensor]:
+        """Some rows of the inputs, without columns that none of them uses."""
+        batch = [tensor[chosen] for tensor in inputs]
+        return batch if self._encoder is None or self.frozen else crop(batch)
+
+    def keep_backbone(self, folder: Path) -> None:
+        """Write the frozen backbone into the run's folder, where its checkpoints look for it."""
+        if self.frozen and self._encoder is not None:
+            checkpoints.save_backbone(folder, self._encoder.backbone)
+
+    def unfreeze(self) -> nn.Module:
+        """Put the backbone in front of the model again; the backbone."""
+        assert self._encoder is not None
+        self.model.encoder = cast(nn.Module, self._encoder)
+        self.task, self.data = self._whole_task, self._whole_data
+        self.frozen, self.backbone_sha256 = False, None
+        return self._encoder.backbone
+
+    def _freeze(self, recipe: Recipe, on_encoding: Progress | None) -> None:
+        assert self._encoder is not None
+        self.frozen = True
+        self.model.encoder = FrozenEncoder(self._encoder.neck)
+        if recipe.optimizer.encoder_learning_rate and recipe.optimizer.unfreeze_epoch == 1:
+            return  # never used frozen: nothing to compute
+        backbone = self._encoder.backbone.eval()
+        self.backbone_sha256 = checkpoints.weights_sha256(backbone.state_dict())
+        self.data = frozen_data(self.task, self.data, self._encoder, progress=on_encoding)
+        self.task = FrozenTask(self.task, hidden_size(backbone))

@@ -1,0 +1,289 @@
+"""Classes of texts: any table of texts and labels, any transformers encoder.
+
+The data are a folder (`--data`) with one table a part, as TSV, CSV or JSON lines: `train.*`, and `test.*` or `dev.*` (also
+named `validation.*` or `val.*`). A part may be absent: validation rows are then held out of the training rows by whole
+sentence (`train.holdout`), and test rows too. `classes.txt`, one name a line, is needed only where labels are numbers from
+1. Without `--data`, `task_options.dataset` names a data set of the hub.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from link.errors import ArgumentError
+from link.manifest import TensorSpec
+from link.randomness import Draws
+from link.texts import SUFFIXES, TextRows, read_texts
+from train.encoders import (
+    TextEncoder,
+    build_tokenizer,
+    learn_tokenizer,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    require_length,
+    scratch_config,
+)
+from train.holdout import hold_out, part_of
+from train.hub import fetch_rows
+from train.tasks import Data, Split
+
+SCRATCH: Final = "scratch"
+HOLDOUT_SEED: Final = 20_000
+_LOGGER: Final = logging.getLogger(__name__)
+_PARTS: Final = {"train": ("train",), "validation": ("dev", "validation", "val"), "test": ("test",)}
+_WIDTH: Final = 256
+_VOCABULARY: Final = 8_000
+_SHOWN: Final = 8
+
+
+class Options(BaseModel):
+    """Options of the task.
+
+    Attributes
+    ----------
+    encoder : str
+        Name on the hub, or folder, of a transformers encoder; `scratch` is a small one that is trained from nothing.
+    max_length : int
+        Tokens of a text, special ones included; what is longer is cut.
+    dataset : str
+        Data set of the hub, where no folder is named.
+    validation_rows, test_rows : int
+        Held out of the training rows where the folder has no such part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: Annotated[str, Field(min_length=1)] = "roberta-base"
+    max_length: Annotated[int, Field(ge=4, le=512)] = 64
+    dataset: Literal["sst2", "ag_news"] | None = None
+    validation_rows: Annotated[int, Field(ge=1)] = 1000
+    test_rows: Annotated[int, Field(ge=1)] = 1000
+
+
+class Parts(NamedTuple):
+    """The tables of a data set, by part; None where a part is absent."""
+
+    train: TextRows
+    validation: TextRows | None = None
+    test: TextRows | None = None
+
+
+def find(options: Options, folder: Path | None) -> dict[str, Any]:
+    """Class names, tokenizer and architecture of the encoder."""
+    train = read_parts(options, folder).train
+    classes = _names_in(folder) or _classes_of(train)
+    if options.encoder == SCRATCH:
+        tokenizer = learn_tokenizer(train.texts, _VOCABULARY)
+        config = scratch_config(tokenizer, options.max_length)
+    else:
+        tokenizer, config = load_tokenizer(options.encoder), load_config(options.encoder)
+    return {"classes": classes, "tokenizer": tokenizer, "encoder": config}
+
+
+def build(options: Options, facts: Mapping[str, Any]) -> TextClassification:
+    """The task from its facts."""
+    return TextClassification(options, facts)
+
+
+class TextClassification:
+    """Texts, cut and padded to a fixed length, to one of the classes that the labels name.
+
+    Parameters
+    ----------
+    options : Options
+    facts : mapping
+        As `find` returns them.
+    """
+
+    name = "text-classification"
+
+    def __init__(self, options: Options, facts: Mapping[str, Any]) -> None:
+        self.options = options
+        self.classes: tuple[str, ...] = tuple(facts["classes"])
+        self.config: Mapping[str, Any] = facts["encoder"]
+        self.tokenizer_json: str = facts["tokenizer"]
+        self.tokenizer = build_tokenizer(self.tokenizer_json, options.max_length, self.config)
+        require_length(self.config, options.max_length)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Token numbers of each text, and a mask of those that are there."""
+        shape: tuple[Literal["batch"], int] = ("batch", self.options.max_length)
+        return (
+            TensorSpec(
+                name="input_ids",
+                dtype="int64",
+                shape=shape,
+                low=0,
+                high=int(self.config["vocab_size"]) - 1,
+                description="Tokens of a text, special ones included, padded to the full length.",
+            ),
+            TensorSpec(
+                name="attention_mask",
+                dtype="int64",
+                shape=shape,
+                low=0,
+                high=1,
+                description="1 where a token is, else 0.",
+            ),
+        )
+
+    def load(self, folder: Path | None) -> Data:
+        """The tables of `folder`, or of the data set that the options name."""
+        train, validation, test = read_parts(self.options, folder)
+        if test is None:
+            train, test = _hold_out(train, self.options.test_rows, "test")
+        else:
+            train = _take(train, ~part_of(train.texts, test.texts))
+        if validation is None:
+            train, validation = _hold_out(train, self.options.validation_rows, "validation")
+        numbered = _names_in(folder) is not None
+        return Data(*(self._split(rows, numbered=numbered) for rows in (train, validation, test)))
+
+    def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
+        """Texts are not augmented."""
+        return inputs
+
+    def encoder(self, tokens: int, dim: int) -> nn.Module:
+        """A transformer, and queries that read tokens from its states."""
+        return TextEncoder(self.config, tokens, dim)
+
+    def pretrained(self) -> Mapping[str, Tensor] | None:
+        """Weights that the backbone starts from; None where it is trained from nothing."""
+        return None if self.options.encoder == SCRATCH else load_weights(self.options.encoder, self.config)
+
+    def head(self, tokens: int, dim: int) -> nn.Module:
+        """One hidden layer on all tokens."""
+        return nn.Sequential(
+            nn.Flatten(1), nn.Linear(tokens * dim, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, len(self.classes))
+        )
+
+    def _split(self, rows: TextRows, *, numbered: bool) -> Split:
+        encoded = self.tokenizer(rows.texts)
+        if encoded.cut.any():
+            _LOGGER.warning(
+                "%s: %d of %d texts are longer than %d tokens and are cut there",
+                rows.file,
+                encoded.cut.sum(),
+                len(rows),
+                self.options.max_length,
+            )
+        inputs = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
+        return Split(inputs, class_indices(rows, self.classes, numbered=numbered))
+
+
+def read_parts(options: Options, folder: Path | None) -> Parts:
+    """The tables of a folder, or of the hub's data set.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no training table, a part has two, or one has no labels.
+    """
+    if folder is None:
+        if options.dataset is None:
+            raise ArgumentError(
+                "data", "must name a folder with train.tsv, .csv or .jsonl (--data), or set task_options.dataset"
+            )
+        train, test = fetch_rows(options.dataset)
+        return Parts(train, None, test)
+    found: dict[str, TextRows] = {}
+    for part, stems in _PARTS.items():
+        files = [
+            file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.stem.lower().startswith(stems)
+        ]
+        if len(files) > 1:
+            raise ArgumentError(
+                "data", f"{folder} has two {part} tables, {files[0].name} and {files[1].name}: keep one"
+            )
+        for file in files:
+            found[part] = _labelled(read_texts(file))
+    if "train" not in found:
+        raise ArgumentError("data", f"{folder} has no train table: train{', train'.join(SUFFIXES)}")
+    # Where only one more part is there, it is the one to measure on, and is touched once.
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    return Parts(**found)
+
+
+def class_indices(rows: TextRows, classes: Sequence[str], *, numbered: bool) -> NDArray[np.int64]:
+    """Place of each row's label among the classes, (n,).
+
+    Parameters
+    ----------
+    numbered : bool
+        Whether the labels of a table may also be the classes' numbers, from 1 or from 0.
+
+    Raises
+    ------
+    ArgumentError
+        If a label is none of them; names its line.
+    """
+    assert rows.labels is not None
+    places = {name: place for place, name in enumerate(classes)}
+    if numbered and not set(rows.labels) <= places.keys():
+        first = 0 if "0" in rows.labels else 1
+        places = {str(place + first): place for place in range(len(classes))}
+    for label, line in zip(rows.labels, rows.lines, strict=True):
+        if label not in places:
+            shown = ", ".join(list(places)[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+            raise ArgumentError("data", f"{rows.file}, line {line}: label {label!r} is no class; there are {shown}")
+    return np.array([places[label] for label in rows.labels], dtype=np.int64)
+
+
+def _labelled(rows: TextRows) -> TextRows:
+    if rows.labels is None:
+        raise ArgumentError("data", f"{rows.file} has no column of labels")
+    return rows
+
+
+def _names_in(folder: Path | None) -> list[str] | None:
+    """Class names of classes.txt, where there is one."""
+    file = None if folder is None else folder / "classes.txt"
+    if file is None or not file.is_file():
+        return None
+    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise ArgumentError("data", f"{file} must name two classes or more, each once")
+    return names
+
+
+def _classes_of(rows: TextRows) -> list[str]:
+    """The labels of a table, in the order of numbers where they are numbers, else of letters."""
+    names = set(rows.labels or ())
+    if len(names) < 2:
+        raise ArgumentError("data", f"{rows.file} must have two classes or more, got {', '.join(names) or 'none'}")
+    return sorted(names, key=(lambda name: (int(name), name)) if all(map(_is_number, names)) else str)
+
+
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
+
+
+def _hold_out(rows: TextRows, count: int, part: str) -> tuple[TextRows, TextRows]:
+    parts = hold_out(rows.texts, count, HOLDOUT_SEED)
+    if len(parts.held) < count or len(parts.train) < count:
+        raise ArgumentError(
+            "data", f"{rows.file} has too few rows to hold {count} out for {part}: lower task_options.{part}_rows"
+        )
+    return _take(rows, parts.train), _take(rows, parts.held)
+
+
+def _take(rows: TextRows, chosen: NDArray[Any]) -> TextRows:
+    numbers = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+    labels = rows.labels or ()
+    return TextRows(
+        rows.file,
+        tuple(rows.texts[row] for row in numbers),
+        tuple(labels[row] for row in numbers),
+        tuple(rows.lines[row] for row in numbers),
+    )
