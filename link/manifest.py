@@ -1,6 +1,6 @@
 """The contract of a bundle: what training hands to everything else.
 
-    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [verification.json]
+    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [tokenizer.json]  [verification.json]
 
 `load_bundle` checks the schema version, every field, that paths stay inside the folder, and the sha256 of every file. Hashes
 find accidents, not attackers: who can change a graph can change its hash.
@@ -15,12 +15,15 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from link.errors import BundleError
+from link.errors import ArgumentError, BundleError
 from link.rate import Rate
+
+if TYPE_CHECKING:
+    from link.tokenizer import Tokenizer
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
@@ -89,6 +92,36 @@ class LlrSpec(_Frozen):
     clip: Annotated[float, Field(gt=0)]
 
 
+class TokenizerSpec(_Frozen):
+    """How a text becomes two inputs of the transmitter; a caller gives the text in their place.
+
+    Attributes
+    ----------
+    length : int
+        Tokens of every text, special ones included: longer texts are cut, shorter ones padded.
+    pad_id, pad_token
+        Of the padding.
+    text : str
+        What callers call the text.
+    input_ids, attention_mask : str
+        The inputs that it becomes, (batch, length) int64 each.
+    """
+
+    file: FileName = "tokenizer.json"
+    sha256: Sha256
+    length: Annotated[int, Field(ge=1, le=65536)]
+    pad_id: Annotated[int, Field(ge=0)]
+    pad_token: Annotated[str, Field(min_length=1)]
+    text: Annotated[str, Field(min_length=1)] = "text"
+    input_ids: str = "input_ids"
+    attention_mask: str = "attention_mask"
+
+    @property
+    def becomes(self) -> tuple[str, str]:
+        """Names of the inputs that the text becomes."""
+        return self.input_ids, self.attention_mask
+
+
 class TaskSpec(_Frozen):
     """What the bundle answers."""
 
@@ -130,6 +163,7 @@ class Manifest(_Frozen):
     transmitter: GraphSpec
     receiver: GraphSpec
     provenance: Provenance
+    tokenizer: TokenizerSpec | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -164,6 +198,25 @@ class Manifest(_Frozen):
                         f"{name}: {tensor_name} is {_signature(found.get(tensor_name))} where modes and task mean "
                         f"{_signature(wanted.get(tensor_name))}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tokenizer(self) -> Manifest:
+        spec = self.tokenizer
+        if spec is None:
+            return self
+        inputs = {tensor.name: (tensor.dtype, *tensor.shape) for tensor in self.transmitter.inputs}
+        if spec.text in inputs or spec.input_ids == spec.attention_mask:
+            raise ValueError(
+                f"tokenizer: {', '.join((spec.text, *spec.becomes))} must be three names, the first no input"
+            )
+        wanted = ("int64", "batch", spec.length)
+        for name in spec.becomes:
+            if inputs.get(name) != wanted:
+                raise ValueError(
+                    f"transmitter.inputs: {name} is {_signature(inputs.get(name))} where the tokenizer means "
+                    f"{_signature(wanted)}"
+                )
         return self
 
     def _transmitter_outputs(self) -> dict[str, tuple[str | int, ...]]:
@@ -203,6 +256,28 @@ class Bundle:
         """Path of a graph inside the bundle."""
         return _inside(self.path, spec.file)
 
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; None where the bundle carries none.
+
+        Raises
+        ------
+        BundleError
+            If its file is no tokenizer, or not one that agrees with the manifest.
+        MissingExtra
+            If `tokenizers` is not installed.
+        """
+        from link.tokenizer import Tokenizer
+
+        spec = self.manifest.tokenizer
+        if spec is None:
+            return None
+        try:
+            return Tokenizer(
+                _inside(self.path, spec.file), length=spec.length, pad_id=spec.pad_id, pad_token=spec.pad_token
+            )
+        except ArgumentError as error:
+            raise BundleError(f"{self.path}: {error}; export the bundle again") from None
+
 
 def load_bundle(path: Path | str) -> Bundle:
     """Read a bundle and check it against its manifest.
@@ -214,7 +289,8 @@ def load_bundle(path: Path | str) -> Bundle:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    for spec in (manifest.transmitter, manifest.receiver):
+    tokenizer = () if manifest.tokenizer is None else (manifest.tokenizer,)
+    for spec in (manifest.transmitter, manifest.receiver, *tokenizer):
         file = _inside(folder, spec.file)
         try:
             found = sha256(file)

@@ -6,6 +6,7 @@ command, the server and the sweep all go through these two classes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +19,8 @@ from link.snr import NO_MIN, SYMBOL_MAX
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+logger = logging.getLogger(__name__)
 
 _ORT_DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 
@@ -69,8 +72,22 @@ class Reception(NamedTuple):
         return np.asarray(np.argmax(self.logits, axis=-1), dtype=np.int64)
 
 
+class TaskInputs(NamedTuple):
+    """A task's inputs as its graph takes them.
+
+    Attributes
+    ----------
+    arrays : dict of name to (B, ...) array
+    cut : (B,) bool, optional
+        Whether a text was longer than the transmitter takes, and was cut; None where no texts were given.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    cut: NDArray[np.bool_] | None
+
+
 class Transmitter:
-    """transmitter.onnx of a bundle.
+    """transmitter.onnx of a bundle, and its tokenizer where it carries one.
 
     Parameters
     ----------
@@ -81,14 +98,18 @@ class Transmitter:
     Raises
     ------
     BundleError
-        If the graph cannot be loaded or its interface is not the manifest's.
+        If the graph or the tokenizer cannot be loaded, or the graph's interface is not the manifest's.
     MissingExtra
-        If onnxruntime is not installed.
+        If onnxruntime is not installed; where `tokenizers` is not, only once a text is given.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.transmitter
+        try:
+            self._tokenizer = bundle.tokenizer()
+        except MissingExtra:  # integers can be sent without it
+            self._tokenizer = None
         self._session = _open_session(bundle, self._spec, threads)
 
     def __call__(self, inputs: Mapping[str, ArrayLike]) -> Transmission:
@@ -97,15 +118,53 @@ class Transmitter:
         Parameters
         ----------
         inputs : mapping of name to (B, ...) array
-            The task's inputs, as the manifest names them.
+            The task's inputs, as the manifest names them; where the bundle has a tokenizer, a list of B texts may stand in
+            place of what it makes of them.
 
         Raises
         ------
         ArgumentError
             If an input is missing, unknown, of the wrong shape, not finite or out of range.
         """
-        feed = check_inputs(self._spec.inputs, inputs)
+        feed = self.tensors(inputs)
         return Transmission(*self._session.run(list(Transmission._fields), feed))
+
+    def tensors(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """The task's inputs as the graph takes them, as `read` has them; texts that were cut are counted in the log."""
+        arrays, cut = self.read(inputs)
+        if self._tokenizer is not None and cut is not None and cut.any():
+            logger.warning("%d of %d texts have more than %d tokens: cut", cut.sum(), len(cut), self._tokenizer.length)
+        return arrays
+
+    def read(self, inputs: Mapping[str, ArrayLike]) -> TaskInputs:
+        """The task's inputs as the graph takes them: texts as integers, all checked.
+
+        Raises
+        ------
+        ArgumentError
+            If an input is missing, unknown, of the wrong shape, not finite or out of range, or a text is empty.
+        MissingExtra
+            If there are texts, and `tokenizers` is not installed.
+        """
+        spec = self.manifest.tokenizer
+        given = [] if spec is None else [name for name in spec.becomes if name in inputs]
+        if spec is None or (given and spec.text not in inputs):
+            return TaskInputs(check_inputs(self._spec.inputs, inputs), None)
+        others = [tensor.name for tensor in self._spec.inputs if tensor.name not in spec.becomes]
+        for name in inputs:
+            if name in given:
+                raise ArgumentError(f"inputs.{name}", f"must be absent where inputs.{spec.text} is given")
+            if name not in (spec.text, *others):
+                takes = ", ".join((spec.text, *others))
+                raise ArgumentError(f"inputs.{name}", f"is unknown; this bundle takes {takes}")
+        if spec.text not in inputs:
+            raise ArgumentError(f"inputs.{spec.text}", "is missing")
+        if self._tokenizer is None:
+            raise MissingExtra("tokenizers", "text")
+        encoded = self._tokenizer(inputs[spec.text], field=f"inputs.{spec.text}")
+        arrays = {name: value for name, value in inputs.items() if name != spec.text}
+        arrays |= {spec.input_ids: encoded.input_ids, spec.attention_mask: encoded.attention_mask}
+        return TaskInputs(check_inputs(self._spec.inputs, arrays), encoded.cut)
 
 
 class Receiver:

@@ -33,7 +33,7 @@ from link.montecarlo import Proportion, clustered_proportion, noise_proportion
 from link.provenance import code_version, library_versions
 from link.randomness import Draws
 from link.results import ResultsFolder, SweepPoint, SweepProvenance, SweepResult
-from link.runtime import Transmission, as_tensor, check_inputs
+from link.runtime import Transmission, as_tensor
 from link.snr import millidecibels
 
 __all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "receptions", "sweep"]
@@ -64,7 +64,7 @@ def sweep(
     ----------
     link : Link
     inputs : mapping of name to (n, ...) array
-        The task's inputs.
+        The task's inputs; as for link.runtime.Transmitter.
     labels : (n,) int
         The right class of each sample, in [0, classes).
     spec : SweepSpec
@@ -89,7 +89,7 @@ def sweep(
     """
     if chunk_rows < 1:
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")
-    tensors = check_inputs(link.manifest.transmitter.inputs, inputs)
+    tensors = link.transmitter.tensors(inputs)
     truth = check_classes("labels", labels, len(next(iter(tensors.values()))), len(link.manifest.task.classes))
     if len(truth) * spec.draws > MAX_DECISIONS:
         raise ArgumentError("draws", f"must be at most {MAX_DECISIONS // len(truth)} for {len(truth)} samples")

@@ -102,7 +102,7 @@ class Tokenizer:
             If there is none, or one is no string, empty, or holds what is no character; it is named by its row.
         """
         rows = as_texts(field, texts)
-        # One by one: encode_batch takes to threads of its own, which no process survives that forks afterwards.
+        # One by one: encode_batch starts threads of its own, beside those of whoever calls.
         encodings = [self._tokenizer.encode(text) for text in rows]
         mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
         for row in np.flatnonzero(mask.sum(axis=1) == 0).tolist():

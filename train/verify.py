@@ -22,7 +22,7 @@ from torch import Tensor
 from link.errors import ArgumentError
 from link.manifest import Bundle, sha256
 from link.provenance import code_version, library_versions
-from link.runtime import Receiver, Transmission, Transmitter, as_tensor, check_inputs
+from link.runtime import Receiver, Transmission, Transmitter, as_tensor
 from link.sequential import DifferenceTest, Verdict, combine
 from train import checkpoint as checkpoints
 from train.agreement import TransmitterAgreement, checkpoint_transmission, parts, transmitter_agreement
@@ -74,7 +74,7 @@ def verify(
     checkpoint : Path or str
         A checkpoint, or a run (its best).
     inputs : mapping of name to (n, ...) array
-        As the manifest names them.
+        As for link.runtime.Transmitter.
     labels : (n,) int
         In [0, classes).
     settings : VerifySettings, optional
@@ -94,8 +94,8 @@ def verify(
     settings = settings or VerifySettings()
     tell = progress or (lambda what, fraction: None)
     described, model = checkpoints.load(checkpoint)
-    rows = _check(bundle, inputs, labels)
     graphs = Transmitter(bundle), Receiver(bundle)
+    rows = _check(graphs[0], inputs, labels)
     contract = contract_agreement(bundle, model, checkpoints.task_of(described))
     found = _Found(contract)
     if contract.comparable:
@@ -153,9 +153,9 @@ class _Found(NamedTuple):
         ]
 
 
-def _check(bundle: Bundle, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
-    specs, classes = bundle.manifest.transmitter.inputs, len(bundle.manifest.task.classes)
-    arrays = check_inputs(specs, inputs)
+def _check(transmitter: Transmitter, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
+    specs, classes = transmitter.manifest.transmitter.inputs, len(transmitter.manifest.task.classes)
+    arrays = transmitter.tensors(inputs)
     tensors = [torch.from_numpy(arrays[spec.name]) for spec in specs]
     known = as_tensor("labels", labels, "int64", (len(tensors[0]),))
     if not ((known >= 0) & (known < classes)).all():

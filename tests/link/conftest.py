@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-import tokenizers
 import torch
 from hypothesis import settings
 
@@ -40,7 +39,6 @@ LABELS = (0, 1, 3, 2, 6, 7, 5, 4)
 LLR_CLIP = 40.0
 ANGLES = 2.0 * np.pi * np.arange(CODEWORDS) / CODEWORDS
 CODEBOOK = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=-1).astype(np.float32)
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "fine", "film", "and", "dull", "one")
 LOG_PRIOR = np.log(np.arange(1.0, CODEWORDS + 1.0) / 36.0)
 
 
@@ -142,28 +140,8 @@ def edit_manifest(bundle_folder):
 
 
 @pytest.fixture(scope="session")
-def tokenizer_file(tmp_path_factory):
-    """A tokenizer.json of a few words."""
-    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    return write_tokenizer(file)
-
-
-@pytest.fixture(scope="session")
 def bundle(exported_bundle):
     return load_bundle(exported_bundle)
-
-
-def write_tokenizer(file):
-    """A tokenizer of whole words between [CLS] and [SEP]."""
-    words = {word: number for number, word in enumerate(WORDS)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(list(WORDS[:4]))
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", words["[CLS]"]), ("[SEP]", words["[SEP]"])]
-    )
-    tokenizer.save(str(file))
-    return file
 
 
 def graph_interface():

@@ -10,6 +10,7 @@ import pytest
 import link
 
 ROOT = Path(link.__file__).parent.parent
+TEXT_LIBRARIES = ["tokenizers", "transformers", "datasets", "pandas"]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(link.__path__, "link."))
 
 
@@ -23,8 +24,8 @@ def import_without(packages, modules):
     return run(f"import sys; {blocked}; import {', '.join(modules)}")
 
 
-def test_every_module_of_link_imports_with_torch_blocked():
-    done = import_without(["torch"], MODULES)
+def test_every_module_of_link_imports_with_torch_and_the_text_libraries_blocked():
+    done = import_without(["torch", *TEXT_LIBRARIES], MODULES)
     assert done.returncode == 0, done.stderr
 
 
@@ -40,8 +41,9 @@ def test_the_check_fails_where_a_blocked_package_is_imported(package):
     assert f"import of {package} halted; None in sys.modules" in done.stderr
 
 
-def test_no_module_of_link_imports_torch():
-    done = run(f"import sys, {', '.join(MODULES)}; sys.exit('torch' in sys.modules)")
+@pytest.mark.parametrize("package", ["torch", *TEXT_LIBRARIES])
+def test_no_module_of_link_imports(package):
+    done = run(f"import sys, {', '.join(MODULES)}; sys.exit({package!r} in sys.modules)")
     assert done.returncode == 0, done.stderr
 
 

@@ -21,7 +21,7 @@ def test_the_check_fails_for_a_module_that_needs_torch():
     assert not imports_without_torch("train.transceiver")
 
 
-@pytest.mark.parametrize("heavy", ["torch", "onnxruntime", "scipy", "train"])
+@pytest.mark.parametrize("heavy", ["torch", "onnxruntime", "scipy", "tokenizers", "train"])
 def test_what_takes_long_to_load_is_left_until_it_is_used(heavy):
     program = f"import sys; import serve.server, serve.client; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
