@@ -69,6 +69,15 @@ class CollapseMetrics:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """How a set of tokens uses the codebook: exp of the usage entropy, and shares as in CollapseMetrics."""
+
+    perplexity: float
+    codes_used: float
+    same_codes: float
+
+
+@dataclass(frozen=True)
 class TokenStatistics:
     """Mean and variance of each token position and dimension, N * D of each, position by position."""
 
@@ -92,6 +101,25 @@ class TokenDrift:
 
     mean_shift: float
     frechet: float
+
+
+def code_usage(indices: Tensor, codewords: int) -> Usage:
+    """Usage of the codebook by indices (B, N) int64.
+
+    Examples
+    --------
+    >>> found = code_usage(torch.tensor([[0, 1], [0, 2], [0, 3], [0, 4]]), 8)
+    >>> round(found.perplexity, 6), found.codes_used, found.same_codes
+    (4.0, 0.625, 0.5)
+    """
+    return _usage(_position_counts(indices, codewords))
+
+
+def token_statistics(tokens: Tensor) -> TokenStatistics:
+    """Mean and variance of tokens (B, N, D) over B."""
+    values = tokens.detach().double().reshape(len(tokens), -1)
+    variance = values.var(dim=0, correction=0)
+    return TokenStatistics(tuple(values.mean(dim=0).tolist()), tuple(variance.tolist()))
 
 
 def token_drift(training: TokenStatistics, evaluation: TokenStatistics) -> TokenDrift:
@@ -136,7 +164,7 @@ class CollapseMonitor:
         """Count one batch; `snr_db` (B,) is the Es/N0 of each row."""
         recipe = self._recipe
         rows = len(hard.indices)
-        self._codeword_counts += functional.one_hot(hard.indices, recipe.codewords).sum(dim=0).cpu()
+        self._codeword_counts += _position_counts(hard.indices, recipe.codewords)
         bits = group(hard.bits, bits_per_symbol(recipe.order)).to(torch.int64)
         weights = 2 ** torch.arange(bits.shape[-1] - 1, -1, -1, device=bits.device)
         symbols = (bits * weights).sum(dim=-1).flatten()
@@ -151,20 +179,18 @@ class CollapseMonitor:
 
     def result(self) -> CollapseMetrics:
         """The metrics of all that was added."""
-        usage = self._codeword_counts.sum(dim=0)
-        vq_entropy = float(entropy(usage / usage.sum()))
-        favourite = self._codeword_counts.max(dim=1).values / self._codeword_counts.sum(dim=1)
+        usage = _usage(self._codeword_counts)
         return CollapseMetrics(
-            vq_entropy=vq_entropy,
+            vq_entropy=math.log(usage.perplexity),
             h_assign=self._sums["h_assign"] / self._rows,
             symbol_entropy=float(entropy(self._symbol_counts / self._symbol_counts.sum())),
             mean_abs_llr=self._sums["mean_abs_llr"] / self._rows,
             llr_ratio=self._sums["mean_abs_llr"] / self._sums["theory_llr"],
-            codes_used=float((usage > 0).double().mean()),
-            perplexity=math.exp(vq_entropy),
+            codes_used=usage.codes_used,
+            perplexity=usage.perplexity,
             consistency=self._sums["consistency"] / self._rows,
             es_db=10.0 * math.log10(self._sums["energy"] / self._rows),
-            same_codes=float((favourite >= ALMOST_ALL).double().mean()),
+            same_codes=usage.same_codes,
         )
 
     def token_statistics(self) -> TokenStatistics:
@@ -190,19 +216,44 @@ def loss_shares(terms: Mapping[str, float], loss: LossRecipe, link: LinkRecipe) 
     Examples
     --------
     >>> link = LinkRecipe(tokens=2, codewords=4, dim=4, order=4)
-    >>> loss_shares({"task": 0.3, "commitment": 0.5}, LossRecipe(lambda_vq=0.2), link)
+    >>> loss_shares({"task": 0.75, "commitment": 0.5}, LossRecipe(lambda_vq=0.5), link)
     {'task': 0.75, 'commitment': 0.25}
     """
     parts = {}
     for name, value in terms.items():
         if name == "loss":
             continue
-        weight = given.get(
-            name, 1.0 if name == "task" else float(getattr(loss, _WEIGHT_KEYS.get(name, f"lambda_{name}")))
-        )
+        weight = 1.0 if name == "task" else float(getattr(loss, weight_key(name).removeprefix("loss.")))
         parts[name] = weight * abs(math.log(link.codewords) - value if name == "usage" else value)
     total = sum(parts.values())
     return {name: part / total if total else 0.0 for name, part in parts.items()}
+
+
+def weight_key(term: str) -> str:
+    """The recipe's key of a term's weight.
+
+    Examples
+    --------
+    >>> weight_key("commitment"), weight_key("energy")
+    ('loss.lambda_vq', 'loss.lambda_energy')
+    """
+    return f"loss.{_WEIGHT_KEYS.get(term, f'lambda_{term}')}"
+
+
+def _position_counts(indices: Tensor, codewords: int) -> Tensor:
+    """How often each token position of (B, N) sends each codeword, (N, K) float64."""
+    return functional.one_hot(indices, codewords).sum(dim=0).double().cpu()
+
+
+def _usage(counts: Tensor) -> Usage:
+    """Usage of the codebook from the counts of each position, (N, K)."""
+    total = counts.sum(dim=0)
+    favourite = counts.max(dim=1).values / counts.sum(dim=1)
+    return Usage(
+        perplexity=math.exp(float(entropy(total / total.sum()))),
+        codes_used=float((total > 0).double().mean()),
+        same_codes=float((favourite >= ALMOST_ALL).double().mean()),
+    )
 
 
 @cache

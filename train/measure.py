@@ -1,7 +1,7 @@
 """Accuracy of a checkpoint in torch, path by path and temperature by temperature, with counts and intervals.
 
-    hard    argmax: T has no part in it, so it is measured once
-    soft    softmax(-s d^2 / T), through the same noise, at each T; beside it how soft it is and what energy it sends
+hard    argmax: T has no part in it, so it is measured once
+soft    softmax(-s d^2 / T), through the same noise, at each T; beside it how soft it is and what energy it sends
 """
 
 from __future__ import annotations
@@ -124,9 +124,7 @@ def measure(
         sent: dict[_Surrogate, Sent] = {}
         for surrogate, count in counts.items():
             temperature = surrogate.temperature
-            sent[surrogate] = (
-                model.send_hard(tokens) if temperature is None else model.send_soft(tokens, temperature)
-            )
+            sent[surrogate] = model.send_hard(tokens) if temperature is None else model.send_soft(tokens, temperature)
             count.entropy += len(part) * float(assignment_entropy(sent[surrogate].probabilities))
             count.energy += len(part) * float(sent[surrogate].symbols.square().sum(dim=-1).mean())
         for point in snr_db:
