@@ -215,7 +215,8 @@ def _measured(found: CheckpointProbe) -> list[str]:
     soft = ", ".join(f"{mean_accuracy(found.points, 'soft', T):.4f} at T={T:g}" for T in TEMPERATURES)
     modes = found.modes
     seen = [
-        f"{name} {trained.perplexity:.1f} as trained, {evaluated.perplexity:.1f} as evaluated ({evaluated.codes_used:.0%} used)"
+        f"{name} {trained.perplexity:.1f} as trained, {evaluated.perplexity:.1f} as evaluated "
+        f"({evaluated.codes_used:.0%} used)"
         for name, trained, evaluated in (
             ("training", modes.training_as_trained, modes.training_as_evaluated),
             ("validation", modes.validation_as_trained, modes.validation_as_evaluated),
