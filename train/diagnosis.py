@@ -173,11 +173,8 @@ def diagnose(folder: Path, run: Run) -> Diagnosis:
 
 def _finding(rule: Rule, evidence: Evidence, run: Run) -> Finding:
     wait_until = max(filter(None, (evidence.wait_until, run.grown(rule.awaits))), default=None)
-    kept = []
-    for remedy in (*evidence.remedies, *rule.remedies):
-        settings = tuple(filter(None, (change.setting(run.recipe) for change in remedy.changes)))
-        if settings or not remedy.changes:
-            kept.append((remedy.text, settings))
+    tried = [(remedy.text, remedy.settings(run.recipe)) for remedy in (*evidence.remedies, *rule.remedies)]
+    kept = [(text, settings) for text, settings in tried if settings is not None]
     steps = [
         Step(
             order="first" if index == 0 else "last resort" if index == len(kept) - 1 else "then",

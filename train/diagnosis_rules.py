@@ -52,6 +52,10 @@ _MORE_STEPS = Change("optimizer.batch_size", "times", 0.5, least=16)
 _RESTARTS = Change("quantizer.restart_threshold", "times", 2.0, start=0.05, most=0.5)
 _LATER = Change("schedule.alignment_start_epoch", "plus", 5)
 _LONGER = Change("schedule.epochs", "plus", 10)
+# Alignment and end move along: a longer warm-up alone would eat the epochs of learning.
+_LONGER_WARMUP = tuple(
+    Change(f"schedule.{key}", "plus", 5) for key in ("warmup_epochs", "alignment_start_epoch", "epochs")
+)
 _CHECK_CHAIN = Remedy(
     "the hard path may be approximated too crudely: check bit grouping and LLR scaling with hardpath verify, and that no "
     "statistic of a batch rescales a symbol"
@@ -81,7 +85,7 @@ RULES: Final = (
                 "less regularization beside the task",
                 (Change("loss.lambda_vq", "times", 0.5), Change("loss.lambda_entropy", "times", 0.5)),
             ),
-            Remedy("longer without a link", (Change("schedule.warmup_epochs", "times", 2.0),)),
+            Remedy("longer without a link", _LONGER_WARMUP),
         ),
     ),
     Rule(
@@ -93,7 +97,7 @@ RULES: Final = (
             Remedy("look at the codebook first: the findings on usage and on LLRs, here and with --deep"),
             Remedy(
                 "longer without a link, so that the codebook starts from tokens that mean something",
-                (Change("schedule.warmup_epochs", "plus", 5),),
+                _LONGER_WARMUP,
             ),
             Remedy("halve the learning rate", (_LOWER_RATE,)),
         ),
@@ -128,7 +132,7 @@ RULES: Final = (
             Remedy("less dropout before the tokens"),
             Remedy(
                 "a longer warm-up, so that running statistics have settled",
-                (Change("schedule.warmup_epochs", "plus", 5),),
+                _LONGER_WARMUP,
             ),
         ),
     ),
@@ -143,7 +147,7 @@ RULES: Final = (
             Remedy("more and smaller steps", (_MORE_STEPS, _LOWER_RATE)),
             Remedy(
                 "a longer warm-up, so that the encoder stands still when the codebook starts",
-                (Change("schedule.warmup_epochs", "plus", 5),),
+                _LONGER_WARMUP,
             ),
         ),
     ),
@@ -155,7 +159,7 @@ RULES: Final = (
         (
             Remedy("raise the entropy of usage, which is taken position by position", (_MORE_USAGE,)),
             Remedy("fewer tokens, if the task needs no more", (Change("link.tokens", "times", 0.5, least=1),)),
-            Remedy("a longer warm-up", (Change("schedule.warmup_epochs", "plus", 5),)),
+            Remedy("a longer warm-up", _LONGER_WARMUP),
         ),
         awaits="lambda_entropy",
     ),

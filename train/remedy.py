@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from train.recipe import Recipe
 
 
@@ -67,10 +69,29 @@ class Change(NamedTuple):
 
 
 class Remedy(NamedTuple):
-    """One thing to try. With `changes` that are all passed over for this recipe, the remedy is passed over too."""
+    """One thing to try."""
 
     text: str
     changes: tuple[Change, ...] = ()
+
+    def settings(self, recipe: Recipe) -> tuple[str, ...] | None:
+        """Its changes as --set takes them; None where it has some and none is left, or the recipe refuses them together."""
+        settings = tuple(filter(None, (change.setting(recipe) for change in self.changes)))
+        if not settings:
+            return None if self.changes else ()
+        values: dict[str, Any] = recipe.model_dump()
+        for setting in settings:
+            key, _, value = setting.partition("=")
+            *sections, last = key.split(".")
+            inner = values
+            for section in sections:
+                inner = inner[section]
+            inner[last] = json.loads(value)
+        try:
+            Recipe.model_validate(values)
+        except ValidationError:
+            return None
+        return settings
 
 
 def _value(recipe: Recipe, key: str) -> float | None:
