@@ -3,7 +3,7 @@
 Results go to stdout (one JSON object with --json), progress and errors to stderr. Exit codes:
 
     0    done; `verify`: equivalent
-    1    `verify` and `demo`: different
+    1    `verify` and `demo`: different; `diagnose`: something is wrong with the run
     2    wrong usage: an option, an argument, a recipe
     3    `verify`: undecided after its budget
     4    a bundle, checkpoint or results folder that is missing, broken, tampered with or of another run
@@ -16,8 +16,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -55,6 +56,26 @@ TaskData = Annotated[
     Path | None,
     typer.Option("--data", exists=True, file_okay=False, help="Folder with the task's files, where it needs any."),
 ]
+
+
+class PathChoice(StrEnum):
+    """Paths of an evaluation."""
+
+    SOFT = "soft"
+    HARD = "hard"
+    BOTH = "both"
+
+    @property
+    def paths(self) -> tuple[Literal["hard", "soft"], ...]:
+        """Each of them."""
+        return ("hard", "soft") if self is PathChoice.BOTH else ("hard",) if self is PathChoice.HARD else ("soft",)
+
+
+class SplitChoice(StrEnum):
+    """Parts of the data that training did not fit."""
+
+    VALIDATION = "validation"
+    TEST = "test"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -116,6 +137,69 @@ def train(
         )
     else:
         say(summary.text(folder))
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A run (its best), its best/ or last/, or a file.")
+    ],
+    path: Annotated[PathChoice, typer.Option("--path", help="Which path to send by.")] = PathChoice.BOTH,
+    temperature: Annotated[
+        str, typer.Option("--temperature", help="T of the soft path, with commas between; the hard path has none.")
+    ] = "1,0.7,0.5,0.1",
+    snr_db: Annotated[
+        str | None,
+        typer.Option(
+            "--snr-db",
+            help="Es/N0 in dB: LOW:HIGH:STEP or a list; where absent, the grid that the recipe evaluates on.",
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Times that the data set is sent at each SNR.")] = 10,
+    seed: Seed = 0,
+    data: TaskData = None,
+    split: Annotated[SplitChoice, typer.Option("--split", help="Which part of the data.")] = SplitChoice.VALIDATION,
+    as_json: Json = False,
+) -> None:
+    """Measure a checkpoint's accuracy in torch, soft at each temperature and hard, over AWGN."""
+    from hardpath.examination import evaluation_text, run_evaluation
+    from link.sweep import parse_grid
+    from train.measure import parse_temperatures
+
+    found = run_evaluation(
+        checkpoint,
+        paths=path.paths,
+        temperatures=parse_temperatures(temperature),
+        snr_db=None if snr_db is None else parse_grid(snr_db),
+        draws=draws,
+        seed=seed,
+        data=data,
+        split=split.value,
+    )
+    if as_json:
+        say(found.model_dump_json(indent=2))
+    else:
+        evaluation_text(found)
+
+
+@app.command()
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also measure best and last checkpoint on the run's data.")
+    ] = False,
+    data: TaskData = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw the run's curves, as .png and .svg.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Say in words what is wrong with a run and what to try, in order. Exit 0 healthy, 1 something is wrong."""
+    from hardpath.examination import run_diagnosis
+
+    found = run_diagnosis(run, data, plot, deep=deep)
+    say(found.model_dump_json(indent=2) if as_json else found.text())
+    return 0 if found.healthy else 1
 
 
 @app.command()

@@ -24,8 +24,9 @@ from link.randomness import Draws, Stream, permutation
 from link.theory import bit_error_rates
 from train import checkpoint as checkpoints
 from train import losses
+from train.alarms import alarms
 from train.checkpoint import Checkpoint
-from train.collapse import CollapseMonitor, alarms
+from train.collapse import CollapseMonitor, loss_shares, token_drift
 from train.evaluate import Evaluation, decide_without_link, encode, evaluate, tensors
 from train.features import Progress
 from train.recipe import LossRecipe, Recipe
@@ -283,6 +284,7 @@ class Trainer:
         tokens = torch.empty(0)
         for step, batch in self._batches(settings.epoch):
             tokens = self.model.encode(*batch.inputs)
+            monitor.add_tokens(tokens)
             terms, hits = self._forward(tokens, batch, settings, monitor)
             loss = terms.total(self.recipe.loss)
             self._step(loss, step)
@@ -415,8 +417,8 @@ class Trainer:
         restarted: int = 0,
     ) -> EpochRecord:
         metrics = None if monitor is None else monitor.result()
-        found = evaluation.collapse if evaluation is not None else None
-        return EpochRecord(
+        labels = self.data.validation.labels
+        record = EpochRecord(
             epoch=settings.epoch,
             phase=settings.phase,
             vq_temp=settings.vq_temp,
@@ -430,17 +432,25 @@ class Trainer:
             hard_mean=None if evaluation is None else evaluation.mean_hard,
             soft_mean=None if evaluation is None else evaluation.mean_soft,
             train_collapse=metrics,
-            validation_collapse=found,
+            validation_collapse=None if evaluation is None else evaluation.collapse,
             bits=self.recipe.link.num_bits,
             symbols=self.recipe.link.num_symbols,
             restarted=restarted,
-            alarms=[]
-            if found is None
-            else alarms(
-                found,
-                self.recipe.link,
-                self.recipe.alarms,
-                annealing=settings.vq_temp > self.recipe.schedule.temp_freeze_floor,
-            ),
+            alarms=[],
             is_best=False,
+            loss_shares=loss_shares(loss_values, self.recipe.loss, self.recipe.link),
+            validation_samples=len(labels),
+            chance=float(np.bincount(labels).max() / len(labels)),
         )
+        if monitor is not None and evaluation is not None:
+            validation = evaluation.hard_loss if settings.hard_forward else evaluation.soft_loss
+            record = record.model_copy(
+                update={
+                    "validation_task_soft": evaluation.soft_loss,
+                    "validation_task_hard": evaluation.hard_loss,
+                    "overfitting": validation / max(loss_values["task"], 1e-12),
+                    "soft_hard_gap": 100.0 * (evaluation.mean_soft - evaluation.mean_hard),
+                    "token_drift": token_drift(monitor.token_statistics(), evaluation.tokens),
+                }
+            )
+        return record.model_copy(update={"alarms": alarms(record, self.recipe)})

@@ -1,13 +1,15 @@
-"""The two phases of a training run, as a picture."""
+"""A training run as a picture: its phases, and what tells a collapse."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from link.errors import ArgumentError
 from link.plot import GREY, PALETTE, save_figure, styled_figure
+from train.recipe import Recipe
 from train.record import EpochRecord
 from train.schedule import Phase
 
@@ -69,6 +71,99 @@ def plot_training(records: Sequence[EpochRecord], path: Path) -> tuple[Path, Pat
         consistency.set_ylabel(r"$\|H_\mathrm{soft} - H_\mathrm{hard}\|^2$")
         consistency.set_xlabel("Epoch")
         return save_figure(figure, path)
+
+
+def plot_diagnosis(records: Sequence[EpochRecord], recipe: Recipe, path: Path) -> tuple[Path, Path]:
+    """Every curve that tells a collapse, epoch by epoch, each with the threshold of its alarm.
+
+    From the top: accuracy of both paths; their gap; usage entropy of codewords and symbols as shares of ln K and ln M, and
+    the assignment's in nats beside the temperature; consistency; validation's task loss over training's, and token drift.
+
+    Parameters
+    ----------
+    records : sequence of EpochRecord
+        As `train.record.read_metrics` gives them; what a run of an older version did not record is left out.
+    recipe : Recipe
+        Whose thresholds are drawn.
+    path : Path
+        With or without suffix.
+
+    Returns
+    -------
+    (png, svg)
+    """
+    if not records:
+        raise ArgumentError("records", "must hold at least one epoch")
+    limits, ln_k, ln_m = recipe.alarms, math.log(recipe.link.codewords), math.log(recipe.link.order)
+    with styled_figure((6.8, 9.6)) as figure:
+        panels = figure.subplots(6, 1, sharex=True, height_ratios=(2, 1, 1.2, 1.2, 1, 1.2))
+        accuracy, gap, usage, temperature, consistency, drift = panels
+        for axes in panels:
+            _shade(axes, records)
+        _curve(accuracy, records, lambda record: record.validation_no_link, "without a link", GREY)
+        _curve(accuracy, records, lambda record: record.train_accuracy, "training", PALETTE[2])
+        _curve(accuracy, records, lambda record: record.soft_mean, "soft", PALETTE[1])
+        _curve(accuracy, records, lambda record: record.hard_mean, "hard", PALETTE[0])
+        accuracy.set_ylabel("Accuracy,\nmean over the grid")
+        _curve(gap, records, _gap, "soft less hard", PALETTE[0])
+        _threshold(gap, limits.soft_hard_gap, -limits.soft_hard_gap)
+        gap.set_ylabel("Gap (points)")
+        _curve(usage, records, _collapse("vq_entropy", ln_k), "codewords / ln K", PALETTE[0])
+        _curve(usage, records, _collapse("symbol_entropy", ln_m), "symbols / ln M", PALETTE[1])
+        _threshold(usage, limits.usage_entropy)
+        usage.set_ylim(0.0, 1.05)
+        usage.set_ylabel("Usage entropy")
+        _curve(temperature, records, lambda record: record.vq_temp, "temperature T", PALETTE[2])
+        _curve(temperature, records, _collapse("h_assign"), "assignment\nentropy (nats)", PALETTE[3])
+        _threshold(temperature, limits.h_assign_high, limits.h_assign_low)
+        temperature.set_ylim(bottom=0.0)
+        _curve(consistency, records, _collapse("consistency"), "validation", PALETTE[0])
+        _threshold(consistency, limits.consistency)
+        consistency.set_ylim(bottom=0.0)
+        consistency.set_ylabel(r"$\|H_\mathrm{soft} - H_\mathrm{hard}\|^2$")
+        _curve(drift, records, lambda record: record.overfitting, "task loss,\nvalidation / training", PALETTE[1])
+        _curve(drift, records, _drift, "token drift\n(deviations)", PALETTE[4])
+        _threshold(drift, limits.overfitting_ratio, limits.token_drift)
+        drift.set_ylim(bottom=0.0)
+        drift.set_xlabel("Epoch")
+        for axes in panels:
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return save_figure(figure, path)
+
+
+def _collapse(name: str, unit: float = 1.0) -> Callable[[EpochRecord], float | None]:
+    """A collapse metric of the validation set, in that unit."""
+
+    def value(record: EpochRecord) -> float | None:
+        metrics = record.validation_collapse
+        return None if metrics is None else float(getattr(metrics, name)) / unit
+
+    return value
+
+
+def _drift(record: EpochRecord) -> float | None:
+    return None if record.token_drift is None else record.token_drift.frechet
+
+
+def _gap(record: EpochRecord) -> float | None:
+    if record.soft_mean is None or record.hard_mean is None:
+        return None
+    return 100.0 * (record.soft_mean - record.hard_mean)
+
+
+def _curve(
+    axes: Axes, records: Sequence[EpochRecord], value: Callable[[EpochRecord], float | None], label: str, color: str
+) -> None:
+    """One curve over the epochs in which its value is known; nothing where it never is."""
+    known = [(record.epoch, found) for record in records if (found := value(record)) is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), color=color, label=label)
+
+
+def _threshold(axes: Axes, *values: float) -> None:
+    for value in values:
+        axes.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
 
 
 def _shade(axes: Axes, records: Sequence[EpochRecord]) -> None:

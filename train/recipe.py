@@ -152,10 +152,58 @@ class AlarmRecipe(_Section):
 
     Preset `fractions` scales with log K, log M and theory. Preset `published` holds the absolute numbers of the
     system whose notes started this project; two of them cannot hold for a healthy QPSK link (ln 4 < 1.5, and mean |LLR|
-    passes 8 above 6 dB), which is why it is not the default.
+    passes 8 above 6 dB), which is why it is not the default. The preset decides on usage, assignment, energy and LLR; the
+    other thresholds hold in both.
+
+    Attributes
+    ----------
+    usage_entropy : float
+        Least entropy of the codewords' and of the symbols' usage, as a share of ln K and of ln M.
+    codes_used : float
+        Least share of the codewords used at least once.
+    h_assign_high, h_assign_low : float
+        Assignment entropy, nats, above which the surrogate does not speak for the hard path at a settled temperature, and
+        under which it is the hard path already, so that agreement with it proves nothing.
+    energy_db : float
+        Largest mean energy of the hard symbols, dB above the constellation's.
+    llr_factor : float
+        Largest factor, up or down, between mean |LLR| and its theory value.
+    overfitting_ratio : float
+        Largest ratio of the validation's task loss to training's.
+    learned_task_loss : float
+        Task loss in training, nats, under which the task counts as learned: ratios and shares of less mean nothing.
+    soft_hard_gap : float
+        Largest difference of soft and hard accuracy, points.
+    best_last_gap : float
+        Largest fall of the hard accuracy from the best epoch to the last, and into alignment, points.
+    perplexity_ratio : float
+        Least perplexity in evaluation, as a share of training's.
+    same_codes : float
+        Largest share of token positions that send one codeword for (almost) every sample.
+    token_drift : float
+        Largest distance of the encoder's tokens in evaluation from those in training, in training deviations.
+    term_share : float
+        Largest share of one term beside the task's in the loss.
+    consistency : float
+        ||H_soft - H_hard||^2 a dimension that alignment has to bring down, where it is above.
     """
 
     preset: Literal["fractions", "published"] = "fractions"
+    usage_entropy: Fraction = 0.5
+    codes_used: Fraction = 0.5
+    h_assign_high: Positive = 1.0
+    h_assign_low: Weight = 0.1
+    energy_db: Weight = 0.5
+    llr_factor: Annotated[float, Field(gt=1)] = 2.0
+    overfitting_ratio: Annotated[float, Field(gt=1)] = 2.5
+    learned_task_loss: Positive = 0.1
+    soft_hard_gap: Weight = 2.0
+    best_last_gap: Weight = 2.0
+    perplexity_ratio: Fraction = 0.5
+    same_codes: Annotated[float, Field(gt=0, le=1)] = 0.5
+    token_drift: Positive = 0.5
+    term_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    consistency: Weight = 0.05
 
 
 class Recipe(_Section):

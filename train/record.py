@@ -9,16 +9,40 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 from torch.utils.tensorboard import SummaryWriter
 
-from train.collapse import CollapseMetrics
+from link.errors import ResultsError
+from train.collapse import CollapseMetrics, TokenDrift
 from train.schedule import Phase
 
 METRICS_NAME: Final = "metrics.jsonl"
 
 
 class EpochRecord(BaseModel):
-    """One epoch. Entropies in nats; accuracies on the validation set by Es/N0 in dB; empty before the link is there."""
+    """One epoch. Entropies in nats; accuracies on the validation set by Es/N0 in dB; empty before the link is there.
 
-    model_config = ConfigDict(frozen=True)
+    What is None is not known: before the link is there, or in a run of an older version.
+
+    Attributes
+    ----------
+    losses : mapping of name to float
+        The unweighted terms, and `loss`, their weighted sum.
+    loss_shares : mapping of name to float
+        What each weighted term contributes to the loss; they sum to 1 (`train.collapse.loss_shares`).
+    validation_task_soft, validation_task_hard : float
+        Task loss on the validation set, nats, averaged over the SNR grid.
+    overfitting : float
+        Validation's task loss over training's, by the path that the epoch sends. The noise of training is that of
+        `train_snr_db`, which may be harder than the grid's.
+    soft_hard_gap : float
+        Soft less hard accuracy, points.
+    token_drift : TokenDrift
+        Of the encoder's tokens in evaluation against those of the epoch's training, augmentation and all.
+    validation_samples : int
+    chance : float
+        Share of the most frequent class in the validation set: the accuracy of an answer that knows nothing.
+    """
+
+    # A diverged run has losses that are not finite: they are written as NaN and Infinity, and read again.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     epoch: int
     phase: Phase
@@ -39,6 +63,14 @@ class EpochRecord(BaseModel):
     restarted: int
     alarms: list[str]
     is_best: bool
+    loss_shares: dict[str, float] | None = None
+    validation_task_soft: float | None = None
+    validation_task_hard: float | None = None
+    overfitting: float | None = None
+    soft_hard_gap: float | None = None
+    token_drift: TokenDrift | None = None
+    validation_samples: int | None = None
+    chance: float | None = None
 
     def text(self) -> str:
         """The epoch as lines for the screen."""
@@ -62,10 +94,25 @@ class EpochRecord(BaseModel):
                 f"  Codes: used={val.codes_used:.0%} perplexity={val.perplexity:.1f} restarted={self.restarted} "
                 f"| consistency: {train.consistency:.4f}/{val.consistency:.4f}",
             ]
+            lines += self._health(val.same_codes)
         lines += [f"  ALARM: {alarm}" for alarm in self.alarms]
         if self.is_best:
             lines.append(f"  -> best so far (epoch={self.epoch}, hard={self.hard_mean:.4f}, vq_T={self.vq_temp:.3f})")
         return "\n".join(lines)
+
+    def _health(self, same_codes: float | None) -> list[str]:
+        """The shares of the loss, and what tells training from evaluation; nothing for a run of an older version."""
+        lines = []
+        if self.loss_shares is not None:
+            shares = " ".join(f"{name}={share:.0%}" for name, share in self.loss_shares.items())
+            lines.append(f"  Share: {shares}")
+        if None not in (self.overfitting, self.soft_hard_gap, self.token_drift, same_codes):
+            lines.append(
+                f"  Drift: task hard={self.validation_task_hard:.4f} soft={self.validation_task_soft:.4f} "
+                f"val/train={self.overfitting:.2f} | gap={self.soft_hard_gap:+.2f} points "
+                f"| same codes={same_codes:.0%} tokens={self.token_drift.frechet:.3f}"  # type: ignore[union-attr]
+            )
+        return lines
 
 
 class Recorder:
@@ -98,16 +145,29 @@ class Recorder:
 
 
 def read_metrics(folder: Path) -> list[EpochRecord]:
-    """The finished epochs of a run; a last line that a crash cut short is passed over."""
+    """The finished epochs of a run; a last line that a crash cut short is passed over, and none where there is no file.
+
+    Raises
+    ------
+    ResultsError
+        If the file cannot be read, or holds anything but epochs before its last line.
+    """
     file = folder / METRICS_NAME
     if not file.is_file():
         return []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{file} cannot be read: {error}") from None
     records = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(EpochRecord.model_validate(json.loads(line)))
-        except ValueError:
-            break
+        except ValueError as error:
+            if number == len(lines):
+                break
+            what = str(error).splitlines()[0]
+            raise ResultsError(f"{file}: line {number} of {len(lines)} is no epoch of hardpath: {what}") from None
     return records
 
 

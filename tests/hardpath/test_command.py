@@ -12,7 +12,7 @@ import pytest
 from hardpath.terminal import EXIT_CODES
 from link.errors import HardpathError
 
-COMMANDS = ("demo", "train", "export", "verify", "sweep", "serve", "call", "inspect", "doctor")
+COMMANDS = ("demo", "train", "evaluate", "diagnose", "export", "verify", "sweep", "serve", "call", "inspect", "doctor")
 HEAVY = ("torch", "numpy", "scipy", "onnxruntime", "grpc", "matplotlib", "sklearn")
 
 

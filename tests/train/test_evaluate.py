@@ -1,9 +1,13 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
+from link.errors import ArgumentError
 from link.randomness import Draws, Stream
-from train.evaluate import evaluate, tensors
+from train.evaluate import chunks, evaluate, tensors
 from train.recipe import ChannelRecipe
 from train.tasks import Split, load_task
 
@@ -21,8 +25,8 @@ def split(task):
 CHANNEL = ChannelRecipe(eval_snr_db=(0.0, 9.0), eval_draws=2)
 
 
-def run(model, task, split, channel=CHANNEL, temperature=0.7, seed=3):
-    return evaluate(model, task, split, channel, temperature=temperature, seed=seed)
+def run(model, task, split, channel=CHANNEL, temperature=0.7, seed=3, **settings):
+    return evaluate(model, task, split, channel, temperature=temperature, seed=seed, **settings)
 
 
 def test_evaluating_changes_no_buffer_and_no_weight(signs_model, task, split, same_tensors):
@@ -74,6 +78,45 @@ def test_accuracy_recomputed_row_by_row(signs_model, task, split):
     assert found.hard == {3.0: pytest.approx(correct / (2 * len(split)), abs=1e-12)}
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 7, 256, 1000])
+def test_the_chunks_change_no_decision(signs_model, task, split, chunk_rows):
+    """Counts are equal; means of floats are added up in another order."""
+    whole, parts = (
+        run(signs_model, task, split, chunk_rows=len(split)),
+        run(signs_model, task, split, chunk_rows=chunk_rows),
+    )
+    assert parts.hard == whole.hard
+    assert parts.soft == whole.soft
+    assert (parts.hard_loss, parts.soft_loss) == pytest.approx((whole.hard_loss, whole.soft_loss), rel=1e-5)
+    assert asdict(parts.collapse) == pytest.approx(asdict(whole.collapse), rel=1e-5, abs=1e-6)
+    assert parts.tokens.mean == pytest.approx(whole.tokens.mean, abs=1e-6)
+
+
+def test_chunks_are_the_split_in_order_and_none_is_larger_than_asked(split):
+    parts = list(chunks(split, 100))
+    assert [rows.indices(len(split))[:2] for rows, _ in parts] == [(0, 100), (100, 200), (200, 270)]
+    for name, value in split.inputs.items():
+        assert np.array_equal(np.concatenate([part.inputs[name] for _, part in parts]), value)
+    with pytest.raises(ArgumentError, match="size must be at least 1 row, got 0"):
+        next(chunks(split, 0))
+
+
+def test_the_task_loss_of_each_path_recomputed(signs_model, task, split):
+    """Without noise worth the name, in one draw: the cross entropy of what the receiver makes of the symbols themselves."""
+    found = run(signs_model, task, split, ChannelRecipe(eval_snr_db=(60.0,), eval_draws=1))
+    no = torch.full((len(split), 3), 1e-6)
+    labels = torch.from_numpy(split.labels)
+    with torch.no_grad():
+        tokens = signs_model.encode(*tensors(task, split))
+        for sent, loss in (
+            (signs_model.send_hard(tokens), found.hard_loss),
+            (signs_model.send_soft(tokens, 0.7), found.soft_loss),
+        ):
+            expected = functional.cross_entropy(signs_model.receive(sent.symbols, no).logits, labels)
+            assert loss == pytest.approx(float(expected), rel=0.02)
+    assert found.hard_loss != found.soft_loss
+
+
 def test_means_are_over_the_grid(signs_model, task, split):
     found = run(signs_model, task, split)
     assert found.mean_hard == pytest.approx((found.hard[0.0] + found.hard[9.0]) / 2)
@@ -83,7 +126,7 @@ def test_means_are_over_the_grid(signs_model, task, split):
 def test_both_paths_meet_the_same_noise_by_its_address(signs_model, task, split, monkeypatch):
     met = []
     monkeypatch.setattr("train.evaluate.add_noise", lambda x, no, normals: met.append(normals) or x)
-    run(signs_model, task, split)
+    run(signs_model, task, split, chunk_rows=len(split))
     assert len(met) == 8
     assert all(torch.equal(soft, hard) for soft, hard in zip(met[::2], met[1::2], strict=True))
     # Two draws at 0 dB, two at 9 dB: each row's by its own address.

@@ -1,0 +1,185 @@
+"""Each alarm rings on an epoch that has its defect, and on no other."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from train.alarms import PUBLISHED_MEAN_ABS_LLR, Symptom, alarms, can_be_told_apart, symptoms
+from train.collapse import TokenDrift
+from train.record import read_metrics
+
+
+@pytest.fixture(scope="module")
+def record(signs_run):
+    """The last epoch of a real run: aligned, over the link."""
+    return read_metrics(signs_run)[-1]
+
+
+def changed(record, **values):
+    """The epoch with fields of its own, or of its validation metrics, in place of those it has."""
+    own = {name: value for name, value in values.items() if name in type(record).model_fields}
+    metrics = {name: value for name, value in values.items() if name not in own}
+    if metrics:
+        own["validation_collapse"] = replace(record.validation_collapse, **metrics)
+    return record.model_copy(update=own)
+
+
+def losses(record, **values):
+    return {"losses": record.losses | values}
+
+
+def test_a_healthy_epoch_raises_no_alarm(record, signs_recipe):
+    assert record.hard_forward
+    assert symptoms(record, signs_recipe) == {}
+    assert alarms(record, signs_recipe) == record.alarms == []
+
+
+DEFECTS = [
+    ({"vq_entropy": 0.6}, Symptom.CODE_ENTROPY, "raise loss.lambda_entropy"),
+    ({"codes_used": 0.25}, Symptom.CODES_UNUSED, "raise quantizer.restart_threshold"),
+    ({"symbol_entropy": 0.6}, Symptom.SYMBOL_ENTROPY, "raise loss.lambda_entropy"),
+    ({"h_assign": 1.01}, Symptom.TOO_SOFT, "raise loss.lambda_assignment"),
+    ({"es_db": 0.6}, Symptom.ENERGY, "raise loss.lambda_energy"),
+    ({"llr_ratio": 2.1}, Symptom.LLR, "check the noise variance told to the receiver"),
+    ({"llr_ratio": 0.4}, Symptom.LLR, "check the noise variance told to the receiver"),
+    ({"llr_ratio": math.nan}, Symptom.LLR, "check the noise variance told to the receiver"),
+    ({"soft_mean": 0.95, "hard_mean": 0.80}, Symptom.SOFT_ABOVE_HARD, "raise loss.lambda_consistency"),
+    ({"soft_mean": 0.80, "hard_mean": 0.95}, Symptom.HARD_ABOVE_SOFT, "lower quantizer.target_assignment_entropy"),
+    ({"validation_task_hard": 3.0, "overfitting": 9.0}, Symptom.OVERFITTING, "raise optimizer.weight_decay"),
+    ({"perplexity": 1.2}, Symptom.EVALUATION_COLLAPSE, "hardpath diagnose --deep shows where"),
+    ({"same_codes": 0.5}, Symptom.SAME_CODES, "raise loss.lambda_entropy"),
+    ({"token_drift": TokenDrift(0.1, 0.6)}, Symptom.TOKEN_DRIFT, "hardpath diagnose --deep shows where"),
+    ({"loss_shares": {"task": 0.3, "commitment": 0.7}}, Symptom.DOMINATING_TERM, "lower loss.lambda_vq"),
+    ({"losses": {"loss": math.nan, "task": 0.5}}, Symptom.NOT_FINITE, "lower optimizer.learning_rate"),
+]
+
+
+@pytest.mark.parametrize(("values", "symptom", "mend"), DEFECTS)
+def test_an_alarm_says_what_is_wrong_and_names_the_mend(record, signs_recipe, values, symptom, mend):
+    found = symptoms(changed(record, **values), signs_recipe)
+    assert list(found) == [symptom]
+    (line,) = alarms(changed(record, **values), signs_recipe)
+    assert line == f"{found[symptom].text}; {mend}"
+    assert "\n" not in line
+
+
+def test_every_symptom_is_held_by_a_defect_above():
+    assert {symptom for _, symptom, _ in DEFECTS} == set(Symptom)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"vq_entropy": 0.7},
+        {"codes_used": 0.5},
+        {"symbol_entropy": 0.7},
+        {"h_assign": 1.0},
+        {"es_db": 0.5},
+        {"llr_ratio": 0.5},
+        {"llr_ratio": 2.0},
+        {"soft_mean": 0.92, "hard_mean": 0.901},
+        {"same_codes": 0.49},
+        {"token_drift": TokenDrift(0.5, 0.5)},
+        {"loss_shares": {"task": 0.5, "commitment": 0.5}},
+        {"loss_shares": {"task": 0.9, "usage": 0.1}},
+    ],
+)
+def test_at_its_threshold_nothing_rings(record, signs_recipe, values):
+    assert alarms(changed(record, **values), signs_recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "values"),
+    [
+        ("usage_entropy", 0.4, {"vq_entropy": 0.6}),
+        ("codes_used", 0.2, {"codes_used": 0.25}),
+        ("usage_entropy", 0.4, {"symbol_entropy": 0.6}),
+        ("h_assign_high", 1.1, {"h_assign": 1.01}),
+        ("energy_db", 1.0, {"es_db": 0.6}),
+        ("llr_factor", 3.0, {"llr_ratio": 2.1}),
+        ("soft_hard_gap", 20.0, {"soft_mean": 0.95, "hard_mean": 0.80}),
+        ("overfitting_ratio", 99.0, {"validation_task_hard": 3.0, "overfitting": 9.0}),
+        ("perplexity_ratio", 0.2, {"perplexity": 1.2}),
+        ("same_codes", 0.6, {"same_codes": 0.5}),
+        ("token_drift", 0.7, {"token_drift": TokenDrift(0.1, 0.6)}),
+        ("term_share", 0.8, {"loss_shares": {"task": 0.3, "commitment": 0.7}}),
+    ],
+)
+def test_each_threshold_is_the_recipes(record, make_signs_recipe, signs_recipe, key, value, values):
+    defective = changed(record, **values)
+    assert alarms(defective, signs_recipe) != []
+    assert alarms(defective, make_signs_recipe(alarms={key: value})) == []
+
+
+def test_thresholds_scale_with_codebook_and_constellation(record, make_signs_recipe):
+    """1.3 nats are enough of ln 4 and under half of ln 16."""
+    modest = changed(record, vq_entropy=1.3, symbol_entropy=1.3)
+    assert alarms(modest, make_signs_recipe()) == []
+    for link, name in (({"codewords": 16}, "codeword"), ({"order": 16}, "symbol")):
+        larger = make_signs_recipe(link={"tokens": 4, "codewords": 4, "dim": 4, "order": 4} | link)
+        (line,) = alarms(modest, larger)
+        assert line.startswith(f"{name} usage entropy 1.30 is under half of ln")
+
+
+def test_a_soft_assignment_is_no_alarm_while_the_temperature_falls(record, signs_recipe):
+    assert alarms(changed(record, h_assign=1.2, vq_temp=0.9), signs_recipe) == []
+
+
+def test_a_surrogate_that_is_behind_is_no_alarm_before_alignment(record, signs_recipe):
+    behind = changed(record, soft_mean=0.80, hard_mean=0.95, hard_forward=False)
+    assert alarms(behind, signs_recipe) == []
+    assert alarms(changed(behind, soft_mean=0.95, hard_mean=0.80), signs_recipe) != []
+
+
+def test_overfitting_is_judged_by_the_path_that_is_trained(record, signs_recipe):
+    values = {"validation_task_soft": 3.0, "overfitting": 9.0}
+    assert alarms(changed(record, **values), signs_recipe) == []
+    assert alarms(changed(record, hard_forward=False, **values), signs_recipe) != []
+
+
+def test_ratios_and_shares_of_a_learned_task_mean_nothing(record, signs_recipe):
+    """0.2 nats are 20 times 0.01, and harmless."""
+    learned = losses(record, task=0.01)
+    assert alarms(changed(record, validation_task_hard=0.2, overfitting=20.0, **learned), signs_recipe) == []
+    drowned = {"loss_shares": {"task": 0.1, "energy": 0.9}, "validation_task_hard": 0.2}
+    assert alarms(changed(record, **drowned, **learned), signs_recipe) == []
+
+
+@pytest.mark.parametrize(("samples", "told"), [(100, False), (10_000, True), (None, True)])
+def test_a_gap_rings_where_so_many_samples_can_tell_it(record, signs_recipe, samples, told):
+    """3 points at 90 %: the standard error of a difference is 4.5 points of 100 samples and 0.45 of 10,000."""
+    assert can_be_told_apart(0.915, 0.885, samples) is told
+    gap = changed(record, soft_mean=0.915, hard_mean=0.885, validation_samples=samples)
+    assert bool(alarms(gap, signs_recipe)) is told
+
+
+def test_what_an_older_run_did_not_record_raises_no_alarm(record, signs_recipe):
+    older = changed(
+        record,
+        soft_mean=record.hard_mean,
+        same_codes=None,
+        loss_shares=None,
+        validation_task_soft=None,
+        validation_task_hard=None,
+        overfitting=None,
+        soft_hard_gap=None,
+        token_drift=None,
+        validation_samples=None,
+        chance=None,
+    )
+    assert alarms(older, signs_recipe) == []
+
+
+def test_an_epoch_without_a_link_raises_none(signs_run, signs_recipe):
+    assert alarms(read_metrics(signs_run)[0], signs_recipe) == []
+
+
+def test_the_published_thresholds_cannot_hold_for_a_healthy_qpsk_link(record, make_signs_recipe):
+    published = make_signs_recipe(alarms={"preset": "published"})
+    assert math.log(4) < 1.5
+    found = symptoms(changed(record, mean_abs_llr=8.1), published)
+    assert set(found) == {Symptom.CODE_ENTROPY, Symptom.SYMBOL_ENTROPY, Symptom.LLR}
+    fine = changed(record, vq_entropy=2.5, symbol_entropy=1.5, mean_abs_llr=PUBLISHED_MEAN_ABS_LLR)
+    assert alarms(fine, published) == []
+    assert alarms(changed(fine, h_assign=1.2, es_db=3.0, llr_ratio=9.0, codes_used=0.1), published) == []

@@ -1,0 +1,189 @@
+"""Accuracy of a checkpoint in torch, path by path and temperature by temperature, with counts and intervals.
+
+hard    argmax: T has no part in it, so it is measured once
+soft    softmax(-s d^2 / T), through the same noise, at each T; beside it how soft it is and what energy it sends
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from link.errors import ArgumentError, require_range
+from link.montecarlo import Proportion, clustered_proportion
+from link.snr import millidecibels
+from train.evaluate import CHUNK_ROWS, chunks, encode, hear, noise, tensors
+from train.losses import assignment_entropy
+from train.tasks import Split, Task
+from train.transceiver import Sent, Transceiver
+
+Path = Literal["hard", "soft"]
+
+TEMPERATURES = (1.0, 0.7, 0.5, 0.1)
+
+
+class Point(BaseModel):
+    """One path at one temperature and one SNR.
+
+    Attributes
+    ----------
+    temperature : float or None
+        T of the soft assignment; None for the hard path, which has none.
+    snr_db : float
+        Es/N0, dB.
+    accuracy : Proportion
+        Over samples and noise, with the sample as the independent unit.
+    correct, decisions : int
+    h_assign : float
+        Mean entropy of the assignment, nats; 0 for the hard path.
+    es_db : float
+        Mean energy of the symbols sent, dB above the constellation's; mean symbols carry less.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    temperature: float | None
+    snr_db: float
+    accuracy: Proportion
+    correct: int
+    decisions: int
+    h_assign: float
+    es_db: float
+
+
+class _Surrogate(NamedTuple):
+    path: Path
+    temperature: float | None
+
+
+class _Count:
+    """What one path at one temperature sends and gets right, row by row."""
+
+    def __init__(self, rows: int, snr_db: Sequence[float]) -> None:
+        self.correct: dict[float, NDArray[np.int64]] = {point: np.zeros(rows, dtype=np.int64) for point in snr_db}
+        self.entropy = 0.0
+        self.energy = 0.0
+
+
+@torch.no_grad()
+def measure(
+    model: Transceiver,
+    task: Task,
+    split: Split,
+    *,
+    snr_db: Sequence[float],
+    draws: int,
+    temperatures: Sequence[float] = TEMPERATURES,
+    paths: Sequence[Path] = ("hard", "soft"),
+    seed: int = 0,
+    chunk_rows: int = CHUNK_ROWS,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Point]:
+    """Send a split over AWGN at each SNR, by each path, all through the same noise.
+
+    Parameters
+    ----------
+    snr_db : sequence of float
+        Es/N0, dB; no two the same to 0.001 dB.
+    draws : int
+        Times that the split is sent at each SNR, each with its own noise.
+    temperatures : sequence of float
+        T of the soft path.
+    seed : int
+        Of the noise, which is that of `train.evaluate.evaluate` and of a sweep.
+    chunk_rows : int
+        Rows sent at a time; no count depends on it.
+    progress : callable, optional
+        Called with the rows done and all rows.
+
+    Returns
+    -------
+    list of Point
+        The hard path first, then the soft one by temperature as asked for; each over the grid as asked for.
+
+    Raises
+    ------
+    ArgumentError
+        If a temperature, an SNR, the number of draws or of rows is out of its range.
+    """
+    _check(split, snr_db, draws, temperatures, paths)
+    model.eval()
+    asked = [_Surrogate("hard", None)] if "hard" in paths else []
+    asked += [_Surrogate("soft", temperature) for temperature in temperatures if "soft" in paths]
+    counts = {surrogate: _Count(len(split), snr_db) for surrogate in asked}
+    for rows, part in chunks(split, chunk_rows):
+        labels = torch.from_numpy(part.labels)
+        tokens = encode(model, tensors(task, part))
+        sent: dict[_Surrogate, Sent] = {}
+        for surrogate, count in counts.items():
+            temperature = surrogate.temperature
+            sent[surrogate] = model.send_hard(tokens) if temperature is None else model.send_soft(tokens, temperature)
+            count.entropy += len(part) * float(assignment_entropy(sent[surrogate].probabilities))
+            count.energy += len(part) * float(sent[surrogate].symbols.square().sum(dim=-1).mean())
+        for point in snr_db:
+            for draw in range(draws):
+                met = noise(seed, rows, draw, point, model.recipe.num_symbols)
+                for surrogate, count in counts.items():
+                    answers = hear(model, sent[surrogate], met).logits.argmax(dim=-1)
+                    count.correct[point][rows] += (answers == labels).numpy()
+        if progress is not None:
+            progress(rows.stop, len(split))
+    return [
+        Point(
+            path=surrogate.path,
+            temperature=surrogate.temperature,
+            snr_db=point,
+            accuracy=clustered_proportion(correct, np.full(len(split), draws)),
+            correct=int(correct.sum()),
+            decisions=len(split) * draws,
+            h_assign=count.entropy / len(split),
+            es_db=10.0 * math.log10(count.energy / len(split)),
+        )
+        for surrogate, count in counts.items()
+        for point, correct in count.correct.items()
+    ]
+
+
+def mean_accuracy(points: Sequence[Point], path: Path, temperature: float | None = None) -> float:
+    """Accuracy of one path averaged over the grid."""
+    return float(
+        np.mean([point.accuracy.value for point in points if (point.path, point.temperature) == (path, temperature)])
+    )
+
+
+def parse_temperatures(text: str) -> tuple[float, ...]:
+    """Temperatures with commas between.
+
+    Examples
+    --------
+    >>> parse_temperatures("1,0.7,0.1")
+    (1.0, 0.7, 0.1)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError("temperature", f"must be numbers with commas between (1,0.7,0.1), got {text!r}") from None
+
+
+def _check(
+    split: Split, snr_db: Sequence[float], draws: int, temperatures: Sequence[float], paths: Sequence[Path]
+) -> None:
+    if not len(split):
+        raise ArgumentError("split", "must hold at least one sample")
+    if not snr_db or len({millidecibels(point) for point in snr_db}) != len(snr_db):
+        raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {list(snr_db)}")
+    for point in snr_db:
+        require_range("snr_db", point, -30.0, 60.0)
+    if draws < 1:
+        raise ArgumentError("draws", f"must be at least 1, got {draws}")
+    for temperature in temperatures:
+        require_range("temperature", temperature, 1e-6, 1e6)
+    if "soft" in paths and (not temperatures or len(set(temperatures)) != len(temperatures)):
+        raise ArgumentError("temperature", f"must name each temperature once, got {list(temperatures)}")
