@@ -14,9 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from link.bits import group
-from link.channel.awgn import add_noise
-from link.constellation import bits_per_symbol, symbol_energy
 from link.errors import CheckpointError
 from link.lock import locked
 from link.provenance import code_version
@@ -27,11 +24,12 @@ from train import losses
 from train.checkpoint import Checkpoint
 from train.collapse import CollapseMonitor, alarms
 from train.evaluate import Evaluation, evaluate, tensors
-from train.recipe import LossRecipe, Recipe
+from train.objective import send, terms_of
+from train.recipe import Recipe
 from train.record import EpochRecord, Recorder
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.tasks import Data, Split, Task, load_task
-from train.transceiver import Transceiver, straight_through
+from train.transceiver import Transceiver
 
 
 class Summary(NamedTuple):
@@ -115,27 +113,6 @@ class _Batch(NamedTuple):
         """Noise variance of each symbol, (B, S)."""
         variance = torch.from_numpy((10.0 ** (-self.snr_db / 10.0)).astype(np.float32))
         return variance[:, None].expand(self.normals.shape[:-1])
-
-
-class _Terms(NamedTuple):
-    """The unweighted terms of one step's loss."""
-
-    task: Tensor
-    commitment: Tensor
-    assignment: Tensor
-    usage: Tensor
-    consistency: Tensor
-    energy: Tensor
-
-    def total(self, weights: LossRecipe) -> Tensor:
-        return (
-            self.task
-            + weights.lambda_vq * self.commitment
-            + weights.lambda_assignment * self.assignment
-            - weights.lambda_entropy * self.usage
-            + weights.lambda_consistency * self.consistency
-            + weights.lambda_energy * self.energy
-        )
 
 
 class Trainer:
@@ -231,14 +208,16 @@ class Trainer:
         tokens = torch.empty(0)
         for step, batch in self._batches(settings.epoch):
             tokens = self.model.encode(*batch.inputs)
-            terms, hits = self._forward(tokens, batch, settings, monitor)
+            sent = send(self.model, tokens, batch.labels, batch.no, batch.normals, settings)
+            monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db)
+            terms = terms_of(self.model, sent, settings)
             loss = terms.total(self.recipe.loss)
             self._step(loss, step)
             flat = tokens.detach().reshape(-1, self.recipe.link.dim)
             self.model.quantizer.update(flat, self.model.quantizer.hard(flat))
-            for name, value in {"loss": loss, **terms._asdict()}.items():
+            for name, value in {"loss": loss, **terms.values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
-            correct += hits
+            correct += sent.correct
         restarted = self._restart(tokens.detach().reshape(-1, self.recipe.link.dim), settings)
         self.model.quantizer.refresh_prior()
         evaluation = evaluate(
@@ -258,31 +237,6 @@ class Trainer:
             evaluation=evaluation,
             restarted=restarted,
         )
-
-    def _forward(
-        self, tokens: Tensor, batch: _Batch, settings: EpochPlan, monitor: CollapseMonitor
-    ) -> tuple[_Terms, int]:
-        """The loss terms of one step and its correct answers, by the path that the phase sends."""
-        model, no = self.model, batch.no
-        soft, hard = model.send_soft(tokens, settings.vq_temp), model.send_hard(tokens)
-        # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
-        symbols = straight_through(hard.symbols, soft.symbols)
-        bits = straight_through(hard.bits, soft.bits)
-        soft_heard = model.receive(add_noise(soft.symbols, no, batch.normals), no)
-        with torch.set_grad_enabled(settings.hard_forward):
-            hard_heard = model.receive(add_noise(symbols, no, batch.normals), no)
-        answer = hard_heard if settings.hard_forward else soft_heard
-        consistency = losses.consistency_loss(soft_heard.embedding, hard_heard.embedding)
-        monitor.add(soft, hard, soft_heard, hard_heard, batch.snr_db)
-        terms = _Terms(
-            task=losses.task_loss(answer.logits, batch.labels),
-            commitment=losses.commitment_loss(tokens, model.quantizer.codewords_of(hard.indices)),
-            assignment=losses.assignment_entropy(soft.probabilities),
-            usage=losses.usage_entropy(soft.probabilities),
-            consistency=consistency if settings.hard_forward else torch.zeros(()),
-            energy=losses.excess_energy(symbol_energy(group(bits, bits_per_symbol(self.recipe.link.order)))),
-        )
-        return terms, int((answer.logits.argmax(dim=-1) == batch.labels).sum())
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, _Batch]]:
         """The epoch's steps, counted over the whole run, and their batches."""

@@ -1,6 +1,5 @@
 """A run is a function of its recipe: interrupted or not, twice or once, whatever the global generators say."""
 
-import itertools
 import json
 import pickle
 import random
@@ -15,8 +14,7 @@ from link.errors import CheckpointError
 from link.randomness import permutation
 from train import loop
 from train.checkpoint import FILE_NAME, read
-from train.loop import Trainer, _Terms, train
-from train.recipe import LossRecipe
+from train.loop import Trainer, train
 from train.record import METRICS_NAME, read_metrics
 from train.schedule import Phase
 from train.tasks import load_task
@@ -219,106 +217,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(signs_run, signs_recipe):
         assert (terms["consistency"] > 0.0) == (record.phase is Phase.ALIGNMENT)
 
 
-def gradients(recipe, weights, epoch):
-    """Gradients of one step of an epoch with only these terms' weights, by the names of the parameters."""
-    trainer = trainer_of(recipe)
-    trainer._start_codebook()
-    settings = loop.plan(recipe.schedule, epoch)
-    _, batch = next(trainer._batches(epoch))
-    tokens = trainer.model.encode(*batch.inputs)
-    terms, _ = trainer._forward(tokens, batch, settings, loop.CollapseMonitor(recipe.link))
-    loss = sum(weight * getattr(terms, name) for name, weight in weights.items())
-    trainer.optimizer.zero_grad()
-    if loss.requires_grad:
-        loss.backward()
-    return {
-        name: float(0.0 if parameter.grad is None else parameter.grad.abs().sum())
-        for name, parameter in trainer.model.named_parameters()
-    }
-
-
-@pytest.mark.parametrize("epoch", [3, 4], ids=["learning", "alignment"])
-@pytest.mark.parametrize(
-    ("term", "encoder", "head"),
-    [
-        ("task", True, True),
-        ("commitment", True, False),
-        ("assignment", True, False),
-        ("usage", True, False),
-        ("consistency", True, False),
-    ],
-)
-def test_each_term_reaches_the_parameters_it_is_for_and_no_others(signs_recipe, epoch, term, encoder, head):
-    found = gradients(signs_recipe, {term: 1.0}, epoch)
-    encoder = encoder and not (term == "consistency" and epoch == 3)  # there is none before alignment
-    for name, size in found.items():
-        assert (size > 0.0) == (encoder if name.startswith("encoder.") else head), name
-
-
-def test_energy_above_the_constellations_reaches_the_encoder_in_both_phases_and_below_it_nobody(make_signs_recipe):
-    recipe = make_signs_recipe(link__order=16, link__tokens=4)
-    trainer = trainer_of(recipe)
-    trainer._start_codebook()
-    seen = set()
-    for epoch, labels in itertools.product((3, 4), itertools.permutations(range(4))):
-        trainer.optimizer.zero_grad()
-        trainer.model.quantizer.set_labels(np.array(labels))
-        _, batch = next(trainer._batches(epoch))
-        tokens = trainer.model.encode(*batch.inputs)
-        settings = loop.plan(recipe.schedule, epoch)
-        terms, _ = trainer._forward(tokens, batch, settings, loop.CollapseMonitor(recipe.link))
-        energy = float(trainer.model.send_hard(tokens).symbols.detach().square().sum(dim=-1).mean())
-        assert float(terms.energy.detach()) == pytest.approx(max(0.0, energy - 1.0), abs=1e-5)
-        terms.energy.backward()
-        above = energy > 1.0
-        seen.add((epoch, above))
-        for name, parameter in trainer.model.named_parameters():
-            reached = parameter.grad is not None and float(parameter.grad.abs().sum()) > 0.0
-            assert reached == (above and name.startswith("encoder.")), name
-    assert seen == {(3, True), (3, False), (4, True), (4, False)}
-
-
-def test_alignment_sends_constellation_points_and_learning_mean_symbols(signs_recipe, monkeypatch):
-    corner = 0.5**0.5
-    for epoch, hard in ((3, False), (4, True)):
-        trainer = trainer_of(signs_recipe)
-        trainer._start_codebook()
-        sent = []
-        monkeypatch.setattr(loop, "add_noise", lambda x, no, normals, sent=sent: sent.append(x) or x)
-        _, batch = next(trainer._batches(epoch))
-        tokens = trainer.model.encode(*batch.inputs)
-        terms, _ = trainer._forward(
-            tokens, batch, loop.plan(signs_recipe.schedule, epoch), loop.CollapseMonitor(signs_recipe.link)
-        )
-        soft, straight = sent
-        points = torch.tensor([corner, -corner])
-        assert torch.isin(straight, points).all()
-        assert not torch.isin(soft, points).any()
-        answer = straight if hard else soft
-        heard = trainer.model.receive(answer, batch.no)
-        torch.testing.assert_close(terms.task, loop.losses.task_loss(heard.logits, batch.labels))
-        # Both paths met the same noise variance, one a row.
-        torch.testing.assert_close(batch.no[:, 0], torch.from_numpy(10.0 ** (-batch.snr_db / 10.0)).float())
-
-
-def test_both_paths_meet_the_same_noise_in_training(signs_recipe, monkeypatch):
-    trainer = trainer_of(signs_recipe)
-    trainer._start_codebook()
-    met = []
-    add_noise = loop.add_noise
-    monkeypatch.setattr(loop, "add_noise", lambda x, no, n: met.append((no, n)) or add_noise(x, no, n))
-    _, batch = next(trainer._batches(4))
-    trainer._forward(
-        trainer.model.encode(*batch.inputs),
-        batch,
-        loop.plan(signs_recipe.schedule, 4),
-        loop.CollapseMonitor(signs_recipe.link),
-    )
-    (no, normals), (other_no, other_normals) = met
-    assert torch.equal(no, other_no)
-    assert torch.equal(normals, other_normals)
-
-
 def test_every_row_is_trained_on_once_an_epoch_in_an_order_of_its_own(signs_recipe):
     trainer = trainer_of(signs_recipe)
     orders = []
@@ -431,12 +329,6 @@ def test_the_summary_says_best_and_last(signs_recipe, signs_run):
     assert "Training finished!" in text
     assert f"Last: epoch 5, ALIGNMENT, vq_T=0.700, hard {read(signs_run / 'last').mean_hard_accuracy:.4f}" in text
     assert f"{signs_run / 'best'}" in text
-
-
-def test_each_weight_multiplies_its_own_term():
-    terms = _Terms(*(torch.tensor(float(10**place)) for place in range(6)))
-    weights = LossRecipe(lambda_vq=2, lambda_assignment=3, lambda_entropy=4, lambda_consistency=5, lambda_energy=6)
-    assert float(terms.total(weights)) == 1 + 2 * 10 + 3 * 100 - 4 * 1000 + 5 * 10_000 + 6 * 100_000
 
 
 def test_a_checkpoint_without_the_optimisers_state_is_not_resumed(signs_recipe, signs_run, tmp_path):
