@@ -42,21 +42,28 @@ def tensors(task: Task, split: Split) -> list[Tensor]:
 
 @torch.no_grad()
 def evaluate(
-    model: Transceiver, task: Task, split: Split, channel: ChannelRecipe, *, temperature: float, seed: int
+    model: Transceiver,
+    task: Task,
+    split: Split,
+    channel: ChannelRecipe,
+    *,
+    temperature: float,
+    symbol_temperature: float = 1.0,
+    seed: int,
 ) -> Evaluation:
     """Send a split over AWGN at each SNR of the recipe, soft and hard through the same noise.
 
     Parameters
     ----------
-    temperature : float
-        T of the soft assignment; the hard path does not depend on it.
+    temperature, symbol_temperature : float
+        T of the soft assignment and of the soft bits; the hard path does not depend on them.
     seed : int
         Of the noise, which is the same in every call.
     """
     model.eval()
     labels = torch.from_numpy(split.labels)
     tokens = model.encode(*tensors(task, split))
-    soft, hard = model.send_soft(tokens, temperature), model.send_hard(tokens)
+    soft, hard = model.send_soft(tokens, temperature, symbol_temperature), model.send_hard(tokens)
     monitor = CollapseMonitor(model.recipe)
     accuracy: dict[str, dict[float, float]] = {"hard": {}, "soft": {}}
     for snr_db in channel.eval_snr_db:

@@ -226,6 +226,7 @@ class Trainer:
             self.data.validation,
             self.recipe.channel,
             temperature=settings.vq_temp,
+            symbol_temperature=settings.symbol_temp,
             seed=self.recipe.seed,
         )
         rows = len(self.data.train)
@@ -280,7 +281,7 @@ class Trainer:
         payload = np.resize(by_position, link.num_bits).reshape(link.tokens, link.index_bits)
         self.model.quantizer.start(
             tokens,
-            temperature=self.recipe.schedule.temp_freeze_floor,
+            temperature=self.recipe.schedule.temp_reference,
             target_entropy=quantizer.target_assignment_entropy,
             bit_error_rates=payload.mean(axis=0),
             seed=self.recipe.seed,
@@ -317,7 +318,7 @@ class Trainer:
             epoch=settings.epoch,
             phase=settings.phase,
             vq_temp=settings.vq_temp,
-            symbol_temp=1.0,
+            symbol_temp=settings.symbol_temp,
             hard_forward=settings.hard_forward,
             losses=loss_values,
             train_accuracy=train_accuracy,

@@ -65,7 +65,7 @@ def send(model: Transceiver, tokens: Tensor, labels: Tensor, no: Tensor, normals
     normals : (B, S, 2) float32
         Standard normals, scaled by `no`.
     """
-    soft, hard = model.send_soft(tokens, settings.vq_temp), model.send_hard(tokens)
+    soft, hard = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp), model.send_hard(tokens)
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
     bits = straight_through(hard.bits, soft.bits)

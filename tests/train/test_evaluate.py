@@ -51,6 +51,15 @@ def test_the_hard_path_does_not_depend_on_the_temperature(signs_model, task, spl
     assert cold.collapse.h_assign < warm.collapse.h_assign
 
 
+def test_the_hard_path_does_not_depend_on_the_temperature_of_the_symbols(signs_model, task, split):
+    plain = run(signs_model, task, split)
+    settings = {"temperature": 0.7, "seed": 3}
+    for symbol_temperature in (1.0, 0.3):
+        found = evaluate(signs_model, task, split, CHANNEL, symbol_temperature=symbol_temperature, **settings)
+        assert found.hard == plain.hard
+        assert (found.collapse.consistency == plain.collapse.consistency) == (symbol_temperature == 1.0)
+
+
 def test_at_a_low_temperature_soft_is_hard(signs_model, task, split):
     found = run(signs_model, task, split, temperature=1e-6)
     assert found.soft == found.hard
