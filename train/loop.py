@@ -206,12 +206,21 @@ class Trainer:
         sums: dict[str, float] = {}
         correct = 0
         tokens = torch.empty(0)
+        weights = self.recipe.loss.at(settings.epoch - self.recipe.schedule.warmup_epochs)
         for step, batch in self._batches(settings.epoch):
             tokens = self.model.encode(*batch.inputs)
-            sent = send(self.model, tokens, batch.labels, batch.no, batch.normals, settings)
+            sent = send(
+                self.model,
+                tokens,
+                batch.labels,
+                batch.no,
+                batch.normals,
+                settings,
+                teach_hard=weights.lambda_kl > 0.0,
+            )
             monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db)
-            terms = terms_of(self.model, sent, settings)
-            loss = terms.total(self.recipe.loss)
+            terms = terms_of(self.model, sent, settings, weights)
+            loss = terms.total(weights)
             self._step(loss, step)
             flat = tokens.detach().reshape(-1, self.recipe.link.dim)
             self.model.quantizer.update(flat, self.model.quantizer.hard(flat))

@@ -3,7 +3,8 @@
     tokens ─┬─ soft ─> x_soft ─> + noise ─> receive ─> soft_heard ─┐
             └─ hard ─> x_hard ─> + noise ─> receive ─> hard_heard ─┴─> the answer is of the path that the phase sends
 
-Both paths meet the same noise. The loss is the sum of sign * weight * value over `TERMS`, the task's own with weight 1.
+Both paths meet the same noise. While alignment hardens, the answer is a third one, of symbols between the two. The loss is
+the sum of sign * weight * value over `TERMS`, the task's own with weight 1.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Pass(NamedTuple):
     soft_heard, hard_heard : Heard
         Both through the same noise.
     answer : Heard
-        Of the path that the phase sends.
+        Of what the phase sends: soft symbols, hard ones, or (1 - a) soft + a hard.
     """
 
     tokens: Tensor
@@ -55,7 +56,16 @@ class Pass(NamedTuple):
         return int((self.answer.logits.argmax(dim=-1) == self.labels).sum())
 
 
-def send(model: Transceiver, tokens: Tensor, labels: Tensor, no: Tensor, normals: Tensor, settings: EpochPlan) -> Pass:
+def send(
+    model: Transceiver,
+    tokens: Tensor,
+    labels: Tensor,
+    no: Tensor,
+    normals: Tensor,
+    settings: EpochPlan,
+    *,
+    teach_hard: bool = False,
+) -> Pass:
     """Send tokens (B, N, D) soft and hard through the same noise.
 
     Parameters
@@ -64,15 +74,22 @@ def send(model: Transceiver, tokens: Tensor, labels: Tensor, no: Tensor, normals
         Noise variance per complex symbol, linear.
     normals : (B, S, 2) float32
         Standard normals, scaled by `no`.
+    teach_hard : bool
+        Whether the hard path carries a gradient even where it is not the answer.
     """
     soft, hard = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp), model.send_hard(tokens)
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
     bits = straight_through(hard.bits, soft.bits)
+    hardness = settings.hardness if settings.hard_forward else 0.0
     soft_heard = model.receive(add_noise(soft.symbols, no, normals), no)
-    with torch.set_grad_enabled(settings.hard_forward):
+    with torch.set_grad_enabled(hardness == 1.0 or teach_hard):
         hard_heard = model.receive(add_noise(symbols, no, normals), no)
-    answer = hard_heard if settings.hard_forward else soft_heard
+    if hardness in (0.0, 1.0):
+        answer = hard_heard if hardness else soft_heard
+    else:
+        mixed = (1.0 - hardness) * soft.symbols + hardness * symbols
+        answer = model.receive(add_noise(mixed, no, normals), no)
     return Pass(tokens, labels, soft, hard, bits, soft_heard, hard_heard, answer)
 
 
@@ -91,6 +108,8 @@ class Term(NamedTuple):
         1 where the term is lowered, -1 where it is raised.
     alignment_only : bool
         Whether it is 0 but in alignment.
+    optional : bool
+        Whether it is left out, of the records too, where its weight is 0.
     """
 
     name: str
@@ -98,6 +117,7 @@ class Term(NamedTuple):
     value: Callable[[Transceiver, Pass], Tensor]
     sign: float = 1.0
     alignment_only: bool = False
+    optional: bool = False
 
     def factor(self, weights: LossRecipe) -> float:
         """What the value is multiplied by in the loss."""
@@ -124,6 +144,34 @@ TERMS: Final = (
         "lambda_energy",
         lambda model, sent: losses.excess_energy(symbol_energy(group(sent.bits, bits_per_symbol(model.recipe.order)))),
     ),
+    Term(
+        "consistency_vq",
+        "lambda_consistency_vq",
+        lambda model, sent: losses.consistency_loss(
+            sent.soft.probabilities @ model.quantizer.codebook, model.quantizer.codewords_of(sent.hard.indices)
+        ),
+        alignment_only=True,
+        optional=True,
+    ),
+    Term(
+        "consistency_symbols",
+        "lambda_consistency_symbols",
+        lambda model, sent: losses.consistency_loss(sent.soft.symbols, sent.hard.symbols),
+        alignment_only=True,
+        optional=True,
+    ),
+    Term(
+        "vec",
+        "lambda_vec",
+        lambda model, sent: losses.reconstruction_loss(sent.answer.embedding, sent.tokens),
+        optional=True,
+    ),
+    Term(
+        "kl",
+        "lambda_kl",
+        lambda model, sent: losses.answer_divergence(sent.soft_heard.logits, sent.hard_heard.logits),
+        optional=True,
+    ),
 )
 
 
@@ -139,11 +187,12 @@ class Terms:
         return sum(parts[1:], parts[0])
 
 
-def terms_of(model: Transceiver, sent: Pass, settings: EpochPlan) -> Terms:
-    """The terms of a pass."""
+def terms_of(model: Transceiver, sent: Pass, settings: EpochPlan, weights: LossRecipe) -> Terms:
+    """The terms of a pass that have a weight, and those that are watched without one."""
     return Terms(
         {
             term.name: torch.zeros(()) if term.alignment_only and not settings.hard_forward else term.value(model, sent)
             for term in TERMS
+            if term.factor(weights) or not term.optional
         }
     )
