@@ -45,6 +45,8 @@ class Checkpoint(BaseModel):
         On the validation set, with the recipe's fixed noise; empty before the link is there.
     best_epoch, best_accuracy : int, float
         Best epoch so far, by hard accuracy averaged over the grid.
+    ended : str, optional
+        Why the run ended with this epoch although the recipe has more; None where it did not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +62,7 @@ class Checkpoint(BaseModel):
     best_epoch: int
     best_accuracy: float
     code_version: str
+    ended: str | None = None
 
     @property
     def mean_hard_accuracy(self) -> float:

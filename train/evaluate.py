@@ -12,16 +12,18 @@ from link.channel.awgn import add_noise
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
 from train.collapse import CollapseMetrics, CollapseMonitor
+from train.losses import task_loss
 from train.recipe import ChannelRecipe
 from train.tasks import Split, Task
 from train.transceiver import Transceiver
 
 
 class Evaluation(NamedTuple):
-    """Accuracies by Es/N0 in dB, and the collapse metrics over all of them."""
+    """Accuracies by Es/N0 in dB, and over all of them the hard path's task loss, nats, and the collapse metrics."""
 
     hard: dict[float, float]
     soft: dict[float, float]
+    hard_loss: float
     collapse: CollapseMetrics
 
     @property
@@ -66,6 +68,7 @@ def evaluate(
     soft, hard = model.send_soft(tokens, temperature, symbol_temperature), model.send_hard(tokens)
     monitor = CollapseMonitor(model.recipe)
     accuracy: dict[str, dict[float, float]] = {"hard": {}, "soft": {}}
+    hard_loss = 0.0
     for snr_db in channel.eval_snr_db:
         no = torch.full(hard.symbols.shape[:-1], no_from_esn0_db(snr_db))
         correct = {"hard": 0.0, "soft": 0.0}
@@ -77,7 +80,9 @@ def evaluate(
             hard_heard = model.receive(add_noise(hard.symbols, no, normals), no)
             correct["soft"] += float((soft_heard.logits.argmax(dim=-1) == labels).double().mean())
             correct["hard"] += float((hard_heard.logits.argmax(dim=-1) == labels).double().mean())
+            hard_loss += float(task_loss(hard_heard.logits, labels))
             monitor.add(soft, hard, soft_heard, hard_heard, np.full(len(split), snr_db))
         for path, value in correct.items():
             accuracy[path][snr_db] = value / channel.eval_draws
-    return Evaluation(accuracy["hard"], accuracy["soft"], monitor.result())
+    hard_loss /= len(channel.eval_snr_db) * channel.eval_draws
+    return Evaluation(accuracy["hard"], accuracy["soft"], hard_loss, monitor.result())

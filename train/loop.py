@@ -23,10 +23,11 @@ from train import checkpoint as checkpoints
 from train import losses
 from train.checkpoint import Checkpoint
 from train.collapse import CollapseMonitor, alarms
+from train.ending import ending
 from train.evaluate import Evaluation, evaluate, tensors
 from train.objective import send, terms_of
 from train.recipe import Recipe
-from train.record import EpochRecord, Recorder
+from train.record import EpochRecord, Recorder, read_metrics
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.tasks import Data, Split, Task, load_task
 from train.transceiver import Transceiver
@@ -49,6 +50,10 @@ class Summary(NamedTuple):
                 f"hard {kept.mean_hard_accuracy:.4f} ({by_snr})",
                 f"        {folder / name}",
             ]
+        if self.last.ended is not None:
+            lines.append(
+                f"  Ended after epoch {self.last.epoch} of {self.last.recipe.schedule.epochs}: {self.last.ended}"
+            )
         gap = self.best.mean_hard_accuracy - self.last.mean_hard_accuracy
         return "\n".join([*lines, f"  Best - last: {100 * gap:.2f} points, hard, mean over the grid", rule])
 
@@ -88,11 +93,18 @@ def _train(
     trainer = Trainer(recipe, task, task.load(data_folder))
     start = trainer.restore(folder)
     recorder = Recorder(folder, after=start)
+    records = read_metrics(folder)
+    ended = checkpoints.read(folder / "last").ended if start else None
     try:
         for epoch in range(start + 1, recipe.schedule.epochs + 1):
+            if ended is not None:
+                break
             record = trainer.run_epoch(epoch, folder)
             recorder.write(record)
-            checkpoints.save(folder / "last", trainer.checkpoint(record), trainer.model, trainer.optimizer)
+            records.append(record)
+            ended = ending(recipe.schedule, records) if epoch < recipe.schedule.epochs else None
+            reached = trainer.checkpoint(record).model_copy(update={"ended": ended})
+            checkpoints.save(folder / "last", reached, trainer.model, trainer.optimizer)
             if on_epoch is not None:
                 on_epoch(record)
     finally:
@@ -350,4 +362,5 @@ class Trainer:
                 annealing=settings.vq_temp > self.recipe.schedule.temp_freeze_floor,
             ),
             is_best=False,
+            validation_task_hard=None if evaluation is None else evaluation.hard_loss,
         )

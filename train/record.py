@@ -39,6 +39,7 @@ class EpochRecord(BaseModel):
     restarted: int
     alarms: list[str]
     is_best: bool
+    validation_task_hard: float | None = None
 
     def text(self) -> str:
         """The epoch as lines for the screen."""

@@ -143,6 +143,14 @@ _KINDS: Final[Mapping[str, Callable[[ScheduleRecipe, int], EpochPlan]]] = {
 }
 
 
+def is_final(schedule: ScheduleRecipe, epoch: int) -> bool:
+    """Whether an epoch belongs to the last phase of its schedule, and sends fully hard if that is alignment."""
+    settings = plan(schedule, epoch)
+    if schedule.kind == "two-phase":
+        return settings.phase is Phase.ALIGNMENT and settings.hardness == 1.0
+    return settings.phase is Phase.LEARNING
+
+
 def annealed(schedule: ScheduleRecipe, epoch: int) -> float:
     """max(temp_freeze_floor, temp_start * temp_decay^e), e the learning epochs before this one."""
     falling = schedule.temp_start * schedule.temp_decay ** (epoch - schedule.warmup_epochs - 1)

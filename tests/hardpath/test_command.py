@@ -82,6 +82,18 @@ def test_presets_and_bare_keys_shape_the_run(hardpath, tmp_path):
     assert answer.json["last"]["symbol_temp"] == answer.json["last"]["vq_temp"] == 0.7
 
 
+def test_a_run_that_ended_early_says_why_and_is_not_trained_again(hardpath, tmp_path):
+    arguments = ("train", "digits", *_small(), "--out", tmp_path / "run")
+    arguments += ("--set", "early_stop=true", "--set", "early_stop_consistency=1e6", "--set", "early_stop_accuracy=0")
+    first = hardpath(*arguments)
+    assert first.code == 0
+    assert "Ended after epoch 6 of 8: soft and hard agree: consistency" in first.out
+    again = hardpath(*arguments)
+    assert again.code == 0
+    assert "ended after epoch 6 (soft and hard agree" in again.err
+    assert "nothing is trained again" in again.err
+
+
 def test_another_recipe_in_the_same_folder_is_refused(hardpath, run_folder):
     line = one_line(hardpath("train", "digits", "--seed", 5, "--out", run_folder), 4)
     assert "seed" in line

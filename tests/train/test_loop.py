@@ -217,6 +217,62 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(signs_run, signs_recipe):
         assert (terms["consistency"] > 0.0) == (record.phase is Phase.ALIGNMENT)
 
 
+def test_a_weight_that_grows_stands_at_its_share_of_each_epoch_over_the_link(make_signs_recipe, tmp_path):
+    weights = {"lambda_vq": 0.4, "warmup": {"lambda_vq": 4, "lambda_energy": 2}}
+    recipe = make_signs_recipe(loss=weights, schedule__epochs=7)
+    train(recipe, tmp_path)
+    for record, vq, energy in zip(
+        read_metrics(tmp_path)[2:], (0.1, 0.2, 0.3, 0.4, 0.4), (0.5, 1, 1, 1, 1), strict=True
+    ):
+        terms = record.losses
+        expected = terms["task"] + vq * terms["commitment"] + 0.01 * terms["assignment"] - 0.2 * terms["usage"]
+        expected += 0.5 * terms["consistency"] + energy * terms["energy"]
+        assert terms["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_a_run_with_every_option_goes_on_bit_for_bit(make_signs_recipe, tmp_path, same_tensors):
+    options = dict.fromkeys(("lambda_consistency_vq", "lambda_consistency_symbols", "lambda_vec", "lambda_kl"), 0.1)
+    recipe = make_signs_recipe(
+        loss=options | {"warmup": dict.fromkeys(options, 3)},
+        schedule__hardening_epochs=2,
+        schedule__symbol_temp="tied",
+        schedule__patience=9,
+    )
+    train(recipe, tmp_path / "whole")
+    expected = tensors_of(tmp_path / "whole")
+    for epoch in (3, 4):
+        folder = tmp_path / str(epoch)
+        run_until(recipe, folder, epoch)
+        train(recipe, folder)
+        assert all(same_tensors(tensors, expected[name]) for name, tensors in tensors_of(folder).items())
+        assert (folder / METRICS_NAME).read_text() == (tmp_path / "whole" / METRICS_NAME).read_text()
+    terms = read_metrics(tmp_path / "whole")[-1].losses
+    assert {"consistency_vq", "consistency_symbols", "vec", "kl"} <= terms.keys()
+    assert all(terms[name] > 0.0 for name in ("consistency_vq", "consistency_symbols", "vec", "kl"))
+
+
+def test_the_temperature_of_the_symbols_is_recorded_and_used(make_signs_recipe, tmp_path):
+    off, tied = make_signs_recipe(), make_signs_recipe(schedule__symbol_temp="tied")
+    train(off, tmp_path / "off")
+    train(tied, tmp_path / "tied")
+    assert [record.symbol_temp for record in read_metrics(tmp_path / "off")] == [1.0] * 5
+    assert [record.symbol_temp for record in read_metrics(tmp_path / "tied")] == [1.0, 1.0, 1.0, 0.7, 0.7]
+    assert (read(tmp_path / "off" / "last").symbol_temp, read(tmp_path / "tied" / "last").symbol_temp) == (1.0, 0.7)
+    tensors = [load_file(tmp_path / name / "last" / FILE_NAME)["model.head.1.weight"] for name in ("off", "tied")]
+    assert not torch.equal(*tensors)
+
+
+def test_the_scale_is_the_same_in_every_schedule(make_signs_recipe):
+    """It is set at temp_reference: a floor is then as soft as its number says, beside other floors."""
+    scales = set()
+    for schedule in ({"temp_freeze_floor": 0.9}, {"kind": "anneal"}, {"kind": "floor"}, {"kind": "freeze"}):
+        values = {"epochs": 20, "warmup_epochs": 2, "alignment_start_epoch": 4, **schedule}
+        trainer = trainer_of(make_signs_recipe(schedule=values))
+        trainer._start_codebook()
+        scales.add(float(trainer.model.quantizer.scale))
+    assert len(scales) == 1
+
+
 def test_every_row_is_trained_on_once_an_epoch_in_an_order_of_its_own(signs_recipe):
     trainer = trainer_of(signs_recipe)
     orders = []

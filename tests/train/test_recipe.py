@@ -236,8 +236,13 @@ def test_the_published_presets_apply_to_every_recipe_with_their_published_values
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_applies_over_any_other(name):
-    for under in preset_names():
+def test_every_preset_that_comes_with_hardpath_applies_to_digits(name):
+    assert load_recipe("digits", presets=[name]) != load_recipe("digits")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_preset_applies_over_any_other(name):
+    for under in PUBLISHED:
         both = load_recipe("digits", presets=[under, name])
         assert both.schedule.kind == load_recipe("digits", presets=[name]).schedule.kind
 
