@@ -46,7 +46,15 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
     test = task.load(None).test
     hard = sweep(Link(load_bundle(folder / "bundle")), test.inputs, test.labels, SWEEP, out=folder / "sweep")
     grid = recipe.channel.model_copy(update={"eval_snr_db": SNR_DB, "eval_draws": SWEEP.draws})
-    soft = evaluate(model, task, test, grid, temperature=described.vq_temp, seed=SWEEP.seed)
+    soft = evaluate(
+        model,
+        task,
+        test,
+        grid,
+        temperature=described.vq_temp,
+        symbol_temperature=described.symbol_temp,
+        seed=SWEEP.seed,
+    )
     baseline = without_link(recipe, folder)
     repetition = sweep_repetition(
         baseline.decisions, test.labels, SWEEP, num_classes=len(task.classes), num_symbols=manifest.num_symbols

@@ -112,6 +112,12 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits) or a TOML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; where absent, runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Training seed, in place of the recipe's.")] = None,
+    presets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preset", metavar="NAME", help="A preset over the recipe, such as basic; the last one is on top."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another value: --set optimizer.batch_size=32."),
@@ -128,7 +134,7 @@ def train(
     from train.recipe import load_recipe
 
     overrides = dict(_key_and_value(setting) for setting in settings or [])
-    chosen = load_recipe(recipe, overrides | ({} if seed is None else {"seed": str(seed)}))
+    chosen = load_recipe(recipe, overrides | ({} if seed is None else {"seed": str(seed)}), presets or [])
     folder = out or Path("runs") / chosen.name
     summary = run_training(chosen, folder, data, threads, brief=brief or as_json)
     if as_json:

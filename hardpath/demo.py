@@ -143,7 +143,15 @@ def _soft_accuracy(checkpoint: Path) -> dict[float, float]:
     task = checkpoints.task_of(described)
     grid = described.recipe.channel.model_copy(update={"eval_snr_db": SNR_DB, "eval_draws": DRAWS})
     with waiting("sending the soft surrogate through the sweep's noise"):
-        found = evaluate(model, task, task.load(None).test, grid, temperature=described.vq_temp, seed=SWEEP_SEED)
+        found = evaluate(
+            model,
+            task,
+            task.load(None).test,
+            grid,
+            temperature=described.vq_temp,
+            symbol_temperature=described.symbol_temp,
+            seed=SWEEP_SEED,
+        )
     return found.soft
 
 

@@ -61,6 +61,8 @@ def _say_what_is_there(folder: Path, recipe: Recipe) -> None:
     found = checkpoints.read(folder / "last")
     if found.epoch >= recipe.schedule.epochs:
         note(f"{folder} holds all {found.epoch} epochs already: nothing is trained again")
+    elif found.ended is not None:
+        note(f"{folder} ended after epoch {found.epoch} ({found.ended}): nothing is trained again")
     else:
         note(f"{folder} goes on after epoch {found.epoch}")
 

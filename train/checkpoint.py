@@ -52,6 +52,8 @@ class Checkpoint(BaseModel):
         What the task knew of its data (train.tasks.task_facts).
     backbone_sha256 : str or None
         Of the frozen backbone's weights, which lie in the run's folder; None where the checkpoint holds all weights.
+    ended : str, optional
+        Why the run ended with this epoch although the recipe has more; None where it did not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +71,7 @@ class Checkpoint(BaseModel):
     code_version: str
     facts: dict[str, Any] = Field(default={}, repr=False)
     backbone_sha256: str | None = None
+    ended: str | None = None
 
     @property
     def mean_hard_accuracy(self) -> float:

@@ -107,8 +107,8 @@ class Run:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the recipe has more epochs."""
-        return self.now.epoch < self.recipe.schedule.epochs
+        """Whether the recipe has more epochs and the run goes on."""
+        return self.now.epoch < self.recipe.schedule.epochs and self.last.ended is None
 
     @cached_property
     def alignment_start(self) -> int | None:

@@ -119,13 +119,17 @@ class Paths(NamedTuple):
 
 @torch.no_grad()
 def surrogate(
-    model: Transceiver, inputs: Sequence[Tensor], temperature: float, hard_symbols: NDArray[np.float32]
+    model: Transceiver,
+    inputs: Sequence[Tensor],
+    temperature: float,
+    hard_symbols: NDArray[np.float32],
+    symbol_temperature: float = 1.0,
 ) -> tuple[NDArray[np.float32], Surrogate]:
     """The soft path's symbols (n, S, 2), and how soft they are beside the hard ones."""
     rows = len(inputs[0])
     symbols, entropy = [], 0.0
     for part in parts(rows):
-        sent = model.send_soft(model.encode(*(tensor[part] for tensor in inputs)), temperature)
+        sent = model.send_soft(model.encode(*(tensor[part] for tensor in inputs)), temperature, symbol_temperature)
         symbols.append(sent.symbols.numpy())
         entropy += float(assignment_entropy(sent.probabilities)) * len(sent.symbols) / rows
     soft_symbols = np.concatenate(symbols)

@@ -114,6 +114,7 @@ def evaluate(
     channel: ChannelRecipe,
     *,
     temperature: float,
+    symbol_temperature: float = 1.0,
     seed: int,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Evaluation:
@@ -121,8 +122,8 @@ def evaluate(
 
     Parameters
     ----------
-    temperature : float
-        T of the soft assignment; the hard path does not depend on it.
+    temperature, symbol_temperature : float
+        T of the soft assignment and of the soft bits; the hard path does not depend on them.
     seed : int
         Of the noise, which is the same in every call.
     chunk_rows : int
@@ -136,7 +137,7 @@ def evaluate(
         labels = torch.from_numpy(part.labels)
         tokens = encode(model, tensors(task, part))
         monitor.add_tokens(tokens)
-        soft, hard = model.send_soft(tokens, temperature), model.send_hard(tokens)
+        soft, hard = model.send_soft(tokens, temperature, symbol_temperature), model.send_hard(tokens)
         for snr_db in channel.eval_snr_db:
             for draw in range(channel.eval_draws):
                 met = noise(seed, rows, draw, snr_db, hard.symbols.shape[1])

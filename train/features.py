@@ -3,7 +3,7 @@
     texts ─> frozen backbone ─> states of each text's own tokens, one after another ─> states-HASH.npy, offsets-HASH.npy
                                                                                        └─> memory map ─> rows of a batch
 
-A run whose backbone is frozen trains the neck on these alone; every run with the same backbone and the same rows shares them.
+A run whose backbone is frozen trains the neck on these alone, and every run with the same backbone and rows shares them.
 States are held in half precision, which costs 2^-11 of their size, and padding is not held at all.
 """
 

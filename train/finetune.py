@@ -1,6 +1,6 @@
 """Fine-tuning of a pretrained encoder as a classifier, before any link: what a frozen backbone is made of.
 
-    backbone ─> first state ─> one linear layer ─> classes        a few epochs ─> folder in the format of transformers
+    backbone ─> mean of the states ─> one linear layer ─> classes        a few epochs ─> folder in the format of transformers
 
 The loop is that of transformers (Wolf et al. 2020, arXiv:1910.03771) over accelerate: mixed precision, several processes and
 runs that go on where they were interrupted come with it. The folder serves as `task_options.encoder` of any recipe.
@@ -82,7 +82,7 @@ class Finetuned(BaseModel):
 
 
 class Classifier(nn.Module):
-    """A backbone and one linear layer on the first state of each text.
+    """A backbone and one linear layer on the mean of the states of each text.
 
     Parameters
     ----------
@@ -102,7 +102,8 @@ class Classifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Logits (B, C), and their cross entropy where labels are given."""
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        logits = self.linear(self.dropout(states[:, 0]))
+        there = attention_mask[..., None].to(states.dtype)
+        logits = self.linear(self.dropout((states * there).sum(dim=1) / there.sum(dim=1)))
         if labels is None:
             return {"logits": logits}
         return {"loss": functional.cross_entropy(logits.float(), labels), "logits": logits}

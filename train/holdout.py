@@ -1,8 +1,8 @@
 """Rows that are held out of a training set without leaving their phrases behind.
 
 Some data sets (SST-2 in GLUE) train on phrases of sentences. A random split would validate on sentences whose parts were
-trained on, so rows are held out by whole sentence: the held-out rows are *maximal* (part of no longer row), and each row that
-is part of a held-out one leaves the training set too. Where no row is part of another this is an ordinary random split.
+trained on, so rows are held out by whole sentence: the held-out rows are *maximal* (part of no longer row), and each row
+that is part of a held-out one leaves the training set too. Where no row is part of another this is an ordinary random split.
 
 A row is part of another where its words follow one another in it; case and the amount of white space do not matter.
 """

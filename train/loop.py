@@ -14,9 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from link.bits import group
-from link.channel.awgn import add_noise
-from link.constellation import bits_per_symbol, symbol_energy
 from link.errors import CheckpointError
 from link.lock import locked
 from link.provenance import code_version
@@ -27,14 +24,16 @@ from train import losses
 from train.alarms import alarms
 from train.checkpoint import Checkpoint
 from train.collapse import CollapseMonitor, loss_shares, token_drift
+from train.ending import ending
 from train.evaluate import Evaluation, decide_without_link, encode, evaluate, tensors
 from train.features import Progress
-from train.recipe import LossRecipe, Recipe
-from train.record import EpochRecord, Recorder
+from train.objective import send, terms_of
+from train.recipe import Recipe
+from train.record import EpochRecord, Recorder, read_metrics
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.stage import Stage
 from train.tasks import Data, Split, Task, load_task, task_facts
-from train.transceiver import Transceiver, straight_through
+from train.transceiver import Transceiver
 
 START_TOKENS: Final = 2**16
 """Most tokens that the codebook is started from."""
@@ -57,6 +56,10 @@ class Summary(NamedTuple):
                 f"hard {kept.mean_hard_accuracy:.4f} ({by_snr})",
                 f"        {folder / name}",
             ]
+        if self.last.ended is not None:
+            lines.append(
+                f"  Ended after epoch {self.last.epoch} of {self.last.recipe.schedule.epochs}: {self.last.ended}"
+            )
         gap = self.best.mean_hard_accuracy - self.last.mean_hard_accuracy
         return "\n".join([*lines, f"  Best - last: {100 * gap:.2f} points, hard, mean over the grid", rule])
 
@@ -106,11 +109,18 @@ def _train(
     trainer = Trainer(recipe, task, task.load(data_folder), facts=facts, on_encoding=on_encoding)
     start = trainer.restore(folder)
     recorder = Recorder(folder, after=start)
+    records = read_metrics(folder)
+    ended = checkpoints.read(folder / "last").ended if start else None
     try:
         for epoch in range(start + 1, recipe.schedule.epochs + 1):
+            if ended is not None:
+                break
             record = trainer.run_epoch(epoch, folder)
             recorder.write(record)
-            checkpoints.save(folder / "last", trainer.checkpoint(record), trainer.model, trainer.optimizer)
+            records.append(record)
+            ended = ending(recipe.schedule, records) if epoch < recipe.schedule.epochs else None
+            reached = trainer.checkpoint(record).model_copy(update={"ended": ended})
+            checkpoints.save(folder / "last", reached, trainer.model, trainer.optimizer)
             if on_epoch is not None:
                 on_epoch(record)
     finally:
@@ -131,27 +141,6 @@ class _Batch(NamedTuple):
         """Noise variance of each symbol, (B, S)."""
         variance = torch.from_numpy((10.0 ** (-self.snr_db / 10.0)).astype(np.float32))
         return variance[:, None].expand(self.normals.shape[:-1])
-
-
-class _Terms(NamedTuple):
-    """The unweighted terms of one step's loss."""
-
-    task: Tensor
-    commitment: Tensor
-    assignment: Tensor
-    usage: Tensor
-    consistency: Tensor
-    energy: Tensor
-
-    def total(self, weights: LossRecipe) -> Tensor:
-        return (
-            self.task
-            + weights.lambda_vq * self.commitment
-            + weights.lambda_assignment * self.assignment
-            - weights.lambda_entropy * self.usage
-            + weights.lambda_consistency * self.consistency
-            + weights.lambda_energy * self.energy
-        )
 
 
 class Trainer:
@@ -282,17 +271,28 @@ class Trainer:
         sums: dict[str, float] = {}
         correct = 0
         tokens = torch.empty(0)
+        weights = self.recipe.loss.at(settings.epoch - self.recipe.schedule.warmup_epochs)
         for step, batch in self._batches(settings.epoch):
             tokens = self.model.encode(*batch.inputs)
             monitor.add_tokens(tokens)
-            terms, hits = self._forward(tokens, batch, settings, monitor)
-            loss = terms.total(self.recipe.loss)
+            sent = send(
+                self.model,
+                tokens,
+                batch.labels,
+                batch.no,
+                batch.normals,
+                settings,
+                teach_hard=weights.lambda_kl > 0.0,
+            )
+            monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db)
+            terms = terms_of(self.model, sent, settings, weights)
+            loss = terms.total(weights)
             self._step(loss, step)
             flat = tokens.detach().reshape(-1, self.recipe.link.dim)
             self.model.quantizer.update(flat, self.model.quantizer.hard(flat))
-            for name, value in {"loss": loss, **terms._asdict()}.items():
+            for name, value in {"loss": loss, **terms.values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
-            correct += hits
+            correct += sent.correct
         restarted = self._restart(tokens.detach().reshape(-1, self.recipe.link.dim), settings)
         self.model.quantizer.refresh_prior()
         evaluation = evaluate(
@@ -301,6 +301,7 @@ class Trainer:
             self.data.validation,
             self.recipe.channel,
             temperature=settings.vq_temp,
+            symbol_temperature=settings.symbol_temp,
             seed=self.recipe.seed,
         )
         rows = len(self.data.train)
@@ -312,31 +313,6 @@ class Trainer:
             evaluation=evaluation,
             restarted=restarted,
         )
-
-    def _forward(
-        self, tokens: Tensor, batch: _Batch, settings: EpochPlan, monitor: CollapseMonitor
-    ) -> tuple[_Terms, int]:
-        """The loss terms of one step and its correct answers, by the path that the phase sends."""
-        model, no = self.model, batch.no
-        soft, hard = model.send_soft(tokens, settings.vq_temp), model.send_hard(tokens)
-        # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
-        symbols = straight_through(hard.symbols, soft.symbols)
-        bits = straight_through(hard.bits, soft.bits)
-        soft_heard = model.receive(add_noise(soft.symbols, no, batch.normals), no)
-        with torch.set_grad_enabled(settings.hard_forward):
-            hard_heard = model.receive(add_noise(symbols, no, batch.normals), no)
-        answer = hard_heard if settings.hard_forward else soft_heard
-        consistency = losses.consistency_loss(soft_heard.embedding, hard_heard.embedding)
-        monitor.add(soft, hard, soft_heard, hard_heard, batch.snr_db)
-        terms = _Terms(
-            task=losses.task_loss(answer.logits, batch.labels),
-            commitment=losses.commitment_loss(tokens, model.quantizer.codewords_of(hard.indices)),
-            assignment=losses.assignment_entropy(soft.probabilities),
-            usage=losses.usage_entropy(soft.probabilities),
-            consistency=consistency if settings.hard_forward else torch.zeros(()),
-            energy=losses.excess_energy(symbol_energy(group(bits, bits_per_symbol(self.recipe.link.order)))),
-        )
-        return terms, int((answer.logits.argmax(dim=-1) == batch.labels).sum())
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, _Batch]]:
         """The epoch's steps, counted over the whole run, and their batches."""
@@ -388,7 +364,7 @@ class Trainer:
         payload = np.resize(by_position, link.num_bits).reshape(link.tokens, link.index_bits)
         self.model.quantizer.start(
             tokens,
-            temperature=self.recipe.schedule.temp_freeze_floor,
+            temperature=self.recipe.schedule.temp_reference,
             target_entropy=quantizer.target_assignment_entropy,
             bit_error_rates=payload.mean(axis=0),
             seed=self.recipe.seed,
@@ -418,11 +394,16 @@ class Trainer:
     ) -> EpochRecord:
         metrics = None if monitor is None else monitor.result()
         labels = self.data.validation.labels
+        weights = (
+            self.recipe.loss.at(max(settings.epoch - self.recipe.schedule.warmup_epochs, 0))
+            if metrics
+            else self.recipe.loss
+        )
         record = EpochRecord(
             epoch=settings.epoch,
             phase=settings.phase,
             vq_temp=settings.vq_temp,
-            symbol_temp=1.0,
+            symbol_temp=settings.symbol_temp,
             hard_forward=settings.hard_forward,
             losses=loss_values,
             train_accuracy=train_accuracy,
@@ -438,7 +419,7 @@ class Trainer:
             restarted=restarted,
             alarms=[],
             is_best=False,
-            loss_shares=loss_shares(loss_values, self.recipe.loss, self.recipe.link),
+            loss_shares=loss_shares(loss_values, weights, self.recipe.link),
             validation_samples=len(labels),
             chance=float(np.bincount(labels).max() / len(labels)),
         )

@@ -35,6 +35,41 @@ def consistency_loss(soft_embedding: Tensor, hard_embedding: Tensor) -> Tensor:
     return (soft_embedding - hard_embedding.detach()).square().mean()
 
 
+def reconstruction_loss(embedding: Tensor, tokens: Tensor) -> Tensor:
+    """||z_hat - stopgrad(z)||^2 a dimension: what is received against what was meant.
+
+    The tokens stay where they are: pulled to what is received, they would gather at its mean, all alike.
+    """
+    return (embedding - tokens.detach()).square().mean()
+
+
+def answer_divergence(soft_logits: Tensor, hard_logits: Tensor) -> Tensor:
+    """KL(stopgrad(P_soft) || P_hard) of the answers (B, C), nats: the soft path teaches, the hard one learns.
+
+    The published call, `kl_div(hard.log_softmax(), soft.softmax(), "batchmean")`, has this direction: its second argument is
+    the reference. It let the gradient into the teacher too, where the cheapest way to agree is to answer alike and worse;
+    consistency is what moves the soft path, and this term leaves it.
+    """
+    teacher = soft_logits.detach().log_softmax(dim=-1)
+    return (teacher.exp() * (teacher - hard_logits.log_softmax(dim=-1))).sum(dim=-1).mean()
+
+
+def expected_symbols(mode_probabilities: Tensor, symbols: Tensor) -> Tensor:
+    """Mean symbols of a sample whose mode is drawn with probabilities (B, R), the modes sending (R,) symbols each."""
+    return (mode_probabilities @ symbols.to(mode_probabilities.dtype)).mean()
+
+
+def load_balance(mode_probabilities: Tensor) -> Tensor:
+    """R sum_r f_r P_r of mode probabilities (B, R): f_r the share of samples likeliest in mode r, P_r its mean probability.
+
+    1 where all modes carry the same load, R where one carries all; the gradient is P's (Fedus et al. 2021, arXiv:2101.03961,
+    eq. 4).
+    """
+    modes = mode_probabilities.shape[-1]
+    chosen = functional.one_hot(mode_probabilities.argmax(dim=-1), modes).to(mode_probabilities.dtype)
+    return modes * (chosen.mean(dim=0) * mode_probabilities.mean(dim=0)).sum()
+
+
 def excess_energy(energies: Tensor) -> Tensor:
     """How far the mean energy of the symbols (...) is above 1, the mean of the constellation.
 

@@ -1,7 +1,10 @@
 """Recipes: everything that a training run depends on, as frozen models read from TOML.
 
 The keys bear the names of the published system's flags where it had one: epochs, alignment_start_epoch,
-temp_freeze_floor, lambda_entropy, lambda_consistency, lambda_vq.
+temp_freeze_floor, lambda_entropy, lambda_consistency, lambda_vec, lambda_sym, lambda_vq, lambda_lb, lambda_kl.
+
+A preset is a fragment of a recipe, train/recipes/presets/NAME.toml. Later wins: presets that a recipe file names itself
+(`presets = ["basic"]`), the file's own values, presets named with --preset, values named with --set.
 """
 
 from __future__ import annotations
@@ -10,22 +13,18 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from link.errors import RecipeError
 from link.rate import Rate
-
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-SnrDb = Annotated[float, Field(ge=-30, le=60)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from train.curriculum import LossRecipe as LossRecipe
+from train.curriculum import ScheduleRecipe as ScheduleRecipe
+from train.section import Fraction, Positive, SnrDb, Weight
+from train.section import Section as _Section
 
 
 class LinkRecipe(Rate):
@@ -39,33 +38,6 @@ class LinkRecipe(Rate):
     dim: Annotated[int, Field(ge=3, le=4096)] = 16
     demapper: Literal["max-log", "app"] = "app"
     llr_clip: Positive = 30.0
-
-
-class ScheduleRecipe(_Section):
-    """When what is trained.
-
-    Epochs count from 1: `warmup_epochs` without a link, learning (soft assignment) up to `alignment_start_epoch`, which is
-    the first epoch of alignment (hard forward, soft backward). Temperature falls from `temp_start` by `temp_decay` a
-    learning epoch to `temp_freeze_floor`, where it stays.
-    """
-
-    epochs: Annotated[int, Field(ge=1)]
-    warmup_epochs: Annotated[int, Field(ge=1)]
-    alignment_start_epoch: Annotated[int, Field(ge=1)]
-    temp_start: Positive = 1.0
-    temp_decay: Annotated[float, Field(gt=0, le=1)] = 0.97
-    temp_freeze_floor: Positive = 0.7
-
-    @model_validator(mode="after")
-    def _check(self) -> ScheduleRecipe:
-        if not self.warmup_epochs < self.alignment_start_epoch:
-            raise ValueError(
-                f"alignment_start_epoch must come after the {self.warmup_epochs} warmup_epochs, "
-                f"got {self.alignment_start_epoch}"
-            )
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"epochs must exceed the {self.warmup_epochs} warmup_epochs, got {self.epochs}")
-        return self
 
 
 class OptimizerRecipe(_Section):
@@ -86,30 +58,6 @@ class OptimizerRecipe(_Section):
     unfreeze_epoch: Annotated[int, Field(ge=1)] = 1
 
 
-class LossRecipe(_Section):
-    """Weights of the loss terms; the task's own has weight 1.
-
-    Attributes
-    ----------
-    lambda_vq : float
-        Commitment of the tokens to their codewords.
-    lambda_entropy : float
-        Entropy of the codewords' usage over the batch, raised.
-    lambda_assignment : float
-        Entropy of each token's soft assignment, lowered.
-    lambda_consistency : float
-        ||H_soft - stopgrad(H_hard)||^2, in alignment.
-    lambda_energy : float
-        Mean energy of the hard symbols above 1, the mean of the constellation.
-    """
-
-    lambda_vq: Weight = 0.06
-    lambda_entropy: Weight = 0.2
-    lambda_assignment: Weight = 0.01
-    lambda_consistency: Weight = 0.5
-    lambda_energy: Weight = 1.0
-
-
 class QuantizerRecipe(_Section):
     """The learned codebook.
 
@@ -120,7 +68,7 @@ class QuantizerRecipe(_Section):
     restart_threshold : float
         A codeword used less than this share of its fair share (1/K) is dead and restarts, while learning lasts.
     target_assignment_entropy : float
-        Mean entropy of the soft assignment, nats, at temp_freeze_floor when the codebook is initialised; sets its scale.
+        Mean entropy of the soft assignment, nats, at temp_reference when the codebook is initialised; sets its scale.
     label_snr_db : float
         Es/N0 in dB whose bit error rates weigh the search for labels.
     """
@@ -211,7 +159,7 @@ class Recipe(_Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     task: str
-    task_options: dict[str, Any] = {}
+    task_options: dict[str, Any] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     link: LinkRecipe
     schedule: ScheduleRecipe
@@ -221,15 +169,37 @@ class Recipe(_Section):
     channel: ChannelRecipe = ChannelRecipe()
     alarms: AlarmRecipe = AlarmRecipe()
 
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        for key in ("lambda_sym", "lambda_lb"):
+            if getattr(self.loss, key):
+                raise ValueError(
+                    f"loss.{key} must be 0 where the link has one mode: what it weighs is a constant there, "
+                    f"got {getattr(self.loss, key):g}"
+                )
+        return self
+
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with hardpath."""
-    folder = resources.files("train") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return _names(_recipes())
 
 
-def load_recipe(source: str, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """Read a recipe by name or by path, with `section.key=value` overrides in TOML syntax.
+def preset_names() -> list[str]:
+    """Names of the presets that come with hardpath."""
+    return _names(_recipes() / "presets")
+
+
+def load_recipe(source: str, overrides: Mapping[str, str] | None = None, presets: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or by path.
+
+    Parameters
+    ----------
+    source : str
+    overrides : mapping of str to str, optional
+        `section.key` to a value in TOML syntax, over everything else; the section may be left out where one has the key.
+    presets : sequence of str
+        Names of presets, over the recipe's values, the last one on top.
 
     Raises
     ------
@@ -241,9 +211,14 @@ def load_recipe(source: str, overrides: Mapping[str, str] | None = None) -> Reci
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin} is no TOML: {error}") from None
+    own = values.pop("presets", [])
+    if not isinstance(own, list) or not all(isinstance(name, str) for name in own):
+        raise RecipeError(f"{origin}: presets must be a list of names, got {own!r}")
+    values = _overlay([*map(_preset, own), values, *map(_preset, presets)])
     for key, value in (overrides or {}).items():
-        _override(values, key, value)
-    return parse_recipe(values, origin)
+        _override(values, _full_key(key), value)
+    named = [*own, *presets]
+    return parse_recipe(values, f"{origin} with preset {' and '.join(named)}" if named else origin)
 
 
 def parse_recipe(values: Mapping[str, Any], origin: str) -> Recipe:
@@ -252,17 +227,42 @@ def parse_recipe(values: Mapping[str, Any], origin: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "recipe"
+        key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"{origin}: unknown key {key}{_suggest(key)}") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{origin}: {key}: {message}") from None
+        raise RecipeError(": ".join(filter(None, (origin, key, message)))) from None
+
+
+def _recipes() -> Traversable:
+    return resources.files("train") / "recipes"
+
+
+def _names(folder: Traversable) -> list[str]:
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise RecipeError(f"no preset {name!r}: name one of {', '.join(preset_names())}")
+    return tomllib.loads((_recipes() / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _overlay(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The layers' values, table by table; later wins."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            under = merged.get(key)
+            tables = isinstance(under, dict) and isinstance(value, dict)
+            merged[key] = _overlay([cast(dict[str, Any], under), value]) if tables else value
+    return merged
 
 
 def _read(source: str) -> tuple[str, str]:
     names = recipe_names()
     if source in names:
-        return (resources.files("train") / "recipes" / f"{source}.toml").read_text(encoding="utf-8"), f"recipe {source}"
+        return (_recipes() / f"{source}.toml").read_text(encoding="utf-8"), f"recipe {source}"
     path = Path(source)
     if not path.is_file():
         raise RecipeError(f"no recipe {source!r}: name one of {', '.join(names)}, or a TOML file")
@@ -283,6 +283,19 @@ def _override(values: dict[str, Any], key: str, value: str) -> None:
         if not isinstance(values, dict):
             raise RecipeError(f"{key} is no key of a recipe{_suggest(key)}")
     values[last] = parsed
+
+
+def _full_key(key: str) -> str:
+    """The key with its section, where it was named without and only one has it; the shallowest where they are nested."""
+    if key == "presets":
+        raise RecipeError("presets are no value to set: name them with --preset, or in the recipe's file")
+    if key.split(".")[0] in Recipe.model_fields:
+        return key
+    found = [known for known in _keys(Recipe) if known.endswith(f".{key}")]
+    nearest = [known for known in found if known.count(".") == min(each.count(".") for each in found)]
+    if len(nearest) > 1:
+        raise RecipeError(f"{key} is a key of several sections: name one of {', '.join(nearest)}")
+    return nearest[0] if nearest else key
 
 
 def _suggest(key: str) -> str:

@@ -98,10 +98,10 @@ class Transceiver(nn.Module):
         chosen = functional.one_hot(indices, self.recipe.codewords).to(tokens.dtype)
         return self._send(indices, chosen, self.quantizer.bits_of(indices))
 
-    def send_soft(self, tokens: Tensor, temperature: float) -> Sent:
+    def send_soft(self, tokens: Tensor, temperature: float, symbol_temperature: float = 1.0) -> Sent:
         """The surrogate: softmax, probabilities of bits, mean symbols."""
         probabilities = self.quantizer.soft(tokens, temperature)
-        bits = probabilities @ self.quantizer.label_bits
+        bits = tempered(probabilities @ self.quantizer.label_bits, symbol_temperature)
         return self._send(probabilities.detach().argmax(dim=-1), probabilities, bits)
 
     def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None) -> Heard:
@@ -127,6 +127,19 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     `soft - soft` is 0 exactly, where `soft + (hard - soft)` would round.
     """
     return hard.detach() + (soft - soft.detach())
+
+
+def tempered(probabilities: Tensor, temperature: float) -> Tensor:
+    """Bit probabilities p whose logits are divided by a temperature, sigmoid(logit(p) / T); at 1 they are left alone.
+
+    Below 1 it moves each bit towards the nearer of 0 and 1, and so each mean symbol towards a constellation point. Logits
+    end at ln(1 / eps), about 16 in float32, which keeps value and slope finite.
+    """
+    if temperature == 1.0:
+        return probabilities
+    smallest = torch.finfo(probabilities.dtype).eps
+    inside = probabilities.clamp(smallest, 1.0 - smallest)
+    return torch.sigmoid((inside.log() - (-inside).log1p()) / temperature)
 
 
 class TransmitterGraph(nn.Module):

@@ -199,7 +199,7 @@ def _compare(
     )
     if found.findings():
         return found
-    soft_symbols, measured = surrogate(model, rows.tensors, described.vq_temp, sent.symbols)
+    soft_symbols, measured = surrogate(model, rows.tensors, described.vq_temp, sent.symbols, described.symbol_temp)
     paths = Paths(model, soft_symbols, receiver, sent, rows.labels)
     return found._replace(surrogate=measured, points=_compare_paths(paths, settings, tell))
 

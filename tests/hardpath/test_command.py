@@ -69,6 +69,31 @@ def test_an_epoch_is_reported_with_phase_temperatures_and_collapse_metrics(hardp
         assert part in answer.out
 
 
+def test_presets_and_bare_keys_shape_the_run(hardpath, tmp_path):
+    answer = hardpath(
+        "train", "digits", "--preset", "aggressive", "--preset", "basic", "--set", "alignment_start_epoch=3",
+        "--set", "epochs=3", "--out", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    recipe = answer.json["last"]["recipe"]
+    assert recipe["schedule"]["temp_freeze_floor"] == 0.7
+    assert recipe["loss"]["lambda_consistency"] == 0.5
+    assert (answer.json["last"]["epoch"], answer.json["last"]["phase"]) == (3, "ALIGNMENT")
+    assert answer.json["last"]["symbol_temp"] == answer.json["last"]["vq_temp"] == 0.7
+
+
+def test_a_run_that_ended_early_says_why_and_is_not_trained_again(hardpath, tmp_path):
+    arguments = ("train", "digits", *_small(), "--out", tmp_path / "run")
+    arguments += ("--set", "early_stop=true", "--set", "early_stop_consistency=1e6", "--set", "early_stop_accuracy=0")
+    first = hardpath(*arguments)
+    assert first.code == 0
+    assert "Ended after epoch 6 of 8: soft and hard agree: consistency" in first.out
+    again = hardpath(*arguments)
+    assert again.code == 0
+    assert "ended after epoch 6 (soft and hard agree" in again.err
+    assert "nothing is trained again" in again.err
+
+
 def test_another_recipe_in_the_same_folder_is_refused(hardpath, run_folder):
     line = one_line(hardpath("train", "digits", "--seed", 5, "--out", run_folder), 4)
     assert "seed" in line
@@ -141,6 +166,12 @@ def test_a_bundle_of_another_schema_version_is_refused_with_4(hardpath, bundle, 
         (("train", "no-such-recipe"), 2, "digits"),
         (("train", "digits", "--set", "schedule.epoch=3"), 2, "did you mean schedule.epochs"),
         (("train", "digits", "--set", "nonsense"), 2, "KEY=VALUE"),
+        (("train", "digits", "--preset", "nonsense"), 2, "no preset 'nonsense': name one of aggressive, anneal, basic"),
+        (
+            ("train", "digits", "--preset", "basic", "--set", "warmup_epochs=21"),
+            2,
+            "with preset basic: schedule: alignment",
+        ),
         (("train", "digits", "--set", "link.order=5"), 2, "4, 16, 64"),
         (("export", "no/such/run"), 4, "no/such/run"),
         (("inspect", "no/such/bundle"), 4, "no/such/bundle"),

@@ -55,6 +55,31 @@ def test_the_hard_path_does_not_depend_on_the_temperature(signs_model, task, spl
     assert cold.collapse.h_assign < warm.collapse.h_assign
 
 
+def test_the_hard_path_does_not_depend_on_the_temperature_of_the_symbols(signs_model, task, split):
+    plain = run(signs_model, task, split)
+    settings = {"temperature": 0.7, "seed": 3}
+    for symbol_temperature in (1.0, 0.3):
+        found = evaluate(signs_model, task, split, CHANNEL, symbol_temperature=symbol_temperature, **settings)
+        assert found.hard == plain.hard
+        assert (found.collapse.consistency == plain.collapse.consistency) == (symbol_temperature == 1.0)
+
+
+def test_the_hard_loss_is_the_mean_cross_entropy_of_the_hard_answers_over_grid_and_draws(signs_model, task, split):
+    found = run(signs_model, task, split)
+    total = 0.0
+    with torch.no_grad():
+        symbols = signs_model.send_hard(signs_model.encode(*tensors(task, split))).symbols
+        for snr_db in (0.0, 9.0):
+            for draw in range(2):
+                normals = Draws(3, np.arange(len(split)), draw).normals(Stream.NOISE, round(1000 * snr_db), 3)
+                no = 10.0 ** (-snr_db / 10.0)
+                received = symbols + torch.from_numpy(normals.astype(np.float32)) * (no / 2.0) ** 0.5
+                logits = signs_model.receive(received, torch.full(received.shape[:2], no)).logits.double().numpy()
+                logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+                total -= logits[np.arange(len(split)), split.labels].mean()
+    assert found.hard_loss == pytest.approx(total / 4.0, rel=1e-5)
+
+
 def test_at_a_low_temperature_soft_is_hard(signs_model, task, split):
     found = run(signs_model, task, split, temperature=1e-6)
     assert found.soft == found.hard

@@ -1,6 +1,5 @@
 """A run is a function of its recipe: interrupted or not, twice or once, whatever the global generators say."""
 
-import itertools
 import json
 import pickle
 import random
@@ -15,8 +14,7 @@ from link.errors import CheckpointError
 from link.randomness import permutation
 from train import loop
 from train.checkpoint import FILE_NAME, read
-from train.loop import Trainer, _Terms, train
-from train.recipe import LossRecipe
+from train.loop import Trainer, train
 from train.record import METRICS_NAME, read_metrics
 from train.schedule import Phase
 from train.tasks import load_task
@@ -220,104 +218,60 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(signs_run, signs_recipe):
         assert (terms["consistency"] > 0.0) == (record.phase is Phase.ALIGNMENT)
 
 
-def gradients(recipe, weights, epoch):
-    """Gradients of one step of an epoch with only these terms' weights, by the names of the parameters."""
-    trainer = trainer_of(recipe)
-    trainer._start_codebook()
-    settings = loop.plan(recipe.schedule, epoch)
-    _, batch = next(trainer._batches(epoch))
-    tokens = trainer.model.encode(*batch.inputs)
-    terms, _ = trainer._forward(tokens, batch, settings, loop.CollapseMonitor(recipe.link))
-    loss = sum(weight * getattr(terms, name) for name, weight in weights.items())
-    trainer.optimizer.zero_grad()
-    if loss.requires_grad:
-        loss.backward()
-    return {
-        name: float(0.0 if parameter.grad is None else parameter.grad.abs().sum())
-        for name, parameter in trainer.model.named_parameters()
-    }
+def test_a_weight_that_grows_stands_at_its_share_of_each_epoch_over_the_link(make_signs_recipe, tmp_path):
+    weights = {"lambda_vq": 0.4, "warmup": {"lambda_vq": 4, "lambda_energy": 2}}
+    recipe = make_signs_recipe(loss=weights, schedule__epochs=7)
+    train(recipe, tmp_path)
+    for record, vq, energy in zip(
+        read_metrics(tmp_path)[2:], (0.1, 0.2, 0.3, 0.4, 0.4), (0.5, 1, 1, 1, 1), strict=True
+    ):
+        terms = record.losses
+        expected = terms["task"] + vq * terms["commitment"] + 0.01 * terms["assignment"] - 0.2 * terms["usage"]
+        expected += 0.5 * terms["consistency"] + energy * terms["energy"]
+        assert terms["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("epoch", [3, 4], ids=["learning", "alignment"])
-@pytest.mark.parametrize(
-    ("term", "encoder", "head"),
-    [
-        ("task", True, True),
-        ("commitment", True, False),
-        ("assignment", True, False),
-        ("usage", True, False),
-        ("consistency", True, False),
-    ],
-)
-def test_each_term_reaches_the_parameters_it_is_for_and_no_others(signs_recipe, epoch, term, encoder, head):
-    found = gradients(signs_recipe, {term: 1.0}, epoch)
-    encoder = encoder and not (term == "consistency" and epoch == 3)  # there is none before alignment
-    for name, size in found.items():
-        assert (size > 0.0) == (encoder if name.startswith("encoder.") else head), name
-
-
-def test_energy_above_the_constellations_reaches_the_encoder_in_both_phases_and_below_it_nobody(make_signs_recipe):
-    recipe = make_signs_recipe(link__order=16, link__tokens=4)
-    trainer = trainer_of(recipe)
-    trainer._start_codebook()
-    seen = set()
-    for epoch, labels in itertools.product((3, 4), itertools.permutations(range(4))):
-        trainer.optimizer.zero_grad()
-        trainer.model.quantizer.set_labels(np.array(labels))
-        _, batch = next(trainer._batches(epoch))
-        tokens = trainer.model.encode(*batch.inputs)
-        settings = loop.plan(recipe.schedule, epoch)
-        terms, _ = trainer._forward(tokens, batch, settings, loop.CollapseMonitor(recipe.link))
-        energy = float(trainer.model.send_hard(tokens).symbols.detach().square().sum(dim=-1).mean())
-        assert float(terms.energy.detach()) == pytest.approx(max(0.0, energy - 1.0), abs=1e-5)
-        terms.energy.backward()
-        above = energy > 1.0
-        seen.add((epoch, above))
-        for name, parameter in trainer.model.named_parameters():
-            reached = parameter.grad is not None and float(parameter.grad.abs().sum()) > 0.0
-            assert reached == (above and name.startswith("encoder.")), name
-    assert seen == {(3, True), (3, False), (4, True), (4, False)}
-
-
-def test_alignment_sends_constellation_points_and_learning_mean_symbols(signs_recipe, monkeypatch):
-    corner = 0.5**0.5
-    for epoch, hard in ((3, False), (4, True)):
-        trainer = trainer_of(signs_recipe)
-        trainer._start_codebook()
-        sent = []
-        monkeypatch.setattr(loop, "add_noise", lambda x, no, normals, sent=sent: sent.append(x) or x)
-        _, batch = next(trainer._batches(epoch))
-        tokens = trainer.model.encode(*batch.inputs)
-        terms, _ = trainer._forward(
-            tokens, batch, loop.plan(signs_recipe.schedule, epoch), loop.CollapseMonitor(signs_recipe.link)
-        )
-        soft, straight = sent
-        points = torch.tensor([corner, -corner])
-        assert torch.isin(straight, points).all()
-        assert not torch.isin(soft, points).any()
-        answer = straight if hard else soft
-        heard = trainer.model.receive(answer, batch.no)
-        torch.testing.assert_close(terms.task, loop.losses.task_loss(heard.logits, batch.labels))
-        # Both paths met the same noise variance, one a row.
-        torch.testing.assert_close(batch.no[:, 0], torch.from_numpy(10.0 ** (-batch.snr_db / 10.0)).float())
-
-
-def test_both_paths_meet_the_same_noise_in_training(signs_recipe, monkeypatch):
-    trainer = trainer_of(signs_recipe)
-    trainer._start_codebook()
-    met = []
-    add_noise = loop.add_noise
-    monkeypatch.setattr(loop, "add_noise", lambda x, no, n: met.append((no, n)) or add_noise(x, no, n))
-    _, batch = next(trainer._batches(4))
-    trainer._forward(
-        trainer.model.encode(*batch.inputs),
-        batch,
-        loop.plan(signs_recipe.schedule, 4),
-        loop.CollapseMonitor(signs_recipe.link),
+def test_a_run_with_every_option_goes_on_bit_for_bit(make_signs_recipe, tmp_path, same_tensors):
+    options = dict.fromkeys(("lambda_consistency_vq", "lambda_consistency_symbols", "lambda_vec", "lambda_kl"), 0.1)
+    recipe = make_signs_recipe(
+        loss=options | {"warmup": dict.fromkeys(options, 3)},
+        schedule__hardening_epochs=2,
+        schedule__symbol_temp="tied",
+        schedule__patience=9,
     )
-    (no, normals), (other_no, other_normals) = met
-    assert torch.equal(no, other_no)
-    assert torch.equal(normals, other_normals)
+    train(recipe, tmp_path / "whole")
+    expected = tensors_of(tmp_path / "whole")
+    for epoch in (3, 4):
+        folder = tmp_path / str(epoch)
+        run_until(recipe, folder, epoch)
+        train(recipe, folder)
+        assert all(same_tensors(tensors, expected[name]) for name, tensors in tensors_of(folder).items())
+        assert (folder / METRICS_NAME).read_text() == (tmp_path / "whole" / METRICS_NAME).read_text()
+    terms = read_metrics(tmp_path / "whole")[-1].losses
+    assert {"consistency_vq", "consistency_symbols", "vec", "kl"} <= terms.keys()
+    assert all(terms[name] > 0.0 for name in ("consistency_vq", "consistency_symbols", "vec", "kl"))
+
+
+def test_the_temperature_of_the_symbols_is_recorded_and_used(make_signs_recipe, tmp_path):
+    off, tied = make_signs_recipe(), make_signs_recipe(schedule__symbol_temp="tied")
+    train(off, tmp_path / "off")
+    train(tied, tmp_path / "tied")
+    assert [record.symbol_temp for record in read_metrics(tmp_path / "off")] == [1.0] * 5
+    assert [record.symbol_temp for record in read_metrics(tmp_path / "tied")] == [1.0, 1.0, 1.0, 0.7, 0.7]
+    assert (read(tmp_path / "off" / "last").symbol_temp, read(tmp_path / "tied" / "last").symbol_temp) == (1.0, 0.7)
+    tensors = [load_file(tmp_path / name / "last" / FILE_NAME)["model.head.1.weight"] for name in ("off", "tied")]
+    assert not torch.equal(*tensors)
+
+
+def test_the_scale_is_the_same_in_every_schedule(make_signs_recipe):
+    """It is set at temp_reference: a floor is then as soft as its number says, beside other floors."""
+    scales = set()
+    for schedule in ({"temp_freeze_floor": 0.9}, {"kind": "anneal"}, {"kind": "floor"}, {"kind": "freeze"}):
+        values = {"epochs": 20, "warmup_epochs": 2, "alignment_start_epoch": 4, **schedule}
+        trainer = trainer_of(make_signs_recipe(schedule=values))
+        trainer._start_codebook()
+        scales.add(float(trainer.model.quantizer.scale))
+    assert len(scales) == 1
 
 
 def test_every_row_is_trained_on_once_an_epoch_in_an_order_of_its_own(signs_recipe):
@@ -432,12 +386,6 @@ def test_the_summary_says_best_and_last(signs_recipe, signs_run):
     assert "Training finished!" in text
     assert f"Last: epoch 5, ALIGNMENT, vq_T=0.700, hard {read(signs_run / 'last').mean_hard_accuracy:.4f}" in text
     assert f"{signs_run / 'best'}" in text
-
-
-def test_each_weight_multiplies_its_own_term():
-    terms = _Terms(*(torch.tensor(float(10**place)) for place in range(6)))
-    weights = LossRecipe(lambda_vq=2, lambda_assignment=3, lambda_entropy=4, lambda_consistency=5, lambda_energy=6)
-    assert float(terms.total(weights)) == 1 + 2 * 10 + 3 * 100 - 4 * 1000 + 5 * 10_000 + 6 * 100_000
 
 
 def test_a_checkpoint_without_the_optimisers_state_is_not_resumed(signs_recipe, signs_run, tmp_path):

@@ -7,11 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.losses import (
+    answer_divergence,
     assignment_entropy,
     commitment_loss,
     consistency_loss,
     entropy,
     excess_energy,
+    expected_symbols,
+    load_balance,
+    reconstruction_loss,
     task_loss,
     usage_entropy,
 )
@@ -111,6 +115,10 @@ def test_a_weight_means_the_same_at_any_batch_size(seed, copies):
         (assignment_entropy, (soft,)),
         (usage_entropy, (soft,)),
         (task_loss, (logits, labels)),
+        (reconstruction_loss, (tokens, codewords)),
+        (answer_divergence, (logits, logits.flip(0))),
+        (lambda soft: expected_symbols(soft, torch.arange(5)), (soft[:, 0],)),
+        (load_balance, (soft[:, 0],)),
     ]
     for loss, arguments in pairs:
         repeated = loss(*(torch.cat([argument] * copies) for argument in arguments))
@@ -132,3 +140,58 @@ def test_only_energy_above_the_mean_of_the_constellation_costs():
     loss.backward()
     torch.testing.assert_close(energies.grad, torch.full((3,), 1.0 / 3.0))
     assert float(excess_energy(torch.tensor([0.2, 1.0, 1.8, 0.9]))) == 0.0
+
+
+def test_the_divergence_of_the_answers_is_that_of_hard_from_soft():
+    soft, hard = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.2, 0.3, 0.5]])
+    expected = 0.5 * math.log(0.5 / 0.2) + 0.2 * math.log(0.2 / 0.5)
+    assert float(answer_divergence(soft.log(), hard.log())) == pytest.approx(expected, rel=1e-6)
+    published = torch.nn.functional.kl_div(hard.log(), soft, reduction="batchmean")
+    assert float(answer_divergence(soft.log(), hard.log())) == pytest.approx(float(published), rel=1e-6)
+    assert float(answer_divergence(soft.log(), soft.log() + 3.0)) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_the_divergence_moves_the_hard_answers_to_the_soft_ones_and_leaves_those():
+    soft = torch.tensor([[2.0, 0.0]], requires_grad=True)
+    hard = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    answer_divergence(soft, hard).backward()
+    assert soft.grad is None
+    # The slope of the cross entropy of a softmax: q - p.
+    p = 1.0 / (1.0 + math.exp(-2.0))
+    torch.testing.assert_close(hard.grad, torch.tensor([[0.5 - p, p - 0.5]]))
+
+
+def test_reconstruction_pulls_what_is_received_and_not_what_was_meant():
+    received = torch.tensor([1.0, 2.0], requires_grad=True)
+    meant = torch.tensor([0.0, 5.0], requires_grad=True)
+    reconstruction_loss(received, meant).backward()
+    assert received.grad.tolist() == [1.0, -3.0]
+    assert meant.grad is None
+
+
+def test_expected_symbols_are_the_mean_over_the_modes_and_fall_with_the_costly_one():
+    logits = torch.tensor([[0.0, 0.0], [100.0, -100.0]], requires_grad=True)
+    rate = expected_symbols(torch.softmax(logits, dim=-1), torch.tensor([8, 16]))
+    assert float(rate.detach()) == (12.0 + 8.0) / 2.0
+    rate.backward()
+    assert logits.grad[0, 1] > 0.0 > logits.grad[0, 0]
+
+
+def test_one_mode_has_a_constant_rate_and_load():
+    logits = torch.zeros(5, 1, requires_grad=True)
+    soft = torch.softmax(logits, dim=-1)
+    loss = expected_symbols(soft, torch.tensor([6])) + load_balance(soft)
+    loss.backward()
+    assert float(loss.detach()) == 7.0
+    assert float(logits.grad.abs().sum()) == 0.0
+
+
+def test_load_balance_is_1_where_modes_share_the_load_and_their_number_where_one_carries_it():
+    assert float(load_balance(torch.eye(4).repeat(3, 1))) == 1.0
+    assert float(load_balance(torch.eye(4)[[2]].expand(8, 4))) == 4.0
+    # Three samples of four in mode 0, with probability 0.9 each: 2 (3/4 * 0.7 + 1/4 * 0.3).
+    soft = torch.tensor([[0.9, 0.1]] * 3 + [[0.1, 0.9]], requires_grad=True)
+    load = load_balance(soft)
+    assert float(load.detach()) == pytest.approx(2.0 * (0.75 * 0.7 + 0.25 * 0.3))
+    load.backward()
+    assert (soft.grad[:, 0] > soft.grad[:, 1]).all()  # the overloaded mode is left

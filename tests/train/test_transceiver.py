@@ -11,7 +11,7 @@ from link.bits import label_bits
 from link.constellation import map_bits, points
 from link.randomness import Draws, Stream
 from train.recipe import LinkRecipe
-from train.transceiver import ReceiverGraph, Transceiver, TransmitterGraph, straight_through
+from train.transceiver import ReceiverGraph, Transceiver, TransmitterGraph, straight_through, tempered
 
 # 5 tokens of 3 bits on 16-QAM: a token straddles two symbols, and the last symbol has a bit of padding.
 RECIPE = LinkRecipe(tokens=5, codewords=8, dim=4, order=16)
@@ -95,6 +95,39 @@ def test_soft_becomes_hard_as_the_temperature_falls(model):
     clear = (gap > 0.05).all(dim=-1)
     assert clear.sum() >= 8
     torch.testing.assert_close(soft.symbols[clear], hard.symbols[clear], rtol=0.0, atol=1e-5)
+
+
+def test_the_temperature_of_the_symbols_divides_the_logits_of_the_bits():
+    p = torch.tensor([0.02, 0.3, 0.5, 0.9, 0.999], dtype=torch.float64)
+    for temperature in (0.1, 0.7, 2.0):
+        expected = p ** (1 / temperature) / (p ** (1 / temperature) + (1 - p) ** (1 / temperature))
+        torch.testing.assert_close(tempered(p, temperature), expected, rtol=1e-12, atol=0.0)
+    assert tempered(p, 1.0) is p
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 3.0])
+def test_bits_that_are_certain_keep_their_value_and_a_finite_slope_at_any_symbol_temperature(temperature):
+    p = torch.tensor([0.0, 1e-38, 1e-9, 0.5, 1.0 - 6e-8, 1.0, 1.0 + 1.2e-7], requires_grad=True)
+    found = tempered(p, temperature)
+    found.sum().backward()
+    assert torch.isfinite(p.grad).all()
+    assert float(p.grad[3]) == pytest.approx(1.0 / temperature)
+    # Logits end at ln(1 / eps) = 15.9: sigmoid(-15.9 / 3) is 0.005.
+    certain = torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(found.detach(), certain, rtol=0.0, atol=0.0050 if temperature > 1.0 else 2e-7)
+
+
+def test_a_lower_symbol_temperature_moves_mean_symbols_towards_the_constellation_and_1_is_off(model):
+    tokens = some_tokens(model)
+    off = model.send_soft(tokens, 0.7)
+    assert torch.equal(model.send_soft(tokens, 0.7, 1.0).symbols, off.symbols)
+    cold, colder = model.send_soft(tokens, 0.7, 0.7), model.send_soft(tokens, 0.7, 0.05)
+    torch.testing.assert_close(cold.bits, tempered(off.bits, 0.7))
+    torch.testing.assert_close(cold.probabilities, off.probabilities)
+    decided = (off.bits > 0.5).float()
+    distances = [float((sent.bits - decided).abs().mean()) for sent in (off, cold, colder)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[2] < 0.2 * distances[0]
 
 
 def test_hard_forward_sends_constellation_points_to_the_last_bit(model):
