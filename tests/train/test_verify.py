@@ -99,6 +99,15 @@ def test_the_surrogate_is_the_checkpoints_at_its_own_temperature(check, trained)
     assert found.h_assign == pytest.approx(float(torch.special.entr(probabilities).sum(dim=-1).mean()), rel=1e-4)
 
 
+def test_the_surrogate_has_the_checkpoints_symbol_temperature(check, trained, tmp_path):
+    """Harder bits carry more energy, at the same assignment."""
+    described, model = checkpoints.load(trained.run)
+    checkpoints.save(tmp_path, described.model_copy(update={"symbol_temp": 0.3}), model)
+    plain, harder = check().surrogate, check(checkpoint=tmp_path).surrogate
+    assert harder.h_assign == plain.h_assign
+    assert plain.soft_es_db + 0.1 < harder.soft_es_db < plain.hard_es_db + 0.1
+
+
 def test_a_weight_changed_in_a_graph_is_found_however_little(check, trained, tmp_path):
     folder = tmp_path / "bundle"
     shutil.copytree(trained.bundle.path, folder)
