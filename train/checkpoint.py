@@ -79,7 +79,7 @@ def build_transceiver(recipe: Recipe) -> Transceiver:
             task.encoder(recipe.link.tokens, recipe.link.dim),
             task.head(recipe.link.tokens, recipe.link.dim),
             recipe.link,
-            recipe.quantizer.ema_decay,
+            recipe.quantizer,
         )
     _initialise(model, torch.Generator().manual_seed(recipe.seed))
     return model
