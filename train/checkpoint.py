@@ -45,6 +45,8 @@ class Checkpoint(BaseModel):
         On the validation set, with the recipe's fixed noise; empty before the link is there.
     best_epoch, best_accuracy : int, float
         Best epoch so far, by hard accuracy averaged over the grid.
+    labels_sha256 : str
+        Of the label table (`Codebook.labels_sha256`); empty where none was recorded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +62,7 @@ class Checkpoint(BaseModel):
     best_epoch: int
     best_accuracy: float
     code_version: str
+    labels_sha256: str = ""
 
     @property
     def mean_hard_accuracy(self) -> float:

@@ -204,6 +204,7 @@ class Trainer:
             best_epoch=self.best_epoch,
             best_accuracy=self.best_accuracy,
             code_version=code_version(),
+            labels_sha256=self.model.quantizer.labels_sha256,
         )
 
     def _warm_up(self, settings: EpochPlan) -> EpochRecord:
