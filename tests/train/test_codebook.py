@@ -18,10 +18,11 @@ from train.checkpoint import load, read
 from train.evaluate import evaluate
 from train.export import check_bundle, export
 from train.fsq import FiniteScalarQuantizer
-from train.loop import train
+from train.loop import Trainer, train
 from train.losses import assignment_entropy, usage_entropy
 from train.quantizer import Quantizer, build_quantizer
 from train.recipe import QuantizerRecipe
+from train.schedule import plan
 from train.tasks import load_task
 
 KINDS = [{}, {"metric": "cosine"}, {"kind": "fsq"}]
@@ -313,6 +314,36 @@ def test_codewords_below_the_share_restart_and_no_others():
     before = quantizer.codebook.clone()
     assert quantizer.restart(torch.ones(5, 3), recipe.fair_threshold(4), seed=0, draw=1) == 1
     assert (quantizer.codebook != before).any(dim=-1).tolist() == [False, False, False, True]
+
+
+def trainer_of(recipe):
+    task = load_task(recipe.task)
+    return Trainer(recipe, task, task.load(None))
+
+
+def test_the_loop_restarts_by_the_share_and_in_the_epochs_of_the_recipe(make_signs_recipe):
+    recipe = make_signs_recipe(quantizer__restart_share=0.2, quantizer__restart_epochs=[4, 4])
+    trainer = trainer_of(recipe)
+    restarted = {}
+    for epoch in (3, 4, 5):
+        trainer.model.quantizer.ema_size.copy_(torch.tensor([0.5, 0.24, 0.16, 0.1]))  # 0.2 is 0.8 of a fair share
+        restarted[epoch] = trainer._restart(torch.randn(9, 4), plan(recipe.schedule, epoch))
+    assert restarted == {3: 0, 4: 2, 5: 0}
+
+
+def test_labels_are_searched_again_once_where_alignment_begins(make_signs_recipe, tmp_path, monkeypatch):
+    trainer = trainer_of(make_signs_recipe(quantizer__label_search="both"))
+    searched = []
+    align = Quantizer.align_labels
+
+    def record(self, rates):
+        searched.append((trainer.epoch_now, len(rates)))
+        align(self, rates)
+
+    monkeypatch.setattr(Quantizer, "align_labels", record)
+    for trainer.epoch_now in range(1, 6):
+        trainer.run_epoch(trainer.epoch_now, tmp_path)
+    assert searched == [(4, 2)]
 
 
 def test_the_published_preset_holds_the_published_settings():
