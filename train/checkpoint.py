@@ -54,6 +54,8 @@ class Checkpoint(BaseModel):
         Of the frozen backbone's weights, which lie in the run's folder; None where the checkpoint holds all weights.
     ended : str, optional
         Why the run ended with this epoch although the recipe has more; None where it did not.
+    labels_sha256 : str
+        Of the label table (`Codebook.labels_sha256`); empty where none was recorded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +74,7 @@ class Checkpoint(BaseModel):
     facts: dict[str, Any] = Field(default={}, repr=False)
     backbone_sha256: str | None = None
     ended: str | None = None
+    labels_sha256: str = ""
 
     @property
     def mean_hard_accuracy(self) -> float:
@@ -91,7 +94,7 @@ def build_transceiver(recipe: Recipe, task: Task | None = None) -> Transceiver:
             task.encoder(recipe.link.tokens, recipe.link.dim),
             task.head(recipe.link.tokens, recipe.link.dim),
             recipe.link,
-            recipe.quantizer.ema_decay,
+            recipe.quantizer,
         )
     _initialise(model, torch.Generator().manual_seed(recipe.seed))
     return model

@@ -203,6 +203,8 @@ class Trainer:
         self.stage.keep_backbone(folder)
         if epoch == self.recipe.schedule.warmup_epochs + 1:
             self._start_codebook()
+        if epoch == self.recipe.schedule.alignment_start_epoch:
+            self.model.quantizer.align_labels(self._label_error_rates())
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
         # Later epochs win ties: they had more alignment.
         if record.hard_mean is not None and record.hard_mean >= self.best_accuracy:
@@ -235,6 +237,7 @@ class Trainer:
             code_version=code_version(),
             facts=self.facts,
             backbone_sha256=self.stage.backbone_sha256,
+            labels_sha256=self.model.quantizer.labels_sha256,
         )
 
     def _unfreeze_by(self, epoch: int) -> None:
@@ -352,30 +355,35 @@ class Trainer:
     def _start_codebook(self) -> None:
         """Codebook, labels and scale from what the warmed-up encoder makes of the training set."""
         self.model.eval()
-        link, quantizer = self.recipe.link, self.recipe.quantizer
-        split = self.data.train
+        link, split = self.recipe.link, self.data.train
         chosen = np.arange(len(split))
         if len(split) * link.tokens > START_TOKENS:
             chosen = np.sort(permutation(self.recipe.seed, len(split))[: START_TOKENS // link.tokens])
         rows = [tensor[chosen] for tensor in tensors(self.task, split)]
         tokens = encode(self.model, rows).reshape(-1, link.dim)
-        by_position = bit_error_rates(link.order, quantizer.label_snr_db)
-        # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
-        payload = np.resize(by_position, link.num_bits).reshape(link.tokens, link.index_bits)
         self.model.quantizer.start(
             tokens,
             temperature=self.recipe.schedule.temp_reference,
-            target_entropy=quantizer.target_assignment_entropy,
-            bit_error_rates=payload.mean(axis=0),
+            target_entropy=self.recipe.quantizer.target_assignment_entropy,
+            bit_error_rates=self._label_error_rates(),
             seed=self.recipe.seed,
         )
 
+    def _label_error_rates(self) -> np.ndarray:
+        """Error rate of each bit of a label, (k,), at the Es/N0 that labels are searched for."""
+        link = self.recipe.link
+        by_position = bit_error_rates(link.order, self.recipe.quantizer.label_snr_db)
+        # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
+        payload = np.resize(by_position, link.num_bits).reshape(link.tokens, link.index_bits)
+        rates: np.ndarray = payload.mean(axis=0)
+        return rates
+
     def _restart(self, tokens: Tensor, settings: EpochPlan) -> int:
-        if not settings.restarts:
+        recipe = self.recipe.quantizer
+        if not recipe.restarts_in(settings.epoch, learning=settings.restarts):
             return 0
-        return self.model.quantizer.restart(
-            tokens, self.recipe.quantizer.restart_threshold, seed=self.recipe.seed, draw=settings.epoch
-        )
+        threshold = recipe.fair_threshold(self.recipe.link.codewords)
+        return self.model.quantizer.restart(tokens, threshold, seed=self.recipe.seed, draw=settings.epoch)
 
     def _accuracy_without_link(self) -> float:
         split = self.data.validation

@@ -7,113 +7,72 @@ m_k in a batch of n,
 
 Both start from zero or from k-means *together*, so their ratio is unbiased from the first step on (the correction 1 - a^t
 cancels), a codeword without tokens stays where it is, and a restart sets both. Two published quantisers started size at 0
-with sum at the weights (unused codewords blow up), or left n_k out (every codeword collapses); tests hold against each.
+with sum at the weights (unused codewords blow up), or left n out where they smoothed the sizes (every codeword collapses);
+tests hold against each.
 """
 
 from __future__ import annotations
 
-import math
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
-from link.bits import label_bits
-from link.codebook import lookup, nearest, soft_assignment
-from link.labeling import binary_switching, pca_gray
+from link.errors import ArgumentError
 from link.randomness import Draws, Stream
-from train.losses import assignment_entropy
+from train.codebook import PLACES, Codebook, Labelling, LabelSearch
+from train.fsq import FiniteScalarQuantizer
+from train.recipe import QuantizerRecipe
+
+Metric = Literal["euclidean", "cosine"]
+Placement = Literal["k-means", "tokens", "random"]
 
 _SMALLEST_SIZE = 1e-7
+_SMALLEST_LENGTH = 1e-6
 
 
-class Quantizer(nn.Module):
-    """K codewords of D dimensions, their labels, and what the receiver may know of their usage.
-
-    Everything is a buffer: gradients move the encoder, statistics move the codebook.
+class Quantizer(Codebook):
+    """A codebook that follows the tokens.
 
     Parameters
     ----------
-    codewords : int
-        K, a power of two.
-    dim : int
-        D.
+    codewords, dim, labelling, label_search
+        As for every codebook.
     ema_decay : float
         a in the formulas above, a step.
+    metric : str
+        `cosine` puts tokens and codewords on the sphere of radius sqrt(D), where d^2 = 2 D (1 - cos), for argmax and softmax
+        alike. That is the length of a token normalised by its deviation, so that a weight in the loss means the same in
+        either metric.
+    placement : str
+        Where the codewords start: k-means++ and Lloyd over the tokens, K of the tokens, or standard normals that know
+        nothing of the tokens.
     """
 
-    codebook: Tensor
-    labels: Tensor
-    label_bits: Tensor
-    log_prior: Tensor
-    scale: Tensor
-    ema_size: Tensor
     ema_sum: Tensor
 
-    def __init__(self, codewords: int, dim: int, ema_decay: float = 0.99) -> None:
-        super().__init__()
-        self.codewords = codewords
-        self.index_bits = (codewords - 1).bit_length()
-        self.ema_decay = ema_decay
-        self.register_buffer("codebook", torch.zeros(codewords, dim))
-        self.register_buffer("labels", torch.zeros(codewords, dtype=torch.int64))
-        self.register_buffer("label_bits", torch.zeros(codewords, self.index_bits))
-        self.register_buffer("log_prior", torch.full((codewords,), -math.log(codewords)))
-        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-        self.register_buffer("ema_size", torch.zeros(codewords))
-        self.register_buffer("ema_sum", torch.zeros(codewords, dim))
-        self.set_labels(np.arange(codewords))
-
-    def hard(self, tokens: Tensor) -> Tensor:
-        """Index of each token's nearest codeword: (..., D) to (...) int64."""
-        indices: Tensor = nearest(tokens, self.codebook)
-        return indices
-
-    def soft(self, tokens: Tensor, temperature: float) -> Tensor:
-        """Probabilities of the codewords, softmax(-scale d^2 / T): (..., D) to (..., K)."""
-        probabilities: Tensor = soft_assignment(tokens, self.codebook, float(self.scale), temperature)
-        return probabilities
-
-    def codewords_of(self, indices: Tensor) -> Tensor:
-        """Codewords of (...) indices, (..., D)."""
-        rows: Tensor = lookup(self.codebook, indices)
-        return rows
-
-    def bits_of(self, indices: Tensor) -> Tensor:
-        """Label bits of (...) indices as floats in {0, 1}, (..., k)."""
-        rows: Tensor = lookup(self.label_bits, indices)
-        return rows
-
-    @torch.no_grad()
-    def start(
-        self, tokens: Tensor, *, temperature: float, target_entropy: float, bit_error_rates: np.ndarray, seed: int
+    def __init__(
+        self,
+        codewords: int,
+        dim: int,
+        ema_decay: float = 0.99,
+        *,
+        metric: Metric = "euclidean",
+        placement: Placement = "k-means",
+        labelling: Labelling = "searched",
+        label_search: LabelSearch = "start",
     ) -> None:
-        """Set codebook, labels and scale from the tokens of the training set.
+        super().__init__(codewords, dim, ema_decay, labelling=labelling, label_search=label_search)
+        self.metric = metric
+        self.placement = placement
+        self.register_buffer("ema_sum", torch.zeros(codewords, dim))
 
-        Parameters
-        ----------
-        tokens : (n, D) float32
-        temperature : float
-            T at which the scale makes the mean assignment entropy `target_entropy`, in nats.
-        bit_error_rates : (k,) float
-            Of each bit of a label, for the search for labels.
-        seed : int
-            Of k-means++.
-        """
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-        # From three threads on, they add their sums in the order in which they finish.
-        with threadpool_limits(1):
-            clusters = KMeans(self.codewords, n_init=4, random_state=seed % 2**32).fit(tokens.double().cpu().numpy())
-        usage = np.bincount(clusters.labels_, minlength=self.codewords) / len(tokens)
-        self.codebook.copy_(torch.from_numpy(clusters.cluster_centers_))
-        self.ema_size.copy_(torch.from_numpy(usage))
-        self.ema_sum.copy_(self.codebook * self.ema_size[:, None])
-        centers = self.codebook.double().cpu().numpy()
-        self.set_labels(binary_switching(centers, usage, pca_gray(centers), bit_error_rates))
-        self.scale.fill_(_scale_for_entropy(tokens, self.codebook, temperature, target_entropy))
-        self.refresh_prior()
+    def tokens(self, features: Tensor) -> Tensor:
+        """Where the encoder's (..., D) features may lie: normalised by mean and deviation, or by length."""
+        return self._on_sphere(features) if self.metric == "cosine" else super().tokens(features)
 
     @torch.no_grad()
     def update(self, tokens: Tensor, indices: Tensor) -> None:
@@ -124,12 +83,15 @@ class Quantizer(nn.Module):
         tokens : (n, D) float32
         indices : (n,) int64
         """
-        chosen = nn.functional.one_hot(indices, self.codewords).to(tokens.dtype)
-        share = (1.0 - self.ema_decay) / len(tokens)
-        self.ema_size.mul_(self.ema_decay).add_(chosen.sum(dim=0), alpha=share)
-        self.ema_sum.mul_(self.ema_decay).add_(chosen.T @ tokens, alpha=share)
+        super().update(tokens, indices)
+        chosen = functional.one_hot(indices, self.codewords).to(tokens.dtype)
+        self.ema_sum.mul_(self.ema_decay).add_(chosen.T @ tokens, alpha=(1.0 - self.ema_decay) / len(tokens))
         alive = self.ema_size > _SMALLEST_SIZE
         means = self.ema_sum / self.ema_size.clamp_min(_SMALLEST_SIZE)[:, None]
+        if self.metric == "cosine":
+            # Tokens that cancel have no direction to go to.
+            alive &= means.norm(dim=-1) > _SMALLEST_LENGTH
+            means = self._on_sphere(means)
         self.codebook.copy_(torch.where(alive[:, None], means, self.codebook))
 
     @torch.no_grad()
@@ -151,25 +113,66 @@ class Quantizer(nn.Module):
         self.ema_sum[dead] = chosen * fair
         return len(dead)
 
-    @torch.no_grad()
-    def refresh_prior(self) -> None:
-        """Set the receiver's prior to the codewords' running usage, smoothed by half a count in a thousand."""
-        usage = self.ema_size.double() / self.ema_size.double().sum()
-        smoothed = (usage + 5e-4) / (1.0 + 5e-4 * self.codewords)
-        self.log_prior.copy_(smoothed.log())
+    def _place(self, tokens: Tensor, seed: int) -> NDArray[np.float64]:
+        if self.placement != "random" and len(tokens) < self.codewords:
+            raise ArgumentError(
+                "codewords", f"must be at most the {len(tokens)} tokens to start at, got {self.codewords}"
+            )
+        if self.placement == "k-means":
+            return self._place_by_k_means(tokens, seed)
+        if self.placement == "tokens":
+            keys = Draws(seed, np.arange(len(tokens))).uniforms(Stream.INITIALISATION, PLACES, 1)[:, 0]
+            self.codebook.copy_(tokens[torch.from_numpy(np.argsort(keys, kind="stable")[: self.codewords])])
+        else:
+            normals = Draws(seed, np.arange(self.codewords)).normals(Stream.INITIALISATION, PLACES, -(-self.dim // 2))
+            places = torch.from_numpy(normals.reshape(self.codewords, -1)[:, : self.dim])
+            self.codebook.copy_(self._on_sphere(places) if self.metric == "cosine" else places)
+        return self._usage(tokens)
 
-    def set_labels(self, labels: np.ndarray) -> None:
-        """Set the label of each codeword, a permutation of 0 to K - 1."""
-        self.labels.copy_(torch.from_numpy(np.asarray(labels, dtype=np.int64)))
-        self.label_bits.copy_(torch.from_numpy(label_bits(labels, self.index_bits).astype(np.float32)))
+    def _place_by_k_means(self, tokens: Tensor, seed: int) -> NDArray[np.float64]:
+        from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        # From three threads on, they add their sums in the order in which they finish.
+        with threadpool_limits(1):
+            clusters = KMeans(self.codewords, n_init=4, random_state=seed % 2**32).fit(tokens.double().cpu().numpy())
+        self.codebook.copy_(torch.from_numpy(clusters.cluster_centers_))
+        if self.metric == "cosine":
+            self.codebook.copy_(self._on_sphere(self.codebook))
+        usage: NDArray[np.float64] = np.bincount(clusters.labels_, minlength=self.codewords) / len(tokens)
+        return usage
+
+    def _gather(self) -> None:
+        self.ema_sum.copy_(self.codebook * self.ema_size[:, None])
+
+    def _on_sphere(self, vectors: Tensor) -> Tensor:
+        scaled: Tensor = functional.normalize(vectors, dim=-1) * self.dim**0.5
+        return scaled
 
 
-def _scale_for_entropy(tokens: Tensor, codebook: Tensor, temperature: float, target: float) -> float:
-    """The scale at which the mean assignment entropy is `target`, by bisection: the entropy falls with the scale."""
-    low, high = -12.0, 12.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        soft = soft_assignment(tokens.double(), codebook.double(), math.exp(middle), temperature)
-        entropy = float(assignment_entropy(soft))
-        low, high = (middle, high) if entropy > target else (low, middle)
-    return math.exp(0.5 * (low + high))
+def build_quantizer(recipe: QuantizerRecipe, codewords: int, dim: int) -> Codebook:
+    """The untrained codebook of a recipe: K `codewords` of `dim` dimensions.
+
+    Raises
+    ------
+    ArgumentError
+        If `fsq_levels` do not make K points, or have more axes than `dim`.
+    """
+    if recipe.kind == "fsq":
+        return FiniteScalarQuantizer(
+            codewords,
+            dim,
+            recipe.ema_decay,
+            levels=recipe.fsq_levels,
+            labelling=recipe.labelling,
+            label_search=recipe.label_search,
+        )
+    return Quantizer(
+        codewords,
+        dim,
+        recipe.ema_decay,
+        metric=recipe.metric,
+        placement=recipe.start,
+        labelling=recipe.labelling,
+        label_search=recipe.label_search,
+    )

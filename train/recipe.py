@@ -59,24 +59,82 @@ class OptimizerRecipe(_Section):
 
 
 class QuantizerRecipe(_Section):
-    """The learned codebook.
+    """The codebook.
 
     Attributes
     ----------
+    kind : str
+        `ema`, learned by running means, or `fsq`, a fixed lattice: the control that cannot collapse.
+    metric : str
+        `cosine` compares directions: tokens and codewords of one length. Of kind ema.
+    start : str
+        Where codewords start: `k-means` over the training tokens, `tokens` drawn from them, or `random`. Of kind ema.
     ema_decay : float
         Of the codewords' sizes and sums, a step.
     restart_threshold : float
-        A codeword used less than this share of its fair share (1/K) is dead and restarts, while learning lasts.
+        A codeword used less than this share of its fair share (1/K) is dead and restarts.
+    restart_share : float, optional
+        The same as a share of all tokens, as the published quantiser has it; where given, it replaces restart_threshold.
+        0.001 is 0.512 of a fair share at K = 512.
+    restart_every : int
+        Epochs, by their number, from one restart to the next; 0 is never.
+    restart_epochs : (int, int), optional
+        First and last epoch with restarts; where absent, while learning lasts.
+    fsq_levels : tuple of int
+        Levels of each axis of the lattice, powers of two of product K; 4 an axis where empty. Of kind fsq.
     target_assignment_entropy : float
         Mean entropy of the soft assignment, nats, at temp_reference when the codebook is initialised; sets its scale.
+    labels : str, optional
+        `searched` by the Binary Switching Algorithm from Gray labels, `pca-gray` along principal axes, `axis-gray` along the
+        axes of the lattice, `identity` or `random`; where absent, searched (ema) or axis-gray (fsq).
+    label_search : str
+        When labels are searched: at the `start` of the codebook, where `alignment` begins, or `both`; frozen otherwise.
     label_snr_db : float
         Es/N0 in dB whose bit error rates weigh the search for labels.
     """
 
+    kind: Literal["ema", "fsq"] = "ema"
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    start: Literal["k-means", "tokens", "random"] = "k-means"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
     restart_threshold: Fraction = 0.05
+    restart_share: Fraction | None = None
+    restart_every: Annotated[int, Field(ge=0)] = 1
+    restart_epochs: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    fsq_levels: tuple[Annotated[int, Field(ge=2)], ...] = ()
     target_assignment_entropy: Positive = 0.5
+    labels: Literal["searched", "pca-gray", "axis-gray", "identity", "random"] | None = None
+    label_search: Literal["start", "alignment", "both"] = "start"
     label_snr_db: SnrDb = 3.0
+
+    @property
+    def labelling(self) -> Literal["searched", "pca-gray", "axis-gray", "identity", "random"]:
+        """`labels`, or the kind's own."""
+        return self.labels or ("axis-gray" if self.kind == "fsq" else "searched")
+
+    def restarts_in(self, epoch: int, *, learning: bool) -> bool:
+        """Whether dead codewords restart at the end of that epoch."""
+        first_to_last = self.restart_epochs
+        within = learning if first_to_last is None else first_to_last[0] <= epoch <= first_to_last[1]
+        return within and self.restart_every > 0 and epoch % self.restart_every == 0
+
+    def fair_threshold(self, codewords: int) -> float:
+        """Usage below which a codeword is dead, as a share of the fair share 1/K."""
+        return self.restart_threshold if self.restart_share is None else self.restart_share * codewords
+
+    @model_validator(mode="after")
+    def _check(self) -> QuantizerRecipe:
+        if self.kind == "fsq" and self.metric != "euclidean":
+            raise ValueError(f"metric must be euclidean for kind fsq, got {self.metric}")
+        if self.kind == "fsq" and self.start != "k-means":
+            raise ValueError(f"start is of kind ema, and kind fsq has its lattice; got {self.start}")
+        if self.kind == "ema" and self.fsq_levels:
+            raise ValueError(f"fsq_levels are of kind fsq, got {list(self.fsq_levels)}")
+        if self.kind == "ema" and self.labels == "axis-gray":
+            raise ValueError("labels axis-gray are of kind fsq; kind ema has pca-gray")
+        if self.restart_epochs is not None and self.restart_epochs[0] > self.restart_epochs[1]:
+            raise ValueError(f"restart_epochs must be (first, last), got {self.restart_epochs}")
+        return self
 
 
 class ChannelRecipe(_Section):

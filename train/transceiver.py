@@ -19,8 +19,8 @@ from torch.nn import functional
 from link.bits import group, ungroup
 from link.codebook import posterior_logits, softmax
 from link.constellation import app_llr, bits_per_symbol, map_bits, max_log_llr
-from train.quantizer import Quantizer
-from train.recipe import LinkRecipe
+from train.quantizer import build_quantizer
+from train.recipe import LinkRecipe, QuantizerRecipe
 
 
 class Sent(NamedTuple):
@@ -77,20 +77,21 @@ class Transceiver(nn.Module):
     head : nn.Module
         (B, N, D) to (B, C).
     recipe : LinkRecipe
-    ema_decay : float
-        Of the quantizer.
+    quantizer : QuantizerRecipe, optional
     """
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, recipe: LinkRecipe, ema_decay: float = 0.99) -> None:
+    def __init__(
+        self, encoder: nn.Module, head: nn.Module, recipe: LinkRecipe, quantizer: QuantizerRecipe | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.quantizer = Quantizer(recipe.codewords, recipe.dim, ema_decay)
+        self.quantizer = build_quantizer(quantizer or QuantizerRecipe(), recipe.codewords, recipe.dim)
         self.recipe = recipe
 
     def encode(self, *inputs: Tensor) -> Tensor:
-        """Tokens (B, N, D), each normalised by its own mean and deviation."""
-        return functional.layer_norm(self.encoder(*inputs), (self.recipe.dim,))
+        """Tokens (B, N, D), each normalised by itself alone."""
+        return self.quantizer.tokens(self.encoder(*inputs))
 
     def send_hard(self, tokens: Tensor) -> Sent:
         """The deployed transmitter: argmax, bits, constellation points."""

@@ -1,6 +1,7 @@
 """The learned codebook, and two published mistakes in its update that the same checks find."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -25,22 +26,45 @@ def random_quantizer(seed=0, codewords=8, dim=3, ema_decay=0.9):
     return quantizer
 
 
-class StartsWithSizeZero(Quantizer):
-    """The first published mistake: sum starts at the codewords, size at 0, and neither is corrected."""
+class Published(Quantizer):
+    """The update as published, correct: counts and sums of tokens, sizes smoothed by Laplace's rule and scaled back by n."""
 
     def update(self, tokens, indices):
-        if not hasattr(self, "begun"):
-            self.begun = True
-            self.ema_size.zero_()
-            self.ema_sum.copy_(self.codebook)
         chosen = torch.nn.functional.one_hot(indices, self.codewords).to(tokens.dtype)
+        if not hasattr(self, "begun"):
+            self.begin(len(tokens))
+            self.begun = True
         self.ema_size.mul_(self.ema_decay).add_(chosen.sum(dim=0), alpha=1.0 - self.ema_decay)
         self.ema_sum.mul_(self.ema_decay).add_(chosen.T @ tokens, alpha=1.0 - self.ema_decay)
-        self.codebook.copy_(self.ema_sum / (self.ema_size[:, None] + 1e-5))
+        n = self.ema_size.sum()
+        share = (self.ema_size + 1e-5) / (n + 1e-5 * self.codewords)
+        self.codebook.copy_(self.ema_sum / self.sizes(share, n)[:, None])
+
+    def begin(self, tokens):
+        self.ema_size.mul_(tokens)
+        self.ema_sum.mul_(tokens)
+
+    def sizes(self, share, n):
+        return share * n
+
+
+class StartsWithSizeZero(Published):
+    """The first published mistake: sum starts at the codewords, size at 0, and neither is corrected."""
+
+    def begin(self, tokens):
+        self.ema_size.zero_()
+        self.ema_sum.copy_(self.codebook)
+
+
+class ForgetsTheFactorN(Published):
+    """The second published mistake: sums of tokens over shares of them, the factor n left out."""
+
+    def sizes(self, share, n):
+        return share
 
 
 class LeavesTheCountOut(Quantizer):
-    """The second published mistake: the mean of a codeword's tokens moves its sum, without their number n."""
+    """The same mistake elsewhere: the mean of a codeword's tokens moves its sum, without their number."""
 
     def update(self, tokens, indices):
         chosen = torch.nn.functional.one_hot(indices, self.codewords).to(tokens.dtype)
@@ -132,26 +156,70 @@ def test_codewords_move_to_the_mean_of_their_tokens():
     check_that_codewords_move_to_the_mean_of_their_tokens(Quantizer)
 
 
-def test_that_check_fails_where_the_number_of_tokens_is_left_out():
+@pytest.mark.parametrize("kind", [ForgetsTheFactorN, LeavesTheCountOut])
+def test_that_check_fails_where_the_number_of_tokens_is_left_out(kind):
     with pytest.raises(AssertionError):
-        check_that_codewords_move_to_the_mean_of_their_tokens(LeavesTheCountOut)
+        check_that_codewords_move_to_the_mean_of_their_tokens(kind)
 
 
-def test_without_the_number_of_tokens_the_perplexity_collapses_within_steps(clustered_tokens):
-    tokens, corner = clustered_tokens
-    tokens = tokens + 10.0
-    perplexity = {}
-    for kind in (Quantizer, LeavesTheCountOut):
-        quantizer = kind(8, 3, ema_decay=0.9)
-        quantizer.codebook.copy_(torch.stack([tokens[corner == k].mean(dim=0) for k in range(8)]))
-        quantizer.ema_size.fill_(1.0 / 8.0)
-        quantizer.ema_sum.copy_(quantizer.codebook / 8.0)
-        for _ in range(5):
-            quantizer.update(tokens, quantizer.hard(tokens))
-        usage = torch.bincount(quantizer.hard(tokens), minlength=8) / len(tokens)
-        perplexity[kind] = math.exp(float(torch.special.entr(usage).sum()))
-    assert perplexity[Quantizer] == pytest.approx(8.0, rel=1e-6)
-    assert perplexity[LeavesTheCountOut] < 2.0
+class Step(NamedTuple):
+    perplexity: float
+    longest: float
+    recovered: int
+
+
+def twenty_steps(kind):
+    """Normal tokens and a random start of 64 codewords: usage step by step, and the return of those unused in the first."""
+    quantizer = kind(64, 8, ema_decay=0.95)
+    generator = torch.Generator().manual_seed(3)
+    quantizer.codebook.normal_(generator=generator)
+    quantizer.ema_size.fill_(1.0 / 64)
+    quantizer.ema_sum.copy_(quantizer.codebook / 64)
+    unused, steps = None, []
+    for _ in range(20):
+        tokens = torch.randn(512, 8, generator=generator)
+        indices = quantizer.hard(tokens)
+        counts = torch.bincount(indices, minlength=64)
+        unused = counts == 0 if unused is None else unused
+        entropy = float(torch.special.entr(counts / 512).sum())
+        steps.append(
+            Step(math.exp(entropy), float(quantizer.codebook.norm(dim=-1).max()), int((counts[unused] > 0).sum()))
+        )
+        quantizer.update(tokens, indices)
+    assert int(unused.sum()) > 0
+    return int(unused.sum()), steps
+
+
+def check_that_the_codebook_stays_in_use(kind):
+    """No tokens beyond 8 sigma, so no codeword there; those that began unused come into use; nothing collapses."""
+    unused, steps = twenty_steps(kind)
+    assert max(step.longest for step in steps) < 8.0
+    assert max(step.recovered for step in steps) == unused
+    assert min(step.perplexity for step in steps[1:]) > 32.0
+
+
+@pytest.mark.parametrize("kind", [Quantizer, Published])
+def test_a_random_codebook_comes_into_use(kind):
+    check_that_the_codebook_stays_in_use(kind)
+
+
+@pytest.mark.parametrize("kind", [StartsWithSizeZero, ForgetsTheFactorN, LeavesTheCountOut])
+def test_that_check_fails_for_the_published_mistakes(kind):
+    with pytest.raises(AssertionError):
+        check_that_the_codebook_stays_in_use(kind)
+
+
+def test_with_size_zero_unused_codewords_blow_up_in_one_step_and_never_return():
+    _, steps = twenty_steps(StartsWithSizeZero)
+    assert steps[0].longest < 8.0
+    assert steps[1].longest > 1e4
+    assert [step.recovered for step in steps] == [0] * 20
+
+
+def test_without_the_factor_n_one_codeword_is_left_by_the_fifth_step():
+    _, steps = twenty_steps(ForgetsTheFactorN)
+    assert steps[0].perplexity > 32.0
+    assert [step.perplexity for step in steps[5:]] == [1.0] * 15
 
 
 def test_a_restart_sets_size_and_sum():
