@@ -166,6 +166,14 @@ class Manifest(_Frozen):
     tokenizer: TokenizerSpec | None = None
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """What a caller gives: the transmitter's inputs, and a text in place of those that it becomes."""
+        names = tuple(tensor.name for tensor in self.transmitter.inputs)
+        if self.tokenizer is None:
+            return names
+        return (self.tokenizer.text, *(name for name in names if name not in self.tokenizer.becomes))
+
+    @property
     def num_tokens(self) -> int:
         """N: tokens of the longest mode."""
         return max(mode.tokens for mode in self.modes)

@@ -150,13 +150,12 @@ class Transmitter:
         given = [] if spec is None else [name for name in spec.becomes if name in inputs]
         if spec is None or (given and spec.text not in inputs):
             return TaskInputs(check_inputs(self._spec.inputs, inputs), None)
-        others = [tensor.name for tensor in self._spec.inputs if tensor.name not in spec.becomes]
+        takes = self.manifest.input_names
         for name in inputs:
             if name in given:
                 raise ArgumentError(f"inputs.{name}", f"must be absent where inputs.{spec.text} is given")
-            if name not in (spec.text, *others):
-                takes = ", ".join((spec.text, *others))
-                raise ArgumentError(f"inputs.{name}", f"is unknown; this bundle takes {takes}")
+            if name not in takes:
+                raise ArgumentError(f"inputs.{name}", f"is unknown; this bundle takes {', '.join(takes)}")
         if spec.text not in inputs:
             raise ArgumentError(f"inputs.{spec.text}", "is missing")
         if self._tokenizer is None:

@@ -8,6 +8,7 @@ The calls and results are those of serve.engine; NumPy arrays on both sides:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import TracebackType
@@ -27,6 +28,8 @@ from serve.pb.hardpath.v1 import link_pb2_grpc
 from serve.results import Decoded, ModelInfo, Settings, Transmitted
 from serve.status import argument_error
 from serve.tensor import MESSAGE_BYTES
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 30.0
 
@@ -71,16 +74,16 @@ class Client:
 
         Parameters
         ----------
-        x : (B, ...) array, or mapping of name to (B, ...) array
-            An array where the model has one input; else the inputs by name.
+        x : (B, ...) array, list of B str, or mapping of name to one of them
+            An array, or texts where the model reads them, where the model has one input; else the inputs by name.
 
         Returns
         -------
         Transmission
-            As link.runtime.Transmitter has it.
+            As link.runtime.Transmitter has it; the log counts texts that were cut.
         """
         request = pb.EncodeRequest(inputs=self._inputs(x), tensor_format=pb.TENSOR_FORMAT_RAW)
-        return self._call(self._stub.Encode, request, convert.transmission_from_message)
+        return self._call(self._stub.Encode, request, _encoded)
 
     def decode(
         self,
@@ -131,8 +134,8 @@ class Client:
 
         Parameters
         ----------
-        x : (B, ...) array, or mapping of name to (B, ...) array
-            An array where the model has one input; else the inputs by name.
+        x : (B, ...) array, list of B str, or mapping of name to one of them
+            An array, or texts where the model reads them, where the model has one input; else the inputs by name.
         snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw
             As for serve.results.Settings.
         include_llr : bool
@@ -164,11 +167,13 @@ class Client:
 
     @cached_property
     def _input_names(self) -> tuple[str, ...]:
-        return tuple(tensor.name for tensor in self.model().manifest.transmitter.inputs)
+        return self.model().manifest.input_names
 
     def _inputs(self, x: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, pb.Tensor]:
         if isinstance(x, Mapping):
             return convert.inputs_to_message(x)
+        if isinstance(x, str | bytes):
+            raise ArgumentError("x", "must be a list of texts, got a single one: put it into a list")
         names = self._input_names
         if len(names) != 1:
             raise ArgumentError("x", f"must map the inputs {', '.join(names)} to arrays")
@@ -193,3 +198,11 @@ class Client:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServerError(f"the server at {self.address} did not answer within {self.timeout_s:g} s")
         return ServerError(f"the server at {self.address} failed: {code.name}: {details}")
+
+
+def _encoded(reply: pb.EncodeResponse) -> Transmission:
+    if any(reply.truncated):
+        logger.warning(
+            "%d of %d texts have too many tokens for the model: cut", sum(reply.truncated), len(reply.truncated)
+        )
+    return convert.transmission_from_message(reply)

@@ -182,6 +182,7 @@ def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest) -> 
         bit_errors=result.bit_errors.tolist(),
         settings=settings_to_message(result.settings),
         timing=pb.Timing(**result.timing._asdict()),
+        truncated=() if result.truncated is None else result.truncated.tolist(),
     )
     if request.include_symbols and result.y is not None and result.no is not None:
         message.received.y.CopyFrom(tensor_to_message("y", result.y, request.tensor_format))
@@ -201,4 +202,5 @@ def transmitted_from_message(message: pb.TransmitResponse) -> Transmitted:
         bit_errors=np.array(message.bit_errors, dtype=np.int64),
         settings=settings_from_message(message.settings),
         timing=Timing(timing.transmitter_us, timing.channel_us, timing.receiver_us),
+        truncated=np.array(message.truncated, dtype=np.bool_) if message.truncated else None,
     )

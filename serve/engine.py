@@ -25,7 +25,7 @@ from link.errors import ArgumentError, require_range
 from link.manifest import Bundle
 from link.provenance import code_version
 from link.randomness import Draws
-from link.runtime import Reception, Transmission
+from link.runtime import Reception, TaskInputs, Transmission
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
 from serve.results import Decoded, ModelInfo, Sent, Settings, Timing, Transmitted
 
@@ -59,6 +59,18 @@ class Engine:
     def model(self) -> ModelInfo:
         """What this engine holds and takes."""
         return ModelInfo(self.link.manifest, code_version(), CHANNELS, self.max_batch)
+
+    def read(self, inputs: Mapping[str, ArrayLike]) -> TaskInputs:
+        """A batch as the transmitter takes it: texts as integers; arguments and errors as for link.runtime.Transmitter.
+
+        Raises
+        ------
+        ArgumentError
+            If an input is wrong, or the batch larger than `max_batch`.
+        """
+        for name, value in inputs.items():
+            self._check_batch(f"inputs.{name}", value)
+        return self.link.transmitter.read(inputs)
 
     def encode(self, inputs: Mapping[str, ArrayLike]) -> Transmission:
         """Encode a batch; arguments and errors as for link.runtime.Transmitter.
@@ -101,7 +113,8 @@ class Engine:
         require_range("snr_db", settings.snr_db, SNR_DB_MIN, SNR_DB_MAX)
         channel = _Timed(_channel(settings))
         start = perf_counter()
-        sent = self.encode(inputs)
+        arrays, cut = self.read(inputs)
+        sent = self.encode(arrays)
         encoded = perf_counter()
         draws = _draws(settings, len(sent.mode))
         # The channel's own time is taken inside, so that the link joins channel and receiver here as everywhere else.
@@ -115,11 +128,13 @@ class Engine:
             bit_errors=_bit_errors(sent, result.decoded.llr),
             settings=_as_used(settings, channel.inner),
             timing=Timing(*(1e6 * spent for spent in (encoded - start, channel.spent, carried - channel.spent))),
+            truncated=cut,
         )
 
     def _check_batch(self, field: str, value: ArrayLike) -> None:
-        if np.ndim(value) and len(np.asarray(value)) > self.max_batch:
-            raise ArgumentError(field, f"must hold at most {self.max_batch} samples, got {len(np.asarray(value))}")
+        rows = len(value) if isinstance(value, list | tuple) else (np.shape(value) or (0,))[0]
+        if rows > self.max_batch:
+            raise ArgumentError(field, f"must hold at most {self.max_batch} samples, got {rows}")
 
     def _decoded(self, reception: Reception) -> Decoded:
         classes = self.link.manifest.task.classes

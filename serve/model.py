@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from link.errors import ServerError
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec, TokenizerSpec
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.results import ModelInfo
 from serve.tensor import DATA_TYPES, DTYPES
@@ -28,6 +28,7 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
             transmitter=_graph_to_message(manifest.transmitter),
             receiver=_graph_to_message(manifest.receiver),
             provenance_json=manifest.provenance.model_dump_json(),
+            tokenizer=None if manifest.tokenizer is None else pb.Tokenizer(**manifest.tokenizer.model_dump()),
         ),
         code_version=info.code_version,
         channels=info.channels,
@@ -59,6 +60,7 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
                 "transmitter": _graph_from_message(model.transmitter),
                 "receiver": _graph_from_message(model.receiver),
                 "provenance": Provenance.model_validate_json(model.provenance_json),
+                "tokenizer": _tokenizer_from_message(model.tokenizer) if model.HasField("tokenizer") else None,
             }
         )
     except ValidationError as error:
@@ -91,6 +93,10 @@ def _mode_from_message(message: pb.Mode) -> Mode:
         labels=tuple(message.labels),
         log_prior=tuple(message.log_prior),
     )
+
+
+def _tokenizer_from_message(message: pb.Tokenizer) -> TokenizerSpec:
+    return TokenizerSpec.model_validate({name: getattr(message, name) for name in TokenizerSpec.model_fields})
 
 
 def _graph_to_message(graph: GraphSpec) -> pb.Graph:

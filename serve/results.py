@@ -106,6 +106,8 @@ class Transmitted(NamedTuple):
     settings : Settings
         As used.
     timing : Timing
+    truncated : (B,) bool, optional
+        Whether each text had more tokens than the model takes, and was cut; None where no texts were given.
     """
 
     sent: Sent
@@ -115,6 +117,7 @@ class Transmitted(NamedTuple):
     bit_errors: NDArray[np.int64]
     settings: Settings
     timing: Timing
+    truncated: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

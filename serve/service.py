@@ -52,8 +52,12 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
 
     @_answered
     def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
-        sent = self._engine.encode(convert.inputs_from_message(request.inputs))
-        return pb.EncodeResponse(sent=convert.sent_to_message(sent, request.tensor_format, include_symbols=True))
+        arrays, cut = self._engine.read(convert.inputs_from_message(request.inputs))
+        sent = self._engine.encode(arrays)
+        return pb.EncodeResponse(
+            sent=convert.sent_to_message(sent, request.tensor_format, include_symbols=True),
+            truncated=() if cut is None else cut.tolist(),
+        )
 
     @_answered
     def Decode(self, request: pb.DecodeRequest, context: grpc.ServicerContext) -> pb.DecodeResponse:

@@ -17,11 +17,19 @@ MESSAGE_BYTES: Final = 64 * 2**20
 DATA_TYPES: Final = {"float32": pb.DATA_TYPE_FLOAT32, "int64": pb.DATA_TYPE_INT64, "uint8": pb.DATA_TYPE_UINT8}
 DTYPES: Final = {number: name for name, number in DATA_TYPES.items()}
 
-_VALUES: Final = {"float32_values": "float32", "int64_values": "int64", "uint8_values": "uint8"}
+_VALUES: Final = {
+    "float32_values": pb.DATA_TYPE_FLOAT32,
+    "int64_values": pb.DATA_TYPE_INT64,
+    "uint8_values": pb.DATA_TYPE_UINT8,
+    "string_values": pb.DATA_TYPE_STRING,
+}
 
 
 def tensor_from_message(field: str, message: pb.Tensor) -> NDArray[Any]:
     """The array that a message holds; its shape is checked, its meaning is not.
+
+    Texts come as an array of objects, which takes no more room than they do; one of dtype str would give each the room of
+    the longest.
 
     Raises
     ------
@@ -49,14 +57,16 @@ def tensor_from_message(field: str, message: pb.Tensor) -> NDArray[Any]:
 
 
 def tensor_to_message(field: str, value: ArrayLike, tensor_format: pb.TensorFormat = pb.TENSOR_FORMAT_RAW) -> pb.Tensor:
-    """An array as a message: of float32, int64 or uint8, whichever is nearest to its own dtype.
+    """An array as a message: of texts, or of float32, int64 or uint8, whichever is nearest to its own dtype.
 
     Raises
     ------
     ArgumentError
-        If `value` is no array of numbers that one of the three holds.
+        If `value` is no array of texts, and none of numbers that one of the three holds.
     """
     array = _as_wire_type(field, value)
+    if array.dtype == object:
+        return _texts_to_message(field, array)
     message = pb.Tensor(data_type=DATA_TYPES[array.dtype.name], shape=array.shape)
     if tensor_format == pb.TENSOR_FORMAT_RAW:
         message.raw = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -66,9 +76,11 @@ def tensor_to_message(field: str, value: ArrayLike, tensor_format: pb.TensorForm
 
 
 def _typed(field: str, message: pb.Tensor, source: str) -> NDArray[Any]:
-    dtype = _VALUES[source]
-    if message.data_type not in (pb.DATA_TYPE_UNSPECIFIED, DATA_TYPES[dtype]):
+    if message.data_type not in (pb.DATA_TYPE_UNSPECIFIED, _VALUES[source]):
         raise ArgumentError(f"{field}.data_type", f"must agree with {source} or be left out, got {message.data_type}")
+    if source == "string_values":
+        return np.array(message.string_values, dtype=object)
+    dtype = DTYPES[_VALUES[source]]
     values = np.array(getattr(message, source))
     if dtype == "uint8" and values.max() > 255:
         raise ArgumentError(f"{field}.{source}", f"must be in [0, 255], got {values.max()}")
@@ -85,15 +97,28 @@ def _raw(field: str, message: pb.Tensor) -> NDArray[Any]:
     return np.frombuffer(message.raw, stored).astype(stored.newbyteorder("="), copy=False)
 
 
+def _texts_to_message(field: str, array: NDArray[Any]) -> pb.Tensor:
+    message = pb.Tensor(data_type=pb.DATA_TYPE_STRING, shape=array.shape)
+    for index, text in enumerate(array.ravel().tolist()):
+        try:
+            message.string_values.append(str(text))
+        except ValueError:
+            raise ArgumentError(f"{field}[{index}]", "must not hold half of a surrogate pair") from None
+    return message
+
+
 def _as_wire_type(field: str, value: ArrayLike) -> NDArray[Any]:
+    # Asked for their own type, texts would take the room of the longest, and numbers between them become texts.
+    texts = isinstance(value, list | tuple) and any(isinstance(item, str) for item in value)
     try:
-        array = np.asarray(value)
+        array = np.asarray(value, dtype=object if texts else None)
     except ValueError:
         raise ArgumentError(field, "must be an array with rows of equal length") from None
+    if texts or array.dtype.kind == "U" or (array.dtype == object and any(isinstance(v, str) for v in array.flat)):
+        return _as_texts(field, array.astype(object))
     if array.dtype.kind not in "biuf":
-        raise ArgumentError(field, f"must hold numbers, got dtype {array.dtype}")
-    if array.ndim > MAX_DIMENSIONS:
-        raise ArgumentError(field, f"must have at most {MAX_DIMENSIONS} dimensions, got {array.ndim}")
+        raise ArgumentError(field, f"must hold numbers or texts, got dtype {array.dtype}")
+    _check_dimensions(field, array)
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # beyond float32 it becomes inf, which the server refuses by name
             return array.astype(np.float32, copy=False)
@@ -102,3 +127,16 @@ def _as_wire_type(field: str, value: ArrayLike) -> NDArray[Any]:
     if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
         raise ArgumentError(field, f"must fit into int64, got {array.max()}")
     return array.astype(np.int64, copy=False)
+
+
+def _as_texts(field: str, array: NDArray[Any]) -> NDArray[Any]:
+    for index, text in enumerate(array.flat):
+        if not isinstance(text, str):
+            raise ArgumentError(f"{field}[{index}]", f"must be a string, got {type(text).__name__}")
+    _check_dimensions(field, array)
+    return array
+
+
+def _check_dimensions(field: str, array: NDArray[Any]) -> None:
+    if array.ndim > MAX_DIMENSIONS:
+        raise ArgumentError(field, f"must have at most {MAX_DIMENSIONS} dimensions, got {array.ndim}")

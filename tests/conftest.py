@@ -60,16 +60,17 @@ def with_tokenizer(tmp_path_factory, tokenizer_file):
 
 
 def put_words_before(file, spec):
-    """Give a transmitter a layer that turns words into its input: the sum of a vector a word, within its range."""
+    """Give a transmitter a layer that turns words into its input: the sum of a vector a word, around the range's middle."""
     transmitter = onnx.load(str(file))
     shape = spec["shape"][1:]
     low, high = (-10.0 if spec["low"] is None else spec["low"]), (10.0 if spec["high"] is None else spec["high"])
-    table = np.random.default_rng(4).uniform(low, high, size=(len(WORDS), int(np.prod(shape)))) / 2.0
+    table = np.random.default_rng(4).uniform(low - high, high - low, size=(len(WORDS), int(np.prod(shape)))) / 2.0
     constants = {
         "words_table": table.astype(np.float32),
         "words_axis": np.array([1], dtype=np.int64),
         "words_last": np.array([2], dtype=np.int64),
         "words_shape": np.array([-1, *shape], dtype=np.int64),
+        "words_middle": np.float32((low + high) / 2.0),
         "words_low": np.float32(low),
         "words_high": np.float32(high),
     }
@@ -79,7 +80,8 @@ def put_words_before(file, spec):
         helper.make_node("Unsqueeze", ["words_mask", "words_last"], ["words_mask_3"]),
         helper.make_node("Mul", ["words_each", "words_mask_3"], ["words_masked"]),
         helper.make_node("ReduceSum", ["words_masked", "words_axis"], ["words_sum"], keepdims=0),
-        helper.make_node("Clip", ["words_sum", "words_low", "words_high"], ["words_clipped"]),
+        helper.make_node("Add", ["words_sum", "words_middle"], ["words_moved"]),
+        helper.make_node("Clip", ["words_moved", "words_low", "words_high"], ["words_clipped"]),
         helper.make_node("Reshape", ["words_clipped", "words_shape"], ["words_out"]),
     ]
     inputs = [

@@ -173,3 +173,25 @@ def server(bundle_path):
 def client(server):
     with Client(server.address) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def text_bundle_path(bundle_path, with_tokenizer) -> Path:
+    return with_tokenizer(bundle_path)
+
+
+@pytest.fixture(scope="session")
+def text_link(text_bundle_path):
+    return Link(load_bundle(text_bundle_path))
+
+
+@pytest.fixture(scope="session")
+def text_server(text_bundle_path):
+    with Server(text_bundle_path, port=0, max_batch=64) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def text_client(text_server):
+    with Client(text_server.address) as connected:
+        yield connected

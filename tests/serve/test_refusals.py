@@ -54,6 +54,11 @@ REFUSED = {
         "inputs.image.data_type",
         "must agree with float32_values",
     ),
+    "texts for numbers": (
+        transmit(pb.Tensor(shape=[1], string_values=["a"])),
+        "inputs.image",
+        "must hold numbers, got dtype object",
+    ),
     "batch too large": (transmit(floats(65, 8, 8)), "inputs.image", "must hold at most 64 samples, got 65"),
     "no settings": (pb.TransmitRequest(inputs={"image": IMAGE}), "settings.snr_db", "is missing"),
     "no snr": (transmit(snr_db=None), "settings.snr_db", "is missing"),
@@ -181,6 +186,7 @@ tensors = st.builds(
     float32_values=st.lists(st.floats(width=32), max_size=3) | st.just([1.0] * 64),
     int64_values=st.just([]) | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
     uint8_values=st.just([]) | st.lists(st.integers(0, 2**32 - 1), max_size=3),
+    string_values=st.just([]) | st.lists(st.text(st.characters(codec="utf-8"), max_size=9), max_size=3),
     raw=st.just(b"") | st.binary(max_size=9) | st.just(bytes(256)),
 )
 images_of_any_kind = (

@@ -13,6 +13,7 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_FLOAT32: _ClassVar[DataType]
     DATA_TYPE_INT64: _ClassVar[DataType]
     DATA_TYPE_UINT8: _ClassVar[DataType]
+    DATA_TYPE_STRING: _ClassVar[DataType]
 
 class TensorFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -23,25 +24,28 @@ DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_INT64: DataType
 DATA_TYPE_UINT8: DataType
+DATA_TYPE_STRING: DataType
 TENSOR_FORMAT_UNSPECIFIED: TensorFormat
 TENSOR_FORMAT_VALUES: TensorFormat
 TENSOR_FORMAT_RAW: TensorFormat
 
 class Tensor(_message.Message):
-    __slots__ = ("data_type", "shape", "float32_values", "int64_values", "uint8_values", "raw")
+    __slots__ = ("data_type", "shape", "float32_values", "int64_values", "uint8_values", "raw", "string_values")
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     FLOAT32_VALUES_FIELD_NUMBER: _ClassVar[int]
     INT64_VALUES_FIELD_NUMBER: _ClassVar[int]
     UINT8_VALUES_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    STRING_VALUES_FIELD_NUMBER: _ClassVar[int]
     data_type: DataType
     shape: _containers.RepeatedScalarFieldContainer[int]
     float32_values: _containers.RepeatedScalarFieldContainer[float]
     int64_values: _containers.RepeatedScalarFieldContainer[int]
     uint8_values: _containers.RepeatedScalarFieldContainer[int]
     raw: bytes
-    def __init__(self, data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., float32_values: _Optional[_Iterable[float]] = ..., int64_values: _Optional[_Iterable[int]] = ..., uint8_values: _Optional[_Iterable[int]] = ..., raw: _Optional[bytes] = ...) -> None: ...
+    string_values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., float32_values: _Optional[_Iterable[float]] = ..., int64_values: _Optional[_Iterable[int]] = ..., uint8_values: _Optional[_Iterable[int]] = ..., raw: _Optional[bytes] = ..., string_values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Transmission(_message.Message):
     __slots__ = ("mode", "indices", "bits", "num_bits", "symbols", "num_symbols")
@@ -135,10 +139,12 @@ class EncodeRequest(_message.Message):
     def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
-    __slots__ = ("sent",)
+    __slots__ = ("sent", "truncated")
     SENT_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ...) -> None: ...
+    truncated: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("symbols", "no", "mode", "llr_in", "tensor_format", "include_llr")
@@ -184,20 +190,22 @@ class TransmitRequest(_message.Message):
     def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ...) -> None: ...
 
 class TransmitResponse(_message.Message):
-    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing")
+    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "truncated")
     SENT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
     BIT_ERRORS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     received: Received
     decoded: Reception
     bit_errors: _containers.RepeatedScalarFieldContainer[int]
     settings: LinkSettings
     timing: Timing
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    truncated: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ()
@@ -216,7 +224,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json")
+    __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json", "tokenizer")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +235,7 @@ class Model(_message.Message):
     TRANSMITTER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_JSON_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
     version: int
@@ -237,7 +246,28 @@ class Model(_message.Message):
     transmitter: Graph
     receiver: Graph
     provenance_json: str
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., default_mode: _Optional[int] = ..., llr: _Optional[_Union[LlrConvention, _Mapping]] = ..., transmitter: _Optional[_Union[Graph, _Mapping]] = ..., receiver: _Optional[_Union[Graph, _Mapping]] = ..., provenance_json: _Optional[str] = ...) -> None: ...
+    tokenizer: Tokenizer
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., default_mode: _Optional[int] = ..., llr: _Optional[_Union[LlrConvention, _Mapping]] = ..., transmitter: _Optional[_Union[Graph, _Mapping]] = ..., receiver: _Optional[_Union[Graph, _Mapping]] = ..., provenance_json: _Optional[str] = ..., tokenizer: _Optional[_Union[Tokenizer, _Mapping]] = ...) -> None: ...
+
+class Tokenizer(_message.Message):
+    __slots__ = ("file", "sha256", "length", "pad_id", "pad_token", "text", "input_ids", "attention_mask")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PAD_ID_FIELD_NUMBER: _ClassVar[int]
+    PAD_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_IDS_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_MASK_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    sha256: str
+    length: int
+    pad_id: int
+    pad_token: str
+    text: str
+    input_ids: str
+    attention_mask: str
+    def __init__(self, file: _Optional[str] = ..., sha256: _Optional[str] = ..., length: _Optional[int] = ..., pad_id: _Optional[int] = ..., pad_token: _Optional[str] = ..., text: _Optional[str] = ..., input_ids: _Optional[str] = ..., attention_mask: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("name", "classes")
