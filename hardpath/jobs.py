@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from link.sweep import SweepResult, SweepSpec
     from train.loop import Summary
     from train.recipe import Recipe
+    from train.tasks import TextTask
     from train.verify import Verification, VerifySettings
 
 
@@ -124,13 +125,17 @@ def load_samples(data: Path | None, manifest: Manifest) -> Samples:
     if data is not None and not data.is_dir():
         raise ArgumentError("data", f"{data} does not exist")
     try:
-        from train.tasks import load_task
+        from train.tasks import task_of_manifest
     except ModuleNotFoundError as error:
         raise ArgumentError(
             "data",
             f"must name an .npz here: the test set of {manifest.task.name} needs {error.name}, of hardpath[train]",
         ) from None
-    test = load_task(manifest.task.name).load(data).test
+    task = task_of_manifest(manifest)
+    if manifest.tokenizer is not None:
+        texts, labels = cast("TextTask", task).test_texts(data)
+        return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, labels)
+    test = task.load(data).test
     return Samples(dict(test.inputs), test.labels)
 
 

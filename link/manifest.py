@@ -136,6 +136,8 @@ class Provenance(_Frozen):
     ----------
     accuracy : mapping of Es/N0 in dB, as text, to accuracy
         Hard path on the validation set.
+    facts : mapping
+        What the task knew of its data, but for the tokenizer.
     """
 
     recipe: dict[str, Any]
@@ -148,6 +150,7 @@ class Provenance(_Frozen):
     code_version: str
     libraries: dict[str, str]
     accuracy: dict[str, float]
+    facts: dict[str, Any] = Field(default_factory=dict)
 
 
 class Manifest(_Frozen):
@@ -260,8 +263,8 @@ class Bundle:
     path: Path
     manifest: Manifest
 
-    def graph(self, spec: GraphSpec) -> Path:
-        """Path of a graph inside the bundle."""
+    def file(self, spec: GraphSpec | TokenizerSpec) -> Path:
+        """Path of a file inside the bundle."""
         return _inside(self.path, spec.file)
 
     def tokenizer(self) -> Tokenizer | None:
@@ -280,9 +283,7 @@ class Bundle:
         if spec is None:
             return None
         try:
-            return Tokenizer(
-                _inside(self.path, spec.file), length=spec.length, pad_id=spec.pad_id, pad_token=spec.pad_token
-            )
+            return Tokenizer(self.file(spec), length=spec.length, pad_id=spec.pad_id, pad_token=spec.pad_token)
         except ArgumentError as error:
             raise BundleError(f"{self.path}: {error}; export the bundle again") from None
 

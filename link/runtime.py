@@ -292,9 +292,7 @@ def _open_session(bundle: Bundle, spec: GraphSpec, threads: int) -> ort.Inferenc
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(
-            str(bundle.graph(spec)), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(str(bundle.file(spec)), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         raise BundleError(
             f"{bundle.path}: {spec.file} is no graph that ONNX Runtime can load: {_first_line(error)}"

@@ -71,7 +71,7 @@ class Tokenizer:
         except Exception as error:  # the library's exceptions share no base class but Exception
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ArgumentError("tokenizer", f"{file} cannot be loaded: {reason}") from None
-        self.length = length
+        self.length, self.pad_id, self.pad_token = length, pad_id, pad_token
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if length <= special:
             raise ArgumentError("length", f"must be above {special}, the special tokens of {file}, got {length}")

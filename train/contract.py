@@ -50,7 +50,7 @@ def contract_agreement(bundle: Bundle, model: Transceiver, task: Task) -> Contra
         findings += _table_findings(bundle.manifest, model)
         held = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
         for spec in (bundle.manifest.transmitter, bundle.manifest.receiver):
-            for name, value in _named_constants(onnx.load(bundle.graph(spec)), held).items():
+            for name, value in _named_constants(onnx.load(bundle.file(spec)), held).items():
                 constants.append(f"{spec.file}: {name}")
                 if not np.array_equal(value, held[name]):
                     findings.append(f"{spec.file}: its constant {name} is not the checkpoint's")

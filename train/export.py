@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import onnx
@@ -29,6 +29,7 @@ from link.manifest import (
     Provenance,
     TaskSpec,
     TensorSpec,
+    TokenizerSpec,
     load_bundle,
     sha256,
 )
@@ -37,7 +38,7 @@ from link.randomness import Draws, Stream
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint
 from train.recipe import LinkRecipe
-from train.tasks import Split, Task
+from train.tasks import TOKENIZER_FACT, Split, Task, TextTask
 from train.transceiver import ReceiverGraph, Transceiver, TransmitterGraph
 
 OPSET: Final = 18
@@ -120,11 +121,13 @@ def write_bundle(
         "llr_in": torch.zeros(3, link.num_bits),
     }
     export_graph(ReceiverGraph(model), received, _receiver_outputs(link, len(task.classes)), folder / "receiver.onnx")
+    tokenizer = _write_tokenizer(folder, task)
     manifest = Manifest(
         name=name or checkpoint.recipe.name,
         task=TaskSpec(name=task.name, classes=task.classes),
         modes=(mode_of(model),),
         llr=LlrSpec(demapper=link.demapper, clip=link.llr_clip),
+        tokenizer=tokenizer,
         transmitter=GraphSpec(
             file="transmitter.onnx",
             sha256=sha256(folder / "transmitter.onnx"),
@@ -148,10 +151,22 @@ def write_bundle(
             code_version=checkpoint.code_version,
             libraries=library_versions("torch", "numpy", "onnx", "onnxscript", "onnxruntime"),
             accuracy=checkpoint.hard_accuracy,
+            facts={name: value for name, value in checkpoint.facts.items() if name != TOKENIZER_FACT},
         ),
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _write_tokenizer(folder: Path, task: Task) -> TokenizerSpec | None:
+    """Write the task's tokenizer into the bundle, where it has one."""
+    if not hasattr(task, "tokenizer"):
+        return None
+    text_task = cast(TextTask, task)
+    file = folder / "tokenizer.json"
+    file.write_text(text_task.tokenizer_json, encoding="utf-8")
+    made = text_task.tokenizer
+    return TokenizerSpec(sha256=sha256(file), length=made.length, pad_id=made.pad_id, pad_token=made.pad_token)
 
 
 def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[TensorSpec, ...], file: Path) -> None:

@@ -22,7 +22,7 @@ def test_a_good_bundle_loads_and_its_sizes_are_those_of_its_mode(bundle):
     manifest = bundle.manifest
     assert (manifest.num_tokens, manifest.num_bits, manifest.num_symbols) == (3, 9, 3)
     assert manifest.modes[0].index_bits == 3
-    assert bundle.graph(manifest.receiver).name == "receiver.onnx"
+    assert bundle.file(manifest.receiver).name == "receiver.onnx"
 
 
 def test_a_manifest_survives_the_way_to_json_and_back(bundle):

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,13 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from link.errors import RecipeError
-from link.manifest import TensorSpec
+from link.manifest import Manifest, TensorSpec
 from link.randomness import Draws
 from link.tokenizer import Tokenizer
 from train.recipe import Recipe, nearest_key
+
+TOKENIZER_FACT: Final = "tokenizer"
+"""The fact that is a tokenizer.json: a bundle carries it as a file."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,10 @@ class TextTask(Task, Protocol):
     @property
     def tokenizer_json(self) -> str: ...
 
+    def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The test rows as raw strings, and their labels (n,)."""
+        ...
+
 
 class PretrainedEncoder(Protocol):
     """An encoder in two parts: a backbone that may be pretrained, and a neck that reads tokens from its states.
@@ -172,6 +179,12 @@ def task_facts(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
     module = _module(recipe.task)
     checked = _options(recipe.task, module, recipe.task_options)
     return {} if checked is None else dict(module.find(checked, folder))
+
+
+def task_of_manifest(manifest: Manifest) -> Task:
+    """The task that a bundle was trained for, by what its provenance keeps: without its tokenizer."""
+    made = manifest.provenance
+    return load_task(manifest.task.name, made.recipe.get("task_options", {}), made.facts)
 
 
 def _module(name: str) -> ModuleType:

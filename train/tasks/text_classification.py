@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from link.errors import ArgumentError
 from link.manifest import TensorSpec
 from link.randomness import Draws
 from link.texts import SUFFIXES, TextRows, read_texts
+from link.tokenizer import Tokenizer
 from train.encoders import (
     TextEncoder,
     build_tokenizer,
@@ -34,7 +36,7 @@ from train.encoders import (
 )
 from train.holdout import hold_out, part_of
 from train.hub import fetch_rows
-from train.tasks import Data, Split
+from train.tasks import TOKENIZER_FACT, Data, Split
 
 SCRATCH: Final = "scratch"
 HOLDOUT_SEED: Final = 20_000
@@ -86,7 +88,7 @@ def find(options: Options, folder: Path | None) -> dict[str, Any]:
         config = scratch_config(tokenizer, options.max_length)
     else:
         tokenizer, config = load_tokenizer(options.encoder), load_config(options.encoder)
-    return {"classes": classes, "tokenizer": tokenizer, "encoder": config}
+    return {"classes": classes, TOKENIZER_FACT: tokenizer, "encoder": config}
 
 
 def build(options: Options, facts: Mapping[str, Any]) -> TextClassification:
@@ -110,9 +112,14 @@ class TextClassification:
         self.options = options
         self.classes: tuple[str, ...] = tuple(facts["classes"])
         self.config: Mapping[str, Any] = facts["encoder"]
-        self.tokenizer_json: str = facts["tokenizer"]
-        self.tokenizer = build_tokenizer(self.tokenizer_json, options.max_length, self.config)
+        # A bundle's provenance keeps all facts but this one, and what needs no tokenizer does without.
+        self.tokenizer_json: str = facts.get(TOKENIZER_FACT, "")
         require_length(self.config, options.max_length)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Cuts and pads a text to `max_length` tokens."""
+        return build_tokenizer(self.tokenizer_json, self.options.max_length, self.config)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -139,15 +146,17 @@ class TextClassification:
 
     def load(self, folder: Path | None) -> Data:
         """The tables of `folder`, or of the data set that the options name."""
-        train, validation, test = read_parts(self.options, folder)
-        if test is None:
-            train, test = _hold_out(train, self.options.test_rows, "test")
-        else:
-            train = _take(train, ~part_of(train.texts, test.texts))
+        train, test = self._test_apart(folder)
+        validation = read_parts(self.options, folder).validation
         if validation is None:
             train, validation = _hold_out(train, self.options.validation_rows, "validation")
         numbered = _names_in(folder) is not None
         return Data(*(self._split(rows, numbered=numbered) for rows in (train, validation, test)))
+
+    def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The test rows as raw strings, and their labels (n,)."""
+        _, test = self._test_apart(folder)
+        return test.texts, class_indices(test, self.classes, numbered=_names_in(folder) is not None)
 
     def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
         """Texts are not augmented."""
@@ -166,6 +175,13 @@ class TextClassification:
         return nn.Sequential(
             nn.Flatten(1), nn.Linear(tokens * dim, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, len(self.classes))
         )
+
+    def _test_apart(self, folder: Path | None) -> tuple[TextRows, TextRows]:
+        """Training rows, validation still among them where it is held out, and test rows."""
+        parts = read_parts(self.options, folder)
+        if parts.test is None:
+            return _hold_out(parts.train, self.options.test_rows, "test")
+        return _take(parts.train, ~part_of(parts.train.texts, parts.test.texts)), parts.test
 
     def _split(self, rows: TextRows, *, numbered: bool) -> Split:
         encoded = self.tokenizer(rows.texts)
