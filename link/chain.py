@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,10 +28,7 @@ from link.header import HeaderOutcome, carry_headers
 from link.manifest import Bundle
 from link.randomness import Draws
 from link.runtime import Receiver, Reception, Transmission, Transmitter
-from link.snr import SNR_DB_MAX, SNR_DB_MIN
-
-SNR_ERROR_DB_MAX: Final = 30.0
-"""Most that a transmitter's estimate of the SNR may be off."""
+from link.snr import SNR_DB_MAX, SNR_DB_MIN, SNR_ERROR_DB_MAX
 
 
 @dataclass(frozen=True)
