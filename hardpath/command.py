@@ -17,7 +17,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -25,6 +25,7 @@ from hardpath.terminal import INTERRUPTED, exit_with_line, note, percent, say, s
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from link.header import HeaderOutcome
     from link.results import SweepPoint
 
 app = typer.Typer(
@@ -276,6 +277,7 @@ def call(
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
     seed: Seed = 0,
+    snr_error_db: SnrError = 0.0,
     as_json: Json = False,
 ) -> None:
     """Send samples over the link of a running server; print what was decided and how many bits were wrong."""
@@ -293,6 +295,7 @@ def call(
             k_factor_db=k_factor_db if channel.startswith("rician") else None,
             seed=seed,
             sample_offset=chosen.start,
+            snr_error_db=snr_error_db,
         )
     labels = None if samples.labels is None else samples.labels[chosen]
     answers = [
@@ -304,6 +307,7 @@ def call(
             "bits": int(reply.sent.num_bits[index]),
             "symbols": int(reply.sent.num_symbols[index]),
         }
+        | ({} if reply.header is None else _header_columns(reply.header, int(reply.sent.mode[index]), index))
         | ({} if labels is None else {"correct": bool(reply.decoded.decisions[index] == labels[index])})
         for index in range(len(reply.decoded.class_names))
     ]
@@ -317,6 +321,12 @@ def call(
         tuple(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()) for row in answers
     ]
     say_table(f"{address}, {channel} at {snr_db:g} dB, seed {seed}", columns, cells)
+
+
+def _header_columns(header: HeaderOutcome, mode: int, index: int) -> dict[str, Any]:
+    """Of one sample: its mode, its share of the header, and what became of that."""
+    outcome = "lost" if header.lost[index] else f"wrong: {header.mode[index]}" if header.wrong[index] else "right"
+    return {"mode": mode, "header_symbols": float(header.symbols[index]), "header": outcome}
 
 
 @app.command()

@@ -19,6 +19,8 @@ there are any. The header is
             frame is erased (y = 0, no = inf) and decoded in the default mode
     wrong   if it is accepted and names another mode than that of a sample: this sample is decoded as it says
 
+and link.header_theory has how often that is.
+
 A sample's first symbol is found without the header, as if each were a packet. Symbols that the decoded mode has and the sent
 one has not are received as erased; blocks that were not sent are, too, and so lost. A sample's rate counts its share of the
 header: the symbols of its frame's header over the samples of the frame.
@@ -29,14 +31,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from link.bits import group, label_bits, labels_from_bits
 from link.channel import Channel
 from link.errors import ArgumentError
-from link.manifest import MODES_MAX, HeaderSpec
+from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
-from link.reed_muller import BLOCK_SYMBOLS, MESSAGE_BITS, ORTHOGONAL, BlockRates, block_rates, decode, encode
+from link.reed_muller import BLOCK_SYMBOLS, MESSAGE_BITS, decode, encode
 
 
 class Frames(NamedTuple):
@@ -249,71 +251,6 @@ def carry_headers(
         headers_wrong=len(np.unique(frames.frame[wrong])),
         header_symbols=int(num_symbols.sum()),
     )
-
-
-def loss_rate(snr_db: ArrayLike, spec: HeaderSpec) -> NDArray[np.float64]:
-    """Probability that a block is lost over AWGN, exactly; (...) to (...).
-
-    Examples
-    --------
-    >>> loss_rate([-6.0, 0.0], HeaderSpec()).round(6)
-    array([0.001986, 0.      ])
-    """
-    return block_rates(snr_db, spec.repeats, spec.threshold).lost
-
-
-def error_rate(snr_db: ArrayLike, spec: HeaderSpec) -> NDArray[np.float64]:
-    """Probability that a block is accepted although it is wrong, over AWGN, exactly; (...) to (...).
-
-    Examples
-    --------
-    >>> error_rate([-6.0, 0.0], HeaderSpec()).round(6)
-    array([0.001068, 0.      ])
-    """
-    rates = block_rates(snr_db, spec.repeats, spec.threshold)
-    return rates.orthogonal + rates.opposite
-
-
-class HeaderRates(NamedTuple):
-    """What becomes of the header of a uniform frame; the three sum to 1, each (...) float64."""
-
-    right: NDArray[np.float64]
-    lost: NDArray[np.float64]
-    wrong: NDArray[np.float64]
-
-
-def uniform_rates(snr_db: ArrayLike, spec: HeaderSpec, num_modes: int, mode: int) -> HeaderRates:
-    """What becomes of the header of a frame that is all in one mode (as a frame of one sample is), over AWGN, exactly.
-
-    Of the 63 wrong codewords of block 0, those that name no mode of the bundle, or announce blocks that were not sent, make
-    the header lost after all.
-
-    Parameters
-    ----------
-    snr_db : (...) float
-        Es/N0, dB.
-    spec : HeaderSpec
-    num_modes : int
-        2 to 32.
-    mode : int
-        What the frame is sent in.
-
-    Examples
-    --------
-    >>> rates = uniform_rates(-6.0, HeaderSpec(), num_modes=4, mode=0)
-    >>> [f"{rate:.6f}" for rate in rates]
-    ['0.996946', '0.003002', '0.000052']
-    """
-    if not 0 <= mode < num_modes <= MODES_MAX:
-        raise ArgumentError("mode", f"must be in [0, {num_modes}), and num_modes at most {MODES_MAX}, got {mode}")
-    rates: BlockRates = block_rates(snr_db, spec.repeats, spec.threshold)
-    sent = mode << 1 | 1
-    accepted = [base << 1 | 1 for base in range(num_modes) if base != mode]
-    opposite = sent ^ (1 << (MESSAGE_BITS - 1))
-    of_one = rates.orthogonal / ORTHOGONAL
-    wrong = of_one * sum(message != opposite for message in accepted) + rates.opposite * (opposite in accepted)
-    others = rates.orthogonal + rates.opposite - wrong
-    return HeaderRates(rates.right, rates.lost + others, np.asarray(wrong))
 
 
 def _width(num_modes: int) -> int:

@@ -109,7 +109,7 @@ class HeaderSpec(_Frozen):
 
     Notes
     -----
-    The defaults, by the exact rates of link.reed_muller: with 4 repeats a block is right with probability 0.997 at -6 dB,
+    The defaults, by the exact rates of link.header_theory: with 4 repeats a block is right with probability 0.997 at -6 dB,
     where 64 symbols shared by 32 samples cost 2 a sample; with 2 it would be 0.93, with 8 the cost would double. At a
     threshold of 0.5, half way between a codeword sent and one not sent, 0.20 % are lost and 0.11 % wrong there; at 0.4 a
     tenth as many are lost and a third more wrong, at 0.6 six times as many are lost and half as many wrong. Where noise

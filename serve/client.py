@@ -66,20 +66,23 @@ class Client:
         """What the server holds and takes."""
         return self._call(self._stub.GetModel, pb.GetModelRequest(), model_from_message)
 
-    def encode(self, x: ArrayLike | Mapping[str, ArrayLike]) -> Transmission:
+    def encode(self, x: ArrayLike | Mapping[str, ArrayLike], *, snr_db: float | None = None) -> Transmission:
         """Encode a batch.
 
         Parameters
         ----------
         x : (B, ...) array, or mapping of name to (B, ...) array
             An array where the model has one input; else the inputs by name.
+        snr_db : float, optional
+            Es/N0 as the transmitter estimates it, dB, in [-30, 60]; for a model with a router, and for no other.
 
         Returns
         -------
         Transmission
             As link.runtime.Transmitter has it.
         """
-        request = pb.EncodeRequest(inputs=self._inputs(x), tensor_format=pb.TENSOR_FORMAT_RAW)
+        request = convert.encode_request(self._inputs(x), snr_db)
+        request.tensor_format = pb.TENSOR_FORMAT_RAW
         return self._call(self._stub.Encode, request, convert.transmission_from_message)
 
     def decode(
@@ -124,6 +127,7 @@ class Client:
         seed: int = 0,
         sample_offset: int = 0,
         draw: int = 0,
+        snr_error_db: float = 0.0,
         include_llr: bool = False,
         include_symbols: bool = False,
     ) -> Transmitted:
@@ -133,14 +137,14 @@ class Client:
         ----------
         x : (B, ...) array, or mapping of name to (B, ...) array
             An array where the model has one input; else the inputs by name.
-        snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw
+        snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db
             As for serve.results.Settings.
         include_llr : bool
             Whether to return the LLRs.
         include_symbols : bool
             Whether to return the symbols sent, the symbols received, and their noise variances.
         """
-        settings = Settings(snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw)
+        settings = Settings(snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db)
         request = pb.TransmitRequest(
             inputs=self._inputs(x),
             settings=convert.settings_to_message(settings),
@@ -164,7 +168,7 @@ class Client:
 
     @cached_property
     def _input_names(self) -> tuple[str, ...]:
-        return tuple(tensor.name for tensor in self.model().manifest.transmitter.inputs)
+        return tuple(tensor.name for tensor in self.model().manifest.task_inputs)
 
     def _inputs(self, x: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, pb.Tensor]:
         if isinstance(x, Mapping):

@@ -52,7 +52,8 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
 
     @_answered
     def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
-        sent = self._engine.encode(convert.inputs_from_message(request.inputs))
+        snr_db = request.snr_db if request.HasField("snr_db") else None
+        sent = self._engine.encode(convert.inputs_from_message(request.inputs), snr_db)
         return pb.EncodeResponse(sent=convert.sent_to_message(sent, request.tensor_format, include_symbols=True))
 
     @_answered

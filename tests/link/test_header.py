@@ -12,18 +12,11 @@ from scipy.stats import beta, norm
 
 from link.channel import CHANNELS, Awgn, build_channel
 from link.errors import ArgumentError
-from link.header import (
-    carry_headers,
-    error_rate,
-    frames_of,
-    loss_rate,
-    read_headers,
-    uniform_rates,
-    write_headers,
-)
+from link.header import carry_headers, frames_of, read_headers, write_headers
+from link.header_theory import block_rates, error_rate, loss_rate, uniform_rates
 from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
-from link.reed_muller import block_rates, decode, encode
+from link.reed_muller import decode, encode
 
 # Each rate below is compared with its Clopper-Pearson interval at this level: a false alarm in 10^6 runs of fixed seeds.
 LEVEL = 1.0 - 1e-6

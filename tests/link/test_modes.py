@@ -6,7 +6,7 @@ import pytest
 from link.chain import Link
 from link.channel import CHANNELS, Awgn, build_channel
 from link.errors import ArgumentError
-from link.header import uniform_rates
+from link.header_theory import uniform_rates
 from link.manifest import load_bundle
 from link.randomness import Draws
 from link.reed_muller import encode
