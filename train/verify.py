@@ -155,7 +155,7 @@ class _Found(NamedTuple):
 
 
 def _check(bundle: Bundle, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
-    specs, classes = bundle.manifest.transmitter.inputs, len(bundle.manifest.task.classes)
+    specs, classes = bundle.manifest.task_inputs, len(bundle.manifest.task.classes)
     arrays = check_inputs(specs, inputs)
     tensors = [torch.from_numpy(arrays[spec.name]) for spec in specs]
     known = as_tensor("labels", labels, "int64", (len(tensors[0]),))

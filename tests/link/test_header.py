@@ -312,3 +312,25 @@ def test_over_fading_the_rates_are_the_means_over_the_gain():
     conditional = uniform_rates(np.clip(3.0 + 10 * np.log10(gains), -60.0, None), spec, 3, 0)
     for count, rates in ((outcome.headers_lost, conditional.lost), (outcome.headers_wrong, conditional.wrong)):
         assert_rate(count, frames, float(rates.mean()))
+
+
+def test_a_headers_randomness_is_addressed_by_frame_draw_and_seed():
+    recorder = Recorder(Awgn())
+
+    def received(samples, draw=0, seed=1):
+        carry_headers(
+            np.zeros(len(samples), np.int64),
+            HeaderSpec(frame_samples=4),
+            2,
+            0,
+            recorder,
+            0.0,
+            Draws(seed, np.array(samples), draw),
+        )
+        return recorder.seen[-1][2].y
+
+    whole = received(range(8, 16))
+    np.testing.assert_array_equal(received([9, 10]), whole[:1])
+    np.testing.assert_array_equal(received([15]), whole[1:])
+    for other in (received([8], draw=1), received([8], seed=2), received([16]), whole[1:]):
+        assert not np.isin(other, whole[0]).any()
