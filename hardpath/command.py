@@ -18,12 +18,16 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from hardpath.terminal import INTERRUPTED, exit_with_line, note, percent, say, say_json, say_table, waiting, write_text
 from link.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from link.header import HeaderOutcome
+    from link.results import SweepPoint
 
 app = typer.Typer(
     help="Train soft, align hard, deploy digital, and prove that all of it agrees.",
@@ -51,6 +55,10 @@ Data = Annotated[
         help="An .npz with the inputs by name and `labels`, or a folder with the task's files; "
         "where absent, the task's own test set.",
     ),
+]
+SnrError = Annotated[
+    float,
+    typer.Option("--snr-error-db", help="What the bundle's router takes the SNR for is higher by this, in dB."),
 ]
 TaskData = Annotated[
     Path | None,
@@ -270,6 +278,7 @@ def sweep(
     k_factor_db: KFactor = 6.0,
     seed: Seed = 0,
     draws: Annotated[int, typer.Option(min=1, help="Times that the data set is sent at each SNR.")] = 10,
+    snr_error_db: SnrError = 0.0,
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results and plots; an interrupted sweep goes on.")
@@ -287,6 +296,7 @@ def sweep(
         k_factor_db=k_factor_db,
         seed=seed,
         draws=draws,
+        snr_error_db=snr_error_db,
     )
     result = run_sweep(bundle, spec, data, out)
     if out is not None:
@@ -297,22 +307,36 @@ def sweep(
     if as_json:
         say(result.model_dump_json(indent=2))
         return
+    several = len(result.points[0].mode_samples) > 1
     rows = [
         (
             f"{point.snr_db:g}",
             percent(point.accuracy.value),
             f"{percent(point.accuracy.low)} .. {percent(point.accuracy.high)}",
             f"{point.correct}/{point.decisions}",
-            f"{point.ber.value:.3g}",
+            "-" if point.ber is None else f"{point.ber.value:.3g}",
             f"{point.bit_errors}/{point.bits}",
             "-" if point.ber_theory is None else f"{point.ber_theory:.3g}",
+            *(_header_cells(point) if several else ()),
         )
         for point in result.points
     ]
+    sent = "headers counted" if several else f"{result.points[0].symbols_per_sample:g} symbols a sample"
     say_table(
-        f"{result.provenance.bundle} over {channel}, {result.points[0].symbols_per_sample:g} symbols a sample, seed {seed}",
-        ("Es/N0 dB", "accuracy %", "95 % interval", "correct", "BER", "bit errors", "theory"),
+        f"{result.provenance.bundle} over {channel}, {sent}, seed {seed}",
+        ("Es/N0 dB", "accuracy %", "95 % interval", "correct", "BER", "bit errors", "theory")
+        + (("symbols", "modes %", "headers lost", "wrong") if several else ()),
         rows,
+    )
+
+
+def _header_cells(point: SweepPoint) -> tuple[str, ...]:
+    """Symbols a sample, shares of the modes, headers lost and wrong."""
+    return (
+        f"{point.symbols_per_sample:.2f}",
+        " ".join(f"{100.0 * share:.0f}" for share in point.mode_shares),
+        f"{point.headers_lost}/{point.headers}",
+        f"{point.headers_wrong}/{point.headers}",
     )
 
 
@@ -343,6 +367,7 @@ def call(
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
     seed: Seed = 0,
+    snr_error_db: SnrError = 0.0,
     as_json: Json = False,
 ) -> None:
     """Send samples over the link of a running server; print what was decided and how many bits were wrong."""
@@ -360,6 +385,7 @@ def call(
             k_factor_db=k_factor_db if channel.startswith("rician") else None,
             seed=seed,
             sample_offset=chosen.start,
+            snr_error_db=snr_error_db,
         )
     labels = None if samples.labels is None else samples.labels[chosen]
     answers = [
@@ -371,6 +397,7 @@ def call(
             "bits": int(reply.sent.num_bits[index]),
             "symbols": int(reply.sent.num_symbols[index]),
         }
+        | ({} if reply.header is None else _header_columns(reply.header, int(reply.sent.mode[index]), index))
         | ({} if labels is None else {"correct": bool(reply.decoded.decisions[index] == labels[index])})
         for index in range(len(reply.decoded.class_names))
     ]
@@ -384,6 +411,12 @@ def call(
         tuple(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()) for row in answers
     ]
     say_table(f"{address}, {channel} at {snr_db:g} dB, seed {seed}", columns, cells)
+
+
+def _header_columns(header: HeaderOutcome, mode: int, index: int) -> dict[str, Any]:
+    """Of one sample: its mode, its share of the header, and what became of that."""
+    outcome = "lost" if header.lost[index] else f"wrong: {header.mode[index]}" if header.wrong[index] else "right"
+    return {"mode": mode, "header_symbols": float(header.symbols[index]), "header": outcome}
 
 
 @app.command()

@@ -119,7 +119,7 @@ def load_samples(data: Path | None, manifest: Manifest) -> Samples:
     ArgumentError
         If the file holds no such arrays.
     """
-    names = [spec.name for spec in manifest.transmitter.inputs]
+    names = [spec.name for spec in manifest.task_inputs]
     if data is not None and data.is_file():
         return _read_arrays(data, names)
     if data is not None and not data.is_dir():
