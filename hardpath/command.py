@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from hardpath.terminal import INTERRUPTED, exit_with_line, note, percent, say, say_json, say_table, waiting, write_text
+from hardpath.terminal import (
+    INTERRUPTED,
+    exit_with_line,
+    in_one_line,
+    note,
+    percent,
+    say,
+    say_json,
+    say_table,
+    waiting,
+    write_text,
+)
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -52,8 +63,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="An .npz with the inputs by name and `labels`, or a folder with the task's files; "
-        "where absent, the task's own test set.",
+        help="An .npz with the inputs by name and `labels`, texts and labels as .tsv, .csv or .jsonl, or a folder with the "
+        "task's files; where absent, the task's own test set.",
     ),
 ]
 SnrError = Annotated[
@@ -359,9 +370,23 @@ def call(
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where a server listens.")],
     inputs: Annotated[
         Path | None,
-        typer.Option("--inputs", help="An .npy with the input or an .npz by name; where absent, the task's test set."),
+        typer.Option(
+            "--inputs",
+            help="An .npy with the input, an .npz by name, or texts as --data of sweep; where absent, the task's test set.",
+        ),
     ] = None,
-    rows: Annotated[str, typer.Option(help="Rows to send, FIRST:LAST, the last excluded.")] = "0:8",
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="A text to send, where the model reads texts; may be repeated.")
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option("--texts", metavar="FILE", help="Texts to send, one a line in UTF-8; - reads stdin.")
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows to send, FIRST:LAST, the last excluded; where absent, 0:8, or all of --text and --texts."
+        ),
+    ] = None,
     snr_db: Annotated[float, typer.Option("--snr-db", help="Es/N0 in dB.")] = 12.0,
     channel: ChannelName = "awgn",
     block_symbols: BlockSymbols = 0,
@@ -371,12 +396,15 @@ def call(
     as_json: Json = False,
 ) -> None:
     """Send samples over the link of a running server; print what was decided and how many bits were wrong."""
-    from hardpath.jobs import load_samples
+    from hardpath.jobs import load_samples, text_samples, texts_given
     from serve.client import Client
 
+    given = texts_given(text or [], texts, inputs)
+    rows = rows or (f"0:{len(given)}" if given else "0:8")
     chosen = _row_range(rows)
     with Client(address) as client:
-        samples = load_samples(inputs, client.model().manifest)
+        manifest = client.model().manifest
+        samples = text_samples(given, manifest) if given else load_samples(inputs, manifest)
         reply = client.transmit(
             {name: value[chosen] for name, value in samples.inputs.items()},
             snr_db=snr_db,
@@ -388,9 +416,11 @@ def call(
             snr_error_db=snr_error_db,
         )
     labels = None if samples.labels is None else samples.labels[chosen]
+    sent_texts = samples.texts(manifest)[chosen]
     answers = [
-        {
-            "row": chosen.start + index,
+        {"row": chosen.start + index}
+        | ({"text": sent_texts[index]} if sent_texts else {})
+        | {
             "decision": reply.decoded.class_names[index],
             "probability": float(reply.decoded.probabilities[index].max()),
             "bit_errors": int(reply.bit_errors[index]),
@@ -398,6 +428,7 @@ def call(
             "symbols": int(reply.sent.num_symbols[index]),
         }
         | ({} if reply.header is None else _header_columns(reply.header, int(reply.sent.mode[index]), index))
+        | ({} if reply.truncated is None else {"truncated": bool(reply.truncated[index])})
         | ({} if labels is None else {"correct": bool(reply.decoded.decisions[index] == labels[index])})
         for index in range(len(reply.decoded.class_names))
     ]
@@ -406,9 +437,12 @@ def call(
         return
     if len(answers) < chosen.stop - chosen.start:
         note(f"rows {rows} reach past the end: {len(answers)} were sent")
+    if reply.truncated is not None and reply.truncated.any():
+        note(f"{reply.truncated.sum()} of {len(answers)} texts have too many tokens for the model: cut")
     columns = [name for name in answers[0]]
     cells = [
-        tuple(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()) for row in answers
+        tuple(f"{value:.3f}" if isinstance(value, float) else in_one_line(str(value)) for value in row.values())
+        for row in answers
     ]
     say_table(f"{address}, {channel} at {snr_db:g} dB, seed {seed}", columns, cells)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from link.manifest import Bundle, Manifest, Mode, TensorSpec
 from link.provenance import code_version
 
-EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "serve")
+EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve")
 
 
 def describe(manifest: Manifest) -> str:
@@ -63,6 +63,12 @@ def details(bundle: Bundle) -> str:
             f"{kind:12} {graph.file}, sha256 {graph.sha256[:16]}",
             *(f"   in        {_tensor(spec)}" for spec in graph.inputs),
             *(f"   out       {_tensor(spec)}" for spec in graph.outputs),
+        ]
+    if manifest.tokenizer is not None:
+        spec = manifest.tokenizer
+        lines += [
+            f"texts        {spec.file}, sha256 {spec.sha256[:16]}",
+            f"   in        {spec.text}: a text, cut or padded to {spec.length} tokens, becomes {' and '.join(spec.becomes)}",
         ]
     lines += [
         f"trained      recipe {made.recipe.get('name')}, seed {made.seed}, epoch {made.epoch} ({made.phase}), "
