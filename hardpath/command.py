@@ -13,6 +13,7 @@ Results go to stdout (one JSON object with --json), progress and errors to stder
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,11 @@ SnrError = Annotated[
     float,
     typer.Option("--snr-error-db", help="What the bundle's router takes the SNR for is higher by this, in dB."),
 ]
+Encoder = Annotated[
+    str | None,
+    typer.Option("--encoder", help="Pretrained encoder of a text task: a name on the hub, a folder, or scratch."),
+]
+Threads = Annotated[int, typer.Option(min=1, max=256, help="Threads of torch; small models are fastest with one.")]
 TaskData = Annotated[
     Path | None,
     typer.Option("--data", exists=True, file_okay=False, help="Folder with the task's files, where it needs any."),
@@ -142,9 +148,8 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Another value: --set optimizer.batch_size=32."),
     ] = None,
     data: TaskData = None,
-    threads: Annotated[
-        int, typer.Option(min=1, max=256, help="Threads of torch; small models are fastest with one.")
-    ] = 1,
+    encoder: Encoder = None,
+    threads: Threads = 1,
     brief: Annotated[bool, typer.Option("--brief", help="A progress bar instead of a paragraph an epoch.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -152,16 +157,51 @@ def train(
     from hardpath.jobs import run_training
     from train.recipe import load_recipe
 
-    overrides = dict(_key_and_value(setting) for setting in settings or [])
-    chosen = load_recipe(recipe, overrides | ({} if seed is None else {"seed": str(seed)}), presets or [])
+    chosen = load_recipe(recipe, _overrides(settings, seed=seed, encoder=encoder), presets or [])
     folder = out or Path("runs") / chosen.name
     summary = run_training(chosen, folder, data, threads, brief=brief or as_json)
     if as_json:
-        say_json(
-            {"folder": str(folder), **{name: kept.model_dump(mode="json") for name, kept in summary._asdict().items()}}
-        )
+        kept = {name: found.model_dump(mode="json", exclude={"facts"}) for name, found in summary._asdict().items()}
+        say_json({"folder": str(folder), **kept})
     else:
         say(summary.text(folder))
+
+
+@app.command()
+def finetune(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A recipe whose task has a pretrained encoder: text, or a TOML file."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the encoder; --encoder of train takes it.")],
+    data: TaskData = None,
+    encoder: Encoder = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value of the recipe.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that the training rows are read.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="At its height, after 6 % of the steps.")] = 6e-5,
+    bf16: Annotated[bool, typer.Option(help="Whether matrix products are computed in bfloat16.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of row order, dropout and classifier.")] = 0,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a pretrained encoder as a classifier, before any link. Run again, it goes on where it stopped."""
+    from hardpath.jobs import run_finetuning
+    from train.finetune import FinetuneSettings
+    from train.recipe import load_recipe
+
+    chosen = load_recipe(recipe, _overrides(settings, encoder=encoder))
+    how = FinetuneSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, bf16=bf16, seed=seed)
+    found = run_finetuning(chosen, out, data, how, threads)
+    if as_json:
+        say(found.model_dump_json(indent=2))
+    else:
+        say(
+            f"{out}: fine-tuned on {found.rows} rows in {found.seconds:.0f} s; without a link "
+            f"{percent(found.validation_accuracy)} % on validation, {percent(found.test_accuracy)} % on test"
+        )
 
 
 @app.command()
@@ -479,6 +519,20 @@ def doctor(as_json: Json = False) -> None:
         say_json(found)
     else:
         say(diagnosis_text(found))
+
+
+def _overrides(
+    settings: Sequence[str] | None, *, seed: int | None = None, encoder: str | None = None
+) -> dict[str, str]:
+    """--set and the options that stand for a key, as load_recipe takes them."""
+    found = dict(_key_and_value(setting) for setting in settings or [])
+    if seed is not None:
+        found["seed"] = str(seed)
+    if encoder is not None:
+        # A folder is kept as it lies, so that the run can go on from anywhere.
+        folder = Path(encoder)
+        found["task_options.encoder"] = json.dumps(str(folder.resolve()) if folder.is_dir() else encoder)
+    return found
 
 
 def _key_and_value(setting: str) -> tuple[str, str]:

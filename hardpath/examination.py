@@ -78,6 +78,7 @@ def run_evaluation(
             draws=draws,
             temperatures=temperatures,
             paths=paths,
+            tied=found.recipe.schedule.symbol_temp == "tied",
             seed=seed,
             progress=lambda done, total: update(done, "samples"),
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,12 +13,14 @@ import numpy as np
 
 from hardpath.terminal import note, percent, progress, say
 from link.errors import ArgumentError
+from link.lock import locked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from link.manifest import Manifest
     from link.sweep import SweepResult, SweepSpec
+    from train.finetune import Finetuned, FinetuneSettings
     from train.loop import Summary
     from train.recipe import Recipe
     from train.tasks import TextTask
@@ -48,7 +50,14 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
     torch.set_num_threads(threads)
     _say_what_is_there(folder, recipe)
     if not brief:
-        return train(recipe, folder, data_folder=data, on_epoch=lambda record: say(record.text()))
+        with _encoding_bar() as on_encoding:
+            return train(
+                recipe,
+                folder,
+                data_folder=data,
+                on_epoch=lambda record: say(record.text()),
+                on_encoding=on_encoding,
+            )
     with progress(f"training {recipe.name}", recipe.schedule.epochs) as update:
 
         def show(record: EpochRecord) -> None:
@@ -57,7 +66,41 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
             for alarm in record.alarms:
                 note(f"epoch {record.epoch}: {alarm}")
 
-        return train(recipe, folder, data_folder=data, on_epoch=show)
+        def encoding(part: str, done: int, total: int) -> None:
+            update(0, f"the frozen encoder reads {part}: {done} of {total} rows")
+
+        return train(recipe, folder, data_folder=data, on_epoch=show, on_encoding=encoding)
+
+
+def run_finetuning(
+    recipe: Recipe, folder: Path, data: Path | None, settings: FinetuneSettings, threads: int
+) -> Finetuned:
+    """Fine-tune a recipe's encoder; transformers draws the progress."""
+    import torch
+
+    from train.finetune import finetune
+
+    torch.set_num_threads(threads)
+    with locked(folder):
+        return finetune(recipe, folder, data, settings)
+
+
+@contextmanager
+def _encoding_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each part of the data that a frozen encoder reads, from its first rows to its last."""
+    with ExitStack() as bar:
+        current: dict[str, Callable[[int, str], None]] = {}
+
+        def show(part: str, done: int, total: int) -> None:
+            if part not in current:
+                bar.close()
+                current.clear()
+                current[part] = bar.enter_context(progress(f"the frozen encoder reads {part}", total))
+            current[part](done, "rows")
+            if done == total:
+                bar.close()
+
+        yield show
 
 
 def _say_what_is_there(folder: Path, recipe: Recipe) -> None:

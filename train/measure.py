@@ -82,6 +82,7 @@ def measure(
     draws: int,
     temperatures: Sequence[float] = TEMPERATURES,
     paths: Sequence[Path] = ("hard", "soft"),
+    tied: bool = False,
     seed: int = 0,
     chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[int, int], None] | None = None,
@@ -96,6 +97,8 @@ def measure(
         Times that the split is sent at each SNR, each with its own noise.
     temperatures : sequence of float
         T of the soft path.
+    tied : bool
+        Whether the temperature of the soft bits is T too, as where the schedule's symbol_temp is tied; else they have none.
     seed : int
         Of the noise, which is that of `train.evaluate.evaluate` and of a sweep.
     chunk_rows : int
@@ -124,7 +127,11 @@ def measure(
         sent: dict[_Surrogate, Sent] = {}
         for surrogate, count in counts.items():
             temperature = surrogate.temperature
-            sent[surrogate] = model.send_hard(tokens) if temperature is None else model.send_soft(tokens, temperature)
+            sent[surrogate] = (
+                model.send_hard(tokens)
+                if temperature is None
+                else model.send_soft(tokens, temperature, temperature if tied else 1.0)
+            )
             count.entropy += len(part) * float(assignment_entropy(sent[surrogate].probabilities))
             count.energy += len(part) * float(sent[surrogate].symbols.square().sum(dim=-1).mean())
         for point in snr_db:

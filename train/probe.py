@@ -136,7 +136,15 @@ def _probe(path: Path, task: Task, data: Data) -> CheckpointProbe:
     found, model = checkpoints.load(path)
     recipe = found.recipe
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    evaluation = evaluate(model, task, data.validation, recipe.channel, temperature=found.vq_temp, seed=recipe.seed)
+    evaluation = evaluate(
+        model,
+        task,
+        data.validation,
+        recipe.channel,
+        temperature=found.vq_temp,
+        symbol_temperature=found.symbol_temp,
+        seed=recipe.seed,
+    )
     changed = tuple(name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name]))
     points = measure(
         model,
@@ -145,6 +153,7 @@ def _probe(path: Path, task: Task, data: Data) -> CheckpointProbe:
         snr_db=recipe.channel.eval_snr_db,
         draws=recipe.channel.eval_draws,
         temperatures=TEMPERATURES,
+        tied=recipe.schedule.symbol_temp == "tied",
         seed=recipe.seed,
     )
     modes, set_drift, mode_drift = _compare(model, task, data, found)

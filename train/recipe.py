@@ -362,7 +362,9 @@ def _suggest(key: str) -> str:
     near = difflib.get_close_matches(key, known, n=1) or [
         by_last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], by_last, n=1)
     ]
-    return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
+    # All of them would fill a screen: of a section, the name is enough.
+    sections = dict.fromkeys(name if "." not in name else f"{name.split('.')[0]}.*" for name in known)
+    return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(sections)}"
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str:

@@ -61,6 +61,22 @@ def test_a_bundle_of_each_kind_agrees_with_torch(run):
     check_bundle(run / "bundle", model, task, sample)
 
 
+def test_the_tokens_that_are_sent_are_those_of_the_codebooks_kind(run):
+    task = load_task("signs")
+    _, model = load(run / "run")
+    inputs = [torch.from_numpy(task.load(None).validation.inputs[spec.name]) for spec in task.inputs]
+    with torch.no_grad():
+        tokens, features = model.encode(*inputs), model.encoder(*inputs)
+    assert torch.equal(tokens, model.quantizer.tokens(features))
+    mean, length = tokens.mean(dim=-1), tokens.norm(dim=-1)
+    if isinstance(model.quantizer, FiniteScalarQuantizer):
+        assert float(length.max()) <= 2.0 < float(features[..., 0].abs().max())
+        assert (tokens[..., 1:] == 0.0).all()
+    else:
+        torch.testing.assert_close(length, torch.full_like(length, 2.0), rtol=1e-3, atol=0.0)
+        assert (float(mean.abs().max()) < 1e-6) == (model.quantizer.metric == "euclidean")
+
+
 def test_evaluating_changes_no_buffer_of_any_kind(run, same_tensors):
     task = load_task("signs")
     described, model = load(run / "run")

@@ -327,7 +327,7 @@ def test_every_key_of_a_remedy_is_a_recipes_or_that_of_a_growing_weight():
         (Change("optimizer.batch_size", "times", 0.25, least=32), None),
         (Change("schedule.epochs", "plus", 10), "schedule.epochs=15"),
         (Change("loss.lambda_assignment", "to", 0.0), "loss.lambda_assignment=0.0"),
-        (Change("loss.warmup.lambda_vq", "at-least", 10), None),
+        (Change("loss.warmup.lambda_vq", "at-least", 10), "loss.warmup.lambda_vq=10"),
         (Change("link.demapper", "to", 1.0), None),
         (Change("nothing.at.all", "to", 1.0), None),
     ],

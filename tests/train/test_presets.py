@@ -30,7 +30,7 @@ def few_rows(monkeypatch):
         def load(self, folder):
             return Data(first(data.train, 96), first(data.validation, 64), data.test)
 
-    monkeypatch.setattr(loop, "load_task", lambda name: Few())
+    monkeypatch.setattr(loop, "load_task", lambda *recipe: Few())
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

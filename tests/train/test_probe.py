@@ -130,8 +130,8 @@ def test_a_surrogate_that_differs_in_more_than_the_assignment_is_named(signs_run
     """Soft symbols turned by a quarter: no temperature makes them the points that are sent."""
     send = Transceiver.send_soft
 
-    def turned(self, tokens, temperature):
-        sent = send(self, tokens, temperature)
+    def turned(self, tokens, *temperatures):
+        sent = send(self, tokens, *temperatures)
         return sent._replace(symbols=torch.stack([-sent.symbols[..., 1], sent.symbols[..., 0]], dim=-1))
 
     monkeypatch.setattr(Transceiver, "send_soft", turned)
