@@ -11,12 +11,12 @@ COPY link link
 COPY train train
 COPY serve serve
 # The wheel is built without the constraints' torch: only what serves a bundle is collected.
-RUN python -m pip wheel --no-cache-dir --constraint constraints.txt --wheel-dir /wheels '.[cpu,serve]'
+RUN python -m pip wheel --no-cache-dir --constraint constraints.txt --wheel-dir /wheels '.[cpu,text,serve]'
 
 FROM python:3.12-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home hardpath
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    python -m pip install --no-cache-dir --no-compile --no-index --find-links /wheels 'hardpath[cpu,serve]'
+    python -m pip install --no-cache-dir --no-compile --no-index --find-links /wheels 'hardpath[cpu,text,serve]'
 USER 10001
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 EXPOSE 50051

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hardpath.inspection import describe_sent
 from hardpath.jobs import run_sweep, run_training, run_verification
 from hardpath.report import CONSTELLATION_SNR_DB, LLR_SNR_DB, TABLE_HEAD, Findings, table_rows, write_report
 from hardpath.terminal import note, percent, progress, say, say_table, waiting, write_text
@@ -69,13 +71,14 @@ def run_demo(folder: Path, seed: int) -> None:
     rayleigh = SweepSpec(snr_db=SNR_DB, channel="rayleigh", seed=SWEEP_SEED, draws=DRAWS)
     faded = run_sweep(bundle, rayleigh, None, folder / "sweep" / "rayleigh")
     test = load_task(recipe.task).load(None).test
-    (mode,) = manifest.modes
+    # Never less than the semantic link spends, headers included.
+    num_symbols = math.ceil(max(point.symbols_per_sample for point in awgn.points))
     repetition = sweep_repetition(
         baseline.decisions,
         test.labels,
         awgn.spec,
         num_classes=len(manifest.task.classes),
-        num_symbols=mode.num_symbols,
+        num_symbols=num_symbols,
     )
     link = Link(load_bundle(bundle))
     draws = Draws(SWEEP_SEED, np.arange(len(test)))
@@ -174,10 +177,9 @@ def _commands(folder: Path) -> str:
 
 
 def _print_summary(found: Findings, trained: Summary, report: Path, answer: str, commands: str, seconds: float) -> None:
-    (mode,) = found.manifest.modes
     say_table(
-        f"digits, test set, {mode.num_bits} bits in {mode.num_symbols} symbols of {mode.order}-QAM, "
-        f"training seed {found.manifest.provenance.seed}",
+        f"digits, test set, {describe_sent(found.manifest, tokens=False)}, training seed "
+        f"{found.manifest.provenance.seed}",
         TABLE_HEAD,
         table_rows(found),
     )

@@ -8,20 +8,33 @@ import re
 from importlib import metadata
 from typing import Any, Final
 
-from link.manifest import Bundle, Manifest, TensorSpec
+from link.manifest import Bundle, Manifest, Mode, TensorSpec
 from link.provenance import code_version
 
-EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "serve")
+EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve")
 
 
 def describe(manifest: Manifest) -> str:
     """A bundle in one line."""
-    (mode,) = manifest.modes
     return (
         f"{manifest.name} version {manifest.version}, task {manifest.task.name}, {len(manifest.task.classes)} classes; "
-        f"{mode.tokens} tokens of {mode.index_bits} bits, {mode.num_bits} bits in {mode.num_symbols} symbols of "
-        f"{mode.order}-QAM"
+        f"{describe_sent(manifest)}"
     )
+
+
+def describe_sent(manifest: Manifest, *, tokens: bool = True) -> str:
+    """What a sample is sent as; of a single mode, with its tokens or without."""
+    if len(manifest.modes) == 1:
+        return describe_mode(manifest.modes[0], tokens=tokens)
+    sizes = [mode.num_symbols for mode in manifest.modes]
+    chosen = "the sample and the SNR" if manifest.routed else "the sample"
+    return f"one of {len(sizes)} modes of {min(sizes)} to {max(sizes)} symbols, chosen by {chosen} and sent in a header"
+
+
+def describe_mode(mode: Mode, *, tokens: bool = True) -> str:
+    """What a mode sends."""
+    labels = f"{mode.tokens} tokens of {mode.index_bits} bits, " if tokens else ""
+    return f"{labels}{mode.num_bits} bits in {mode.num_symbols} symbols of {mode.order}-QAM"
 
 
 def details(bundle: Bundle) -> str:
@@ -35,11 +48,27 @@ def details(bundle: Bundle) -> str:
         f"classes      {', '.join(manifest.task.classes)}",
         f"LLR          {manifest.llr.convention}, {manifest.llr.demapper} demapper, clipped at {manifest.llr.clip:g}",
     ]
+    if manifest.header is not None:
+        header = manifest.header
+        lines += [
+            *(
+                f"mode {number:<7} {describe_mode(mode)}{', the default' if number == manifest.default_mode else ''}"
+                for number, mode in enumerate(manifest.modes)
+            ),
+            f"header       {header.code}, {header.repeats} repeats, one for {header.frame_samples} samples, lost below "
+            f"{header.threshold:g}",
+        ]
     for kind, graph in (("transmitter", manifest.transmitter), ("receiver", manifest.receiver)):
         lines += [
             f"{kind:12} {graph.file}, sha256 {graph.sha256[:16]}",
             *(f"   in        {_tensor(spec)}" for spec in graph.inputs),
             *(f"   out       {_tensor(spec)}" for spec in graph.outputs),
+        ]
+    if manifest.tokenizer is not None:
+        spec = manifest.tokenizer
+        lines += [
+            f"texts        {spec.file}, sha256 {spec.sha256[:16]}",
+            f"   in        {spec.text}: a text, cut or padded to {spec.length} tokens, becomes {' and '.join(spec.becomes)}",
         ]
     lines += [
         f"trained      recipe {made.recipe.get('name')}, seed {made.seed}, epoch {made.epoch} ({made.phase}), "

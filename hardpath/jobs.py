@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,11 @@ class Samples:
     def __init__(self, inputs: dict[str, NDArray[Any]], labels: NDArray[Any] | None) -> None:
         self.inputs = inputs
         self.labels = labels
+
+    def texts(self, manifest: Manifest) -> list[str]:
+        """The texts among the inputs; none where there are other inputs."""
+        found = None if manifest.tokenizer is None else self.inputs.get(manifest.tokenizer.text)
+        return [] if found is None else [str(text) for text in found]
 
 
 def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, *, brief: bool) -> Summary:
@@ -156,16 +162,17 @@ def run_sweep(bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None
 
 
 def load_samples(data: Path | None, manifest: Manifest) -> Samples:
-    """Samples from an .npz or .npy, or the test set of the bundle's task (from a folder, where the task needs files).
+    """Samples from an .npz or .npy, from texts, or the test set of the bundle's task (from a folder, where it needs files).
 
     Raises
     ------
     ArgumentError
-        If the file holds no such arrays.
+        If the file holds no such arrays, or its texts or labels cannot be used.
     """
-    names = [spec.name for spec in manifest.transmitter.inputs]
     if data is not None and data.is_file():
-        return _read_arrays(data, names)
+        from link.texts import SUFFIXES
+
+        return _read_texts(data, manifest) if data.suffix.lower() in SUFFIXES else _read_arrays(data, manifest)
     if data is not None and not data.is_dir():
         raise ArgumentError("data", f"{data} does not exist")
     try:
@@ -192,11 +199,58 @@ def labels_of(samples: Samples) -> NDArray[Any]:
         If there are none.
     """
     if samples.labels is None:
-        raise ArgumentError("data", "must be an .npz with an array `labels` beside the inputs")
+        raise ArgumentError("data", "must be an .npz with an array `labels` beside the inputs, or texts with labels")
     return samples.labels
 
 
-def _read_arrays(file: Path, names: list[str]) -> Samples:
+def texts_given(text: Sequence[str], file: Path | None, inputs: Path | None) -> list[str]:
+    """The texts of --text and --texts, in this order.
+
+    Raises
+    ------
+    ArgumentError
+        If one is empty or no text, the file cannot be read, or --inputs is given as well.
+    """
+    from link.texts import read_lines
+    from link.tokenizer import as_texts
+
+    if inputs is not None and (text or file is not None):
+        raise ArgumentError("--inputs", "must be absent beside --text and --texts")
+    given = as_texts("--text", list(text)) if text else []
+    if file is None:
+        return given
+    stdin = sys.stdin.buffer.read() if str(file) == "-" else None
+    return [*given, *read_lines("stdin" if str(file) == "-" else file, stdin, field="--texts")]
+
+
+def text_samples(texts: Sequence[str], manifest: Manifest) -> Samples:
+    """Texts without labels, for a bundle that reads texts alone.
+
+    Raises
+    ------
+    ArgumentError
+        If it does not.
+    """
+    if manifest.tokenizer is None or len(manifest.input_names) != 1:
+        raise ArgumentError("--text", f"is not what this model takes: {', '.join(manifest.input_names)}")
+    return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, None)
+
+
+def _read_texts(file: Path, manifest: Manifest) -> Samples:
+    from link.texts import class_numbers, read_lines, read_texts
+
+    if manifest.tokenizer is None or len(manifest.input_names) != 1:
+        takes = ", ".join(manifest.input_names)
+        raise ArgumentError("data", f"{file} holds texts, this bundle takes {takes}: save an .npz")
+    rows = read_texts(file)
+    classes = file.with_name("classes.txt")
+    names = read_lines(classes) if classes.is_file() and classes != file else None
+    labels = None if rows.labels is None else np.array(class_numbers(rows, manifest.task.classes, names=names))
+    return Samples({manifest.tokenizer.text: np.array(rows.texts, dtype=object)}, labels)
+
+
+def _read_arrays(file: Path, manifest: Manifest) -> Samples:
+    names = list(manifest.input_names)
     try:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
@@ -207,6 +261,9 @@ def _read_arrays(file: Path, names: list[str]) -> Samples:
         if len(names) != 1:
             raise ArgumentError("data", f"{file} holds one array, this bundle takes {', '.join(names)}: save an .npz")
         return Samples({names[0]: arrays}, None)
+    spec = manifest.tokenizer
+    if spec is not None and spec.text not in arrays and all(name in arrays for name in spec.becomes):
+        names = [*spec.becomes, *names[1:]]
     missing = [name for name in names if name not in arrays]
     if missing:
         raise ArgumentError("data", f"{file} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")

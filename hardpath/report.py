@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hardpath.inspection import describe_sent
 from hardpath.terminal import percent, write_text
 from link.manifest import Manifest
 
@@ -49,7 +50,7 @@ def table_rows(found: Findings) -> list[tuple[str, ...]]:
             percent(found.soft_accuracy[point.snr_db]),
             percent(faded.accuracy.value),
             percent(repeated.accuracy.value),
-            f"{point.ber.value:.2e}",
+            "-" if point.ber is None else f"{point.ber.value:.2e}",
         )
         for point, faded, repeated in zip(found.awgn.points, found.rayleigh.points, found.repetition, strict=True)
     ]
@@ -71,7 +72,6 @@ def write_report(folder: Path, found: Findings, verification_text: str, commands
     pictures = folder / PICTURES
     _draw(pictures, found)
     made = found.manifest.provenance
-    (mode,) = found.manifest.modes
     best = [record for record in found.records if record.is_best][-1]
     head = " | ".join(TABLE_HEAD)
     body = "\n".join("| " + " | ".join(row) + " |" for row in table_rows(found))
@@ -79,9 +79,8 @@ def write_report(folder: Path, found: Findings, verification_text: str, commands
     text = f"""# {found.manifest.name}: from training to the deployed link
 
 {len(found.records)} epochs, seed {made.seed}; the bundle is epoch {best.epoch} ({best.phase.value.lower()}), chosen by hard
-accuracy on the validation set. {mode.tokens} tokens of {mode.index_bits} bits are sent as {mode.num_bits} bits in
-{mode.num_symbols} symbols of {mode.order}-QAM. The figures below are of the test set, {first.samples} samples sent
-{first.draws} times at each SNR through the two ONNX graphs.
+accuracy on the validation set. A sample is sent as {describe_sent(found.manifest)}. The figures
+below are of the test set, {first.samples} samples sent {first.draws} times at each SNR through the two ONNX graphs.
 
 | {head} |
 |{"---|" * len(TABLE_HEAD)}
@@ -158,9 +157,15 @@ def _draw(pictures: Path, found: Findings) -> None:
         pictures / "ber",
         metric="ber",
     )
-    (mode,) = found.manifest.modes
     shown = found.receptions[CONSTELLATION_SNR_DB]
-    constellation(shown.received.y, mode.order, pictures / "constellation", CONSTELLATION_SNR_DB)
+    common = int(np.argmax(np.bincount(shown.sent.mode)))
+    heard_of = np.isfinite(shown.received.no) & (shown.sent.mode == common)[:, None]
+    order = found.manifest.modes[common].order
+    constellation(shown.received.y[heard_of], order, pictures / "constellation", CONSTELLATION_SNR_DB)
     heard = found.receptions[LLR_SNR_DB]
-    llr_histogram(heard.decoded.llr, np.asarray(heard.sent.bits), pictures / "llr", clip=found.manifest.llr.clip)
+    bits = np.asarray(heard.sent.bits)
+    payload = np.arange(bits.shape[1]) < heard.sent.num_bits[:, None]
+    if heard.header is not None:
+        payload &= heard.header.right[:, None]
+    llr_histogram(heard.decoded.llr[payload], bits[payload], pictures / "llr", clip=found.manifest.llr.clip)
     plot_training(found.records, pictures / "training")

@@ -45,6 +45,10 @@ _EXTRAS: Final = {
     "safetensors": "train",
     "sklearn": "train",
     "tensorboard": "train",
+    "accelerate": "train",
+    "tokenizers": "text",
+    "transformers": "hub",
+    "datasets": "hub",
     "grpc": "serve",
     "grpc_health": "serve",
     "grpc_reflection": "serve",
@@ -97,12 +101,13 @@ def say_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]])
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # what a cell says is no markup
     width = None if sys.stdout.isatty() else 160
     Console(file=sys.stdout, width=width, highlight=False).print(table)
 
@@ -160,6 +165,18 @@ def waiting(description: str) -> Iterator[None]:
 def percent(value: float) -> str:
     """A share as per cent with two places."""
     return f"{100.0 * value:.2f}"
+
+
+def in_one_line(text: str, width: int = 48) -> str:
+    r"""A text for a cell: shortened, and without what would move the cursor.
+
+    Examples
+    --------
+    >>> in_one_line("a fine\tfilm\n"), in_one_line("dull " * 9, width=12)
+    ('a fine film', 'dull dull...')
+    """
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(text.split()))
+    return shown if len(shown) <= width else f"{shown[: width - 3].rstrip()}..."
 
 
 def write_text(file: Path, text: str) -> None:

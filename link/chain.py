@@ -4,30 +4,52 @@
                VQ, labels, bits,    [B,S,2]     noise,      [B,S,2]   LLRs, posterior
                grouping, QAM                    fading      [B,S]     mean, head
 
-Nothing passes the channel but symbols. Randomness is addressed by (seed, sample, draw, SNR), so the result of a sample does
-not depend on what else is in its batch.
+Nothing passes the channel but symbols. Where the bundle has several modes, a header (link.header) goes in front of the
+payload, and the receiver knows a sample's mode from that alone:
+
+    mode ──> header ──> symbols of their own ──> the same channel ──> block code ──> mode, lost, wrong
+
+Randomness is addressed by (seed, sample, draw, SNR), so the result of a sample does not depend on what else is in its batch,
+but for the samples that it shares a header with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from link.channel import Channel, Received
+from link.channel.base import erase_unsent
+from link.errors import ArgumentError, require_range
+from link.header import HeaderOutcome, carry_headers
 from link.manifest import Bundle
 from link.randomness import Draws
 from link.runtime import Receiver, Reception, Transmission, Transmitter
+from link.snr import SNR_DB_MAX, SNR_DB_MIN, SNR_ERROR_DB_MAX
 
 
 @dataclass(frozen=True)
 class LinkResult:
-    """One pass of a batch over the link."""
+    """One pass of a batch over the link.
+
+    Attributes
+    ----------
+    sent : Transmission
+    received : Received
+        What the receiver was given: where a header was lost, or names a mode of fewer symbols than were sent, those that it
+        does not take are erased.
+    decoded : Reception
+    header : HeaderOutcome or None
+        None where the bundle has one mode, and no header is sent.
+    """
 
     sent: Transmission
     received: Received
     decoded: Reception
+    header: HeaderOutcome | None = None
 
 
 class Link:
@@ -46,7 +68,15 @@ class Link:
         self.transmitter = Transmitter(bundle, threads)
         self.receiver = Receiver(bundle, threads)
 
-    def transmit(self, inputs: Mapping[str, ArrayLike], channel: Channel, snr_db: float, draws: Draws) -> LinkResult:
+    def transmit(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        channel: Channel,
+        snr_db: float,
+        draws: Draws,
+        *,
+        snr_error_db: float = 0.0,
+    ) -> LinkResult:
         """Encode, carry and decode a batch.
 
         Parameters
@@ -56,16 +86,57 @@ class Link:
         snr_db : float
             Es/N0 in dB, in [-30, 60].
         draws : Draws
-            One sample number a row.
+            One sample number a row; where there are several modes each number once a draw, since samples share headers by
+            their numbers.
+        snr_error_db : float
+            See `encode`.
 
         Raises
         ------
         ArgumentError
             If an input or the SNR is out of range.
         """
-        return self.carry(self.transmitter(inputs), channel, snr_db, draws)
+        return self.carry(self.encode(inputs, snr_db, snr_error_db), channel, snr_db, draws)
+
+    def encode(self, inputs: Mapping[str, ArrayLike], snr_db: float, snr_error_db: float = 0.0) -> Transmission:
+        """What is sent at an SNR, which matters to a bundle with a router and to no other.
+
+        Parameters
+        ----------
+        inputs : mapping of name to (B, ...) array
+        snr_db : float
+            Es/N0 of the channel, dB.
+        snr_error_db : float
+            What the transmitter takes it for is snr_db + snr_error_db, within [-30, 60] dB; in [-30, 30], and 0 where there
+            is no router to be misled.
+
+        Raises
+        ------
+        ArgumentError
+            If an input or the SNR is out of range.
+        """
+        require_snr_error(snr_error_db, self.manifest.routed)
+        if not self.manifest.routed:
+            return self.transmitter(inputs)
+        require_range("snr_db", snr_db, SNR_DB_MIN, SNR_DB_MAX)
+        return self.transmitter(inputs, min(max(snr_db + snr_error_db, SNR_DB_MIN), SNR_DB_MAX))
 
     def carry(self, sent: Transmission, channel: Channel, snr_db: float, draws: Draws) -> LinkResult:
         """Carry and decode what was sent; a sweep encodes once and calls this for each point and draw."""
         received = channel(sent.symbols, sent.num_symbols, snr_db, draws)
-        return LinkResult(sent, received, self.receiver(received.y, received.no, sent.mode))
+        manifest = self.manifest
+        if manifest.header is None:
+            return LinkResult(sent, received, self.receiver(received.y, received.no, sent.mode))
+        header = carry_headers(
+            sent.mode, manifest.header, len(manifest.modes), manifest.default_mode, channel, snr_db, draws
+        )
+        taken = np.array([mode.num_symbols for mode in manifest.modes])[header.mode]
+        y, no = erase_unsent(received.y, received.no, np.where(header.lost, 0, taken))
+        return LinkResult(sent, replace(received, y=y, no=no), self.receiver(y, no, header.mode), header)
+
+
+def require_snr_error(snr_error_db: float, routed: bool) -> None:
+    """Raise ArgumentError unless the transmitter's error is in range, and 0 where nothing depends on it."""
+    require_range("snr_error_db", snr_error_db, -SNR_ERROR_DB_MAX, SNR_ERROR_DB_MAX)
+    if snr_error_db and not routed:
+        raise ArgumentError("snr_error_db", f"must be 0 for a bundle without a router, got {snr_error_db:g}")

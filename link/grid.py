@@ -11,7 +11,7 @@ from link.channel import Channel, build_channel
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
 from link.randomness import SEED_MAX
-from link.snr import millidecibels
+from link.snr import SNR_ERROR_DB_MAX, millidecibels
 
 _POINTS_MAX: Final = 10_000
 
@@ -35,6 +35,8 @@ class SweepSpec(BaseModel):
         Times that the whole data set is sent at each point, each with its own noise.
     confidence : float
         Two-sided coverage that intervals aim at, in (0, 1).
+    snr_error_db : float
+        What a bundle's router takes the SNR for is higher by this, dB, in [-30, 30]; 0 for a bundle without a router.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class SweepSpec(BaseModel):
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
     draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
+    snr_error_db: Annotated[float, Field(ge=-SNR_ERROR_DB_MAX, le=SNR_ERROR_DB_MAX)] = 0.0
 
     def __init__(self, **fields: Any) -> None:
         try:

@@ -97,9 +97,9 @@ class Curve:
 
     @classmethod
     def of_ber(cls, label: str, points: Iterable[SweepPoint]) -> Curve:
-        """Bit error rate of hard decisions."""
-        ordered = sorted(points, key=lambda point: point.snr_db)
-        return cls(label, [point.snr_db for point in ordered], [point.ber for point in ordered])
+        """Bit error rate of hard decisions, where any were judged."""
+        judged = {point.snr_db: point.ber for point in points if point.ber is not None}
+        return cls(label, sorted(judged), [judged[snr_db] for snr_db in sorted(judged)])
 
 
 def waterfall(
@@ -294,7 +294,7 @@ def _styles(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 def _draw(axes: Axes, curve: Curve, style: dict[str, Any]) -> Any:
     """One curve with its band; the line, for the legend."""
     snr_db = np.asarray(curve.snr_db, dtype=np.float64)
-    value, low, high = np.array([_bounds(value) for value in curve.values]).T
+    value, low, high = np.array([_bounds(value) for value in curve.values], dtype=np.float64).reshape(-1, 3).T
     shown = np.ones(len(value), dtype=bool) if axes.get_yscale() == "linear" else value > 0.0
     (line,) = axes.plot(snr_db, np.where(shown, value, np.nan), label=curve.label, **style)
     axes.fill_between(snr_db, low, high, where=shown.tolist(), color=style["color"], alpha=_BAND, linewidth=0, zorder=1)

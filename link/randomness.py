@@ -32,6 +32,7 @@ _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
 _WEYL: Final = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS: Final = 10
 _POINT_BIAS: Final = 2**27
+_COUNT_MAX: Final = 2**28
 _UNIT_53: Final = 2.0**-53
 
 
@@ -94,6 +95,9 @@ class Draws:
         Each row's own number in [0, 2**32), stable across batches and runs.
     draw : int or (B,) int64
         Which repetition, in [0, 2**32).
+    within : Stream, optional
+        Stream that all numbers are taken from; the stream asked for then stands in the upper four bits of the word. So a
+        channel that asks for noise and fading can carry something beside the payload with randomness of its own.
 
     Examples
     --------
@@ -106,6 +110,7 @@ class Draws:
     seed: int
     samples: NDArray[np.int64]
     draw: int | NDArray[np.int64] = 0
+    within: Stream | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= SEED_MAX:
@@ -114,12 +119,17 @@ class Draws:
         object.__setattr__(self, "draw", np.broadcast_to(_words("draw", self.draw), self.samples.shape))
 
     def words(self, stream: Stream, point: int, count: int) -> tuple[NDArray[np.int64], ...]:
-        """Four (B, count) arrays of 32-bit words: the blocks 0 to count - 1 of each sample."""
+        """Four (B, count) arrays of 32-bit words: the blocks 0 to count - 1 of each sample; count at most 2**28."""
         if not -_POINT_BIAS <= point < _POINT_BIAS:
             raise ArgumentError("point", f"must be in [-2**27, 2**27), got {point}")
+        if not 0 <= count <= _COUNT_MAX:
+            raise ArgumentError("count", f"must be in [0, 2**28], got {count}")
         shape = (*self.samples.shape, count)
+        first = 0
+        if self.within is not None:
+            first, stream = stream << 28, self.within
         counter = (
-            np.broadcast_to(np.arange(count, dtype=np.int64), shape),
+            np.broadcast_to(first + np.arange(count, dtype=np.int64), shape),
             np.broadcast_to(self.samples[..., None], shape),
             np.broadcast_to(np.asarray(self.draw)[..., None], shape),
             np.full(shape, (stream << 28) | (point + _POINT_BIAS), dtype=np.int64),

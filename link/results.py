@@ -33,6 +33,8 @@ POINTS_NAME: Final = "points.jsonl"
 RESULTS_NAME: Final = "results.json"
 TABLE_NAME: Final = "results.csv"
 
+_PROPORTIONS: Final = ("accuracy", "accuracy_noise", "ber", "index_error_rate")
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,25 +57,35 @@ class SweepPoint(_Frozen):
     accuracy_noise : Proportion
         The same value, with the interval over the noise for these samples.
     bit_errors, bits : int
-        Payload bits; padding is not judged. A bit is decided by the sign of its LLR.
-    ber : Proportion
-        Interval over noise; the independent unit is a reception, since its bits may share a fade.
+        Payload bits of the receptions whose header was right (all, where there is none); padding is not judged. A bit is
+        decided by the sign of its LLR.
+    ber : Proportion or None
+        Interval over noise; the independent unit is a reception, since its bits may share a fade. None where no header was
+        right.
     index_errors, indices : int
-        Codewords: the receiver's most likely one against the one sent.
-    index_error_rate : Proportion
+        Codewords, of the same receptions: the receiver's most likely one against the one sent.
+    index_error_rate : Proportion or None
         As for `ber`.
     symbols : int
-        Complex symbols sent.
+        Complex symbols sent, headers included.
     symbols_per_sample, bits_per_sample : float
-        As sent, padding included.
+        As sent, padding and headers included.
     es_db : float
-        Mean energy of the symbols sent, dB. Es/N0 refers to the constellation's mean, 0 dB: what is above 0 is power that
-        snr_db does not count.
-    mean_abs_llr : float
-        Mean |LLR| of the payload bits, nats, after the receiver's clipping.
+        Mean energy of the payload symbols sent, dB. Es/N0 refers to the constellation's mean, 0 dB: what is above 0 is power
+        that snr_db does not count.
+    mean_abs_llr : float or None
+        Mean |LLR| of the payload bits that are judged, nats, after the receiver's clipping.
     ber_theory : float or None
-        BER of the constellation for equally likely bits; None where none is known. A reference and no target: a codebook
-        does not use its labels equally often, and a bit's error rate depends on the amplitude it is sent with.
+        BER of the constellation for equally likely bits; None where none is known, or samples were sent in several modes. A
+        reference and no target: a codebook does not use its labels equally often, and a bit's error rate depends on the
+        amplitude it is sent with.
+    mode_samples : tuple of int
+        Receptions sent in each mode; empty in results of a time when there was but one.
+    headers, headers_lost, headers_wrong : int
+        Frames' headers sent; those that were lost; those that named another mode for any of their samples. 0 where there is
+        one mode.
+    header_symbols : int
+        Symbols of all headers; counted in `symbols`.
     """
 
     snr_db: float
@@ -85,16 +97,26 @@ class SweepPoint(_Frozen):
     accuracy_noise: Proportion
     bit_errors: int
     bits: int
-    ber: Proportion
+    ber: Proportion | None
     index_errors: int
     indices: int
-    index_error_rate: Proportion
+    index_error_rate: Proportion | None
     symbols: int
     symbols_per_sample: float
     bits_per_sample: float
     es_db: float
-    mean_abs_llr: float
+    mean_abs_llr: float | None
     ber_theory: float | None
+    mode_samples: tuple[int, ...] = ()
+    headers: int = 0
+    headers_lost: int = 0
+    headers_wrong: int = 0
+    header_symbols: int = 0
+
+    @property
+    def mode_shares(self) -> tuple[float, ...]:
+        """Share of the receptions that were sent in each mode."""
+        return tuple(count / self.decisions for count in self.mode_samples)
 
 
 class SweepProvenance(_Frozen):
@@ -188,7 +210,9 @@ class ResultsFolder:
             found = json.loads((self.path / SPEC_NAME).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ResultsError(f"{self.path}: {SPEC_NAME} cannot be read: {error}") from None
-        there, here = _flatten(found), _flatten(question)
+        # A question of a time before a field has what is now its default.
+        there = {**_defaults(), **_flatten(found)}
+        here = _flatten(question)
         differing = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
         if differing:
             what = "; ".join(
@@ -242,14 +266,22 @@ def _table(points: tuple[SweepPoint, ...]) -> str:
 
 
 def _columns(point: SweepPoint) -> dict[str, Any]:
-    """One row: a proportion becomes three columns, name, name_low and name_high."""
+    """One row: a proportion becomes three columns, name, name_low and name_high; what is absent is empty."""
     row: dict[str, Any] = {}
     for name, value in point:
-        if isinstance(value, Proportion):
-            row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        if name in _PROPORTIONS:
+            low, high = (None, None) if value is None else (value.low, value.high)
+            row |= {name: value and value.value, f"{name}_low": low, f"{name}_high": high}
+        elif isinstance(value, tuple):
+            row[name] = " ".join(map(str, value))
         else:
             row[name] = value
     return row
+
+
+def _defaults() -> dict[str, Any]:
+    """What a spec.json may lack, because it was written before there was such a field."""
+    return {"spec.snr_error_db": SweepSpec.model_fields["snr_error_db"].default}
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

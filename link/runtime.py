@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.manifest import Bundle, GraphSpec, TensorSpec
-from link.snr import NO_MIN, SYMBOL_MAX
+from link.manifest import SNR_INPUT, Bundle, GraphSpec, TensorSpec
+from link.snr import NO_MIN, SNR_DB_MAX, SNR_DB_MIN, SYMBOL_MAX
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -32,7 +32,7 @@ class Transmission(NamedTuple):
     ----------
     mode : (B,) int64
     indices : (B, N) int64
-        Codewords chosen.
+        Codewords chosen; 0 past the mode's tokens.
     bits : (B, L) uint8
         Payload, MSB first; 0 past num_bits.
     num_bits : (B,) int64
@@ -55,9 +55,9 @@ class Reception(NamedTuple):
     Attributes
     ----------
     llr : (B, L) float32
-        ln P(b=1)/P(b=0), clipped at the manifest's value.
+        ln P(b=1)/P(b=0), clipped at the manifest's value; of no meaning past the mode's bits.
     indices_hat : (B, N) int64
-        Most likely codewords.
+        Most likely codewords; of no meaning past the mode's tokens.
     logits : (B, C) float32
         Scores of the classes.
     """
@@ -112,7 +112,7 @@ class Transmitter:
             self._tokenizer = None
         self._session = _open_session(bundle, self._spec, threads)
 
-    def __call__(self, inputs: Mapping[str, ArrayLike]) -> Transmission:
+    def __call__(self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None) -> Transmission:
         """Encode a batch.
 
         Parameters
@@ -120,14 +120,61 @@ class Transmitter:
         inputs : mapping of name to (B, ...) array
             The task's inputs, as the manifest names them; where the bundle has a tokenizer, a list of B texts may stand in
             place of what it makes of them.
+        snr_db : float or (B,) float, optional
+            The transmitter's own estimate of Es/N0, dB, in [-30, 60]: required where the bundle has a router, refused where
+            it has none. Where the graph was made for a narrower range, the nearest end of that is taken.
 
         Raises
         ------
         ArgumentError
             If an input is missing, unknown, of the wrong shape, not finite or out of range.
+        BundleError
+            If the bundle has several modes, and the graph sends what its manifest does not have.
         """
         feed = self.tensors(inputs)
-        return Transmission(*self._session.run(list(Transmission._fields), feed))
+        feed |= self._estimate(snr_db, len(next(iter(feed.values()))))
+        sent = Transmission(*self._session.run(list(Transmission._fields), feed))
+        if len(self.manifest.modes) > 1:
+            self._check(sent)
+        return sent
+
+    def _estimate(self, snr_db: ArrayLike | None, batch: int) -> dict[str, NDArray[Any]]:
+        """The estimate as the graph takes it; nothing where there is no router."""
+        if not self.manifest.routed:
+            if snr_db is not None:
+                raise ArgumentError(SNR_INPUT, "must be absent: this bundle's transmitter does not look at the channel")
+            return {}
+        if snr_db is None:
+            raise ArgumentError(SNR_INPUT, "is missing: this bundle's router chooses by Es/N0, in dB")
+        shape = (batch,) if np.ndim(snr_db) == 0 else np.shape(snr_db)
+        estimate = as_tensor(SNR_INPUT, np.broadcast_to(np.asarray(snr_db), shape), "float32", (batch,), finite=False)
+        if not ((estimate >= SNR_DB_MIN) & (estimate <= SNR_DB_MAX)).all():
+            found = f"[{estimate.min():g}, {estimate.max():g}]"
+            raise ArgumentError(SNR_INPUT, f"must be in [{SNR_DB_MIN:g}, {SNR_DB_MAX:g}], got {found}")
+        (spec,) = (spec for spec in self._spec.inputs if spec.name == SNR_INPUT)
+        low, high = (-np.inf if spec.low is None else spec.low), (np.inf if spec.high is None else spec.high)
+        return {SNR_INPUT: np.clip(estimate, np.float32(low), np.float32(high))}
+
+    def _check(self, sent: Transmission) -> None:
+        """Refuse to send what is not in the manifest: with several modes it would be received as something else."""
+        modes = self.manifest.modes
+        if not ((sent.mode >= 0) & (sent.mode < len(modes))).all():
+            raise self._refused("mode", f"is not in [0, {len(modes)})")
+        for name, values in (
+            ("num_bits", [mode.num_bits for mode in modes]),
+            ("num_symbols", [mode.num_symbols for mode in modes]),
+        ):
+            if (getattr(sent, name) != np.array(values)[sent.mode]).any():
+                raise self._refused(name, "is not that of the mode")
+        tokens = np.array([mode.tokens for mode in modes])[sent.mode]
+        for name, count in (("indices", tokens), ("bits", sent.num_bits), ("symbols", sent.num_symbols)):
+            values = getattr(sent, name)
+            unused = np.arange(values.shape[1]) >= count[:, None]
+            if values[unused].any():
+                raise self._refused(name, "is not 0 past the end of the mode")
+
+    def _refused(self, name: str, text: str) -> BundleError:
+        return BundleError(f"{self.manifest.name}: {name} of {self._spec.file} {text}; export the bundle again")
 
     def tensors(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
         """The task's inputs as the graph takes them, as `read` has them; texts that were cut are counted in the log."""
@@ -149,7 +196,7 @@ class Transmitter:
         spec = self.manifest.tokenizer
         given = [] if spec is None else [name for name in spec.becomes if name in inputs]
         if spec is None or (given and spec.text not in inputs):
-            return TaskInputs(check_inputs(self._spec.inputs, inputs), None)
+            return TaskInputs(check_inputs(self.manifest.task_inputs, inputs), None)
         takes = self.manifest.input_names
         for name in inputs:
             if name in given:
@@ -163,7 +210,7 @@ class Transmitter:
         encoded = self._tokenizer(inputs[spec.text], field=f"inputs.{spec.text}")
         arrays = {name: value for name, value in inputs.items() if name != spec.text}
         arrays |= {spec.input_ids: encoded.input_ids, spec.attention_mask: encoded.attention_mask}
-        return TaskInputs(check_inputs(self._spec.inputs, arrays), encoded.cut)
+        return TaskInputs(check_inputs(self.manifest.task_inputs, arrays), encoded.cut)
 
 
 class Receiver:

@@ -13,6 +13,8 @@ from link.errors import ArgumentError, require_range
 
 SNR_DB_MIN: Final = -30.0
 SNR_DB_MAX: Final = 60.0
+SNR_ERROR_DB_MAX: Final = 30.0
+"""Most that a transmitter's estimate of the SNR may be off, dB."""
 SYMBOL_MAX: Final = 1e15
 """Largest received amplitude; a deep fade stays far below it, and beyond it float32 overflows."""
 NO_MIN: Final = 1e-6

@@ -3,8 +3,11 @@
     inputs ──encode once──> symbols ──┬── point, draw, rows ──> channel ──> receiver ──> counts ──> point ──> points.jsonl
                                       └── next rows, next draw, next point
 
-Noise is addressed by (seed, sample, draw, SNR), with a sample's row as its number. So how many rows go at once, the order of
-the points and an interruption change no count, and one point can be run alone.
+A bundle with a router encodes at each point anew, since what it sends depends on the SNR.
+
+Noise is addressed by (seed, sample, draw, SNR), with a sample's row as its number. So how many rows go at once (always whole
+frames, where samples share headers), the order of the points and an interruption change no count, and one point can be run
+alone.
 """
 
 from __future__ import annotations
@@ -16,17 +19,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link import theory
-from link.chain import Link
+from link.chain import Link, require_snr_error
 from link.channel import Channel
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.grid import SweepSpec, parse_grid
+from link.header import HeaderOutcome
 from link.lock import locked
 from link.manifest import Mode
 from link.montecarlo import Proportion, clustered_proportion, noise_proportion
@@ -73,7 +77,7 @@ def sweep(
     progress : callable, optional
         See Progress; not called for points found on disk.
     chunk_rows : int
-        Receptions decoded at once.
+        Receptions decoded at once; rounded down to whole frames, where samples share headers, and up to one.
 
     Returns
     -------
@@ -83,12 +87,13 @@ def sweep(
     Raises
     ------
     ArgumentError
-        If inputs or labels are of the wrong shape or out of range.
+        If inputs or labels are of the wrong shape or out of range, or an error of the SNR is given where there is no router.
     ResultsError
         If `out` holds another sweep or cannot be read.
     """
     if chunk_rows < 1:
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")
+    require_snr_error(spec.snr_error_db, link.manifest.routed)
     tensors = link.transmitter.tensors(inputs)
     truth = check_classes("labels", labels, len(next(iter(tensors.values()))), len(link.manifest.task.classes))
     if len(truth) * spec.draws > MAX_DECISIONS:
@@ -113,11 +118,11 @@ def _sweep(
     finished = {} if folder is None else dict(folder.finished)
     missing = [snr_db for snr_db in spec.snr_db if millidecibels(snr_db) not in finished]
     if missing:
-        transmitted = _Transmitted(
-            link, _encode(link, tensors, chunk_rows), truth, spec, spec.build_channel(), chunk_rows
-        )
+        sent = None
         for snr_db in missing:
-            point = transmitted.point(snr_db)
+            if sent is None or link.manifest.routed:
+                sent = _encode(link, tensors, chunk_rows, snr_db, spec.snr_error_db)
+            point = _Transmitted(link, sent, truth, spec, spec.build_channel(), chunk_rows).point(snr_db)
             if folder is not None:
                 folder.append(point)
             finished[millidecibels(snr_db)] = point
@@ -130,18 +135,30 @@ def _sweep(
     return result
 
 
-def receptions(samples: int, draws: int, rows: int) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
+def receptions(
+    samples: int, draws: int, rows: int, frame_samples: int = 1
+) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
     """All receptions of a point, at most `rows` at a time: their places, sample numbers and draw numbers.
+
+    No frame is cut: where `rows` is less than a frame, a frame goes at a time.
 
     Examples
     --------
     >>> [(sample.tolist(), draw.tolist()) for _, sample, draw in receptions(2, 2, 3)]
     [([0, 1, 0], [0, 0, 1]), ([1], [1])]
+    >>> [sample.tolist() for _, sample, _ in receptions(5, 2, 3, frame_samples=2)]
+    [[0, 1], [2, 3, 4], [0, 1], [2, 3, 4]]
     """
-    for start in range(0, samples * draws, rows):
-        stop = min(start + rows, samples * draws)
+    start, end = 0, samples * draws
+    while start < end:
+        stop = min(start + rows, end)
+        if stop < end:
+            stop -= stop % samples % frame_samples
+        if stop <= start:
+            stop = min(start + frame_samples, start - start % samples + samples)
         draw, sample = np.divmod(np.arange(start, stop, dtype=np.int64), samples)
         yield slice(start, stop), sample, draw
+        start = stop
 
 
 def check_classes(field: str, values: ArrayLike, samples: int | None, classes: int) -> NDArray[np.int64]:
@@ -179,21 +196,34 @@ class _Transmitted:
     chunk_rows: int
 
     def point(self, snr_db: float) -> SweepPoint:
-        sent, spec = self.sent, self.spec
-        (mode,) = self.link.manifest.modes
+        sent, spec, manifest = self.sent, self.spec, self.link.manifest
         samples, decisions = len(self.truth), len(self.truth) * spec.draws
         correct = np.empty(decisions, np.bool_)
         bit_errors, index_errors = np.empty(decisions, np.int64), np.empty(decisions, np.int64)
+        bits, indices = np.empty(decisions, np.int64), np.empty(decisions, np.int64)
         abs_llr = np.empty(decisions, np.float64)
-        for place, sample, draw in receptions(samples, spec.draws, self.chunk_rows):
+        counts = _HeaderCounts()
+        tokens = np.array([mode.tokens for mode in manifest.modes])
+        frame_samples = 1 if manifest.header is None else manifest.header.frame_samples
+        for place, sample, draw in receptions(samples, spec.draws, self.chunk_rows, frame_samples):
             chunk = Transmission._make(field[sample] for field in sent)
-            decoded = self.link.carry(chunk, self.channel, snr_db, Draws(spec.seed, sample, draw)).decoded
+            result = self.link.carry(chunk, self.channel, snr_db, Draws(spec.seed, sample, draw))
+            decoded, right = result.decoded, np.ones(len(sample), np.bool_)
+            if result.header is not None:
+                counts, right = counts.plus(result.header), result.header.right
+            judged = np.arange(manifest.num_bits) < np.where(right, chunk.num_bits, 0)[:, None]
+            compared = np.arange(manifest.num_tokens) < np.where(right, tokens[chunk.mode], 0)[:, None]
             correct[place] = decoded.decisions == self.truth[sample]
-            bit_errors[place] = np.sum((decoded.llr > 0) != chunk.bits, axis=-1)
-            index_errors[place] = np.sum(decoded.indices_hat != chunk.indices, axis=-1)
-            abs_llr[place] = np.sum(np.abs(decoded.llr), axis=-1, dtype=np.float64)
-        bits, indices = np.full(decisions, mode.num_bits), np.full(decisions, mode.tokens)
+            bits[place], indices[place] = judged.sum(axis=-1), compared.sum(axis=-1)
+            bit_errors[place] = np.sum(((decoded.llr > 0) != chunk.bits) & judged, axis=-1)
+            index_errors[place] = np.sum((decoded.indices_hat != chunk.indices) & compared, axis=-1)
+            abs_llr[place] = np.sum(np.abs(decoded.llr) * judged, axis=-1, dtype=np.float64)
         accuracy, accuracy_noise = accuracies(correct.reshape(spec.draws, samples), spec)
+        used = np.unique(sent.mode)
+        symbol_bits = np.array([bits_per_symbol(mode.order) for mode in manifest.modes])[sent.mode]
+        symbols = int(sent.num_symbols.sum()) * spec.draws + counts.symbols
+        sent_bits = int((sent.num_symbols * symbol_bits).sum()) * spec.draws + 2 * counts.symbols
+        total = int(bits.sum())
         return SweepPoint(
             snr_db=snr_db,
             samples=samples,
@@ -203,17 +233,39 @@ class _Transmitted:
             accuracy=accuracy,
             accuracy_noise=accuracy_noise,
             bit_errors=int(bit_errors.sum()),
-            bits=int(bits.sum()),
-            ber=clustered_proportion(bit_errors, bits, spec.confidence),
+            bits=total,
+            ber=clustered_proportion(bit_errors, bits, spec.confidence) if total else None,
             index_errors=int(index_errors.sum()),
             indices=int(indices.sum()),
-            index_error_rate=clustered_proportion(index_errors, indices, spec.confidence),
-            symbols=int(sent.num_symbols.sum()) * spec.draws,
-            symbols_per_sample=float(sent.num_symbols.mean()),
-            bits_per_sample=float(sent.num_symbols.mean()) * bits_per_symbol(mode.order),
+            index_error_rate=clustered_proportion(index_errors, indices, spec.confidence) if total else None,
+            symbols=symbols,
+            symbols_per_sample=symbols / decisions,
+            bits_per_sample=sent_bits / decisions,
             es_db=10.0 * math.log10(float(np.square(sent.symbols).sum(dtype=np.float64) / sent.num_symbols.sum())),
-            mean_abs_llr=float(abs_llr.sum() / bits.sum()),
-            ber_theory=_ber_theory(mode, spec, snr_db),
+            mean_abs_llr=float(abs_llr.sum() / total) if total else None,
+            ber_theory=_ber_theory(manifest.modes[used[0]], spec, snr_db) if len(used) == 1 else None,
+            mode_samples=tuple((np.bincount(sent.mode, minlength=len(manifest.modes)) * spec.draws).tolist()),
+            headers=counts.headers,
+            headers_lost=counts.lost,
+            headers_wrong=counts.wrong,
+            header_symbols=counts.symbols,
+        )
+
+
+class _HeaderCounts(NamedTuple):
+    """Headers of a point, so far."""
+
+    headers: int = 0
+    lost: int = 0
+    wrong: int = 0
+    symbols: int = 0
+
+    def plus(self, header: HeaderOutcome) -> _HeaderCounts:
+        return _HeaderCounts(
+            self.headers + header.headers,
+            self.lost + header.headers_lost,
+            self.wrong + header.headers_wrong,
+            self.symbols + header.header_symbols,
         )
 
 
@@ -229,10 +281,12 @@ def _ber_theory(mode: Mode, spec: SweepSpec, snr_db: float) -> float | None:
     return None
 
 
-def _encode(link: Link, tensors: Mapping[str, NDArray[Any]], rows: int) -> Transmission:
+def _encode(
+    link: Link, tensors: Mapping[str, NDArray[Any]], rows: int, snr_db: float, snr_error_db: float
+) -> Transmission:
     length = len(next(iter(tensors.values())))
     parts = [
-        link.transmitter({name: value[start : start + rows] for name, value in tensors.items()})
+        link.encode({name: value[start : start + rows] for name, value in tensors.items()}, snr_db, snr_error_db)
         for start in range(0, length, rows)
     ]
     return Transmission._make(np.concatenate(field) for field in zip(*parts, strict=True))

@@ -69,20 +69,23 @@ class Client:
         """What the server holds and takes."""
         return self._call(self._stub.GetModel, pb.GetModelRequest(), model_from_message)
 
-    def encode(self, x: ArrayLike | Mapping[str, ArrayLike]) -> Transmission:
+    def encode(self, x: ArrayLike | Mapping[str, ArrayLike], *, snr_db: float | None = None) -> Transmission:
         """Encode a batch.
 
         Parameters
         ----------
         x : (B, ...) array, list of B str, or mapping of name to one of them
             An array, or texts where the model reads them, where the model has one input; else the inputs by name.
+        snr_db : float, optional
+            Es/N0 as the transmitter estimates it, dB, in [-30, 60]; for a model with a router, and for no other.
 
         Returns
         -------
         Transmission
             As link.runtime.Transmitter has it; the log counts texts that were cut.
         """
-        request = pb.EncodeRequest(inputs=self._inputs(x), tensor_format=pb.TENSOR_FORMAT_RAW)
+        request = convert.encode_request(self._inputs(x), snr_db)
+        request.tensor_format = pb.TENSOR_FORMAT_RAW
         return self._call(self._stub.Encode, request, _encoded)
 
     def decode(
@@ -127,6 +130,7 @@ class Client:
         seed: int = 0,
         sample_offset: int = 0,
         draw: int = 0,
+        snr_error_db: float = 0.0,
         include_llr: bool = False,
         include_symbols: bool = False,
     ) -> Transmitted:
@@ -136,14 +140,14 @@ class Client:
         ----------
         x : (B, ...) array, list of B str, or mapping of name to one of them
             An array, or texts where the model reads them, where the model has one input; else the inputs by name.
-        snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw
+        snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db
             As for serve.results.Settings.
         include_llr : bool
             Whether to return the LLRs.
         include_symbols : bool
             Whether to return the symbols sent, the symbols received, and their noise variances.
         """
-        settings = Settings(snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw)
+        settings = Settings(snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db)
         request = pb.TransmitRequest(
             inputs=self._inputs(x),
             settings=convert.settings_to_message(settings),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.errors import ArgumentError
+from link.header import HeaderOutcome
 from link.runtime import Transmission
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.results import Decoded, Sent, Settings, Timing, Transmitted
@@ -22,6 +23,7 @@ _SETTINGS: Final = {
     "seed": "an integer in [0, 2**63)",
     "sample_offset": "an integer in [0, 2**32)",
     "draw": "an integer in [0, 2**32)",
+    "snr_error_db": "a number, in dB",
 }
 
 
@@ -42,6 +44,17 @@ def inputs_from_message(messages: Mapping[str, pb.Tensor]) -> dict[str, NDArray[
 def inputs_to_message(inputs: Mapping[str, ArrayLike]) -> dict[str, pb.Tensor]:
     """Inverse of `inputs_from_message`."""
     return {name: tensor_to_message(f"inputs.{name}", value) for name, value in inputs.items()}
+
+
+def encode_request(inputs: Mapping[str, pb.Tensor], snr_db: float | None) -> pb.EncodeRequest:
+    """An Encode request, with the estimate of a transmitter that routes."""
+    request = pb.EncodeRequest(inputs=inputs)
+    if snr_db is not None:
+        try:
+            request.snr_db = snr_db
+        except (TypeError, ValueError):
+            raise ArgumentError("snr_db", f"must be {_SETTINGS['snr_db']}, got {snr_db!r}") from None
+    return request
 
 
 def decode_arguments(request: pb.DecodeRequest) -> DecodeArguments:
@@ -90,6 +103,7 @@ def settings_from_message(message: pb.LinkSettings) -> Settings:
         seed=message.seed,
         sample_offset=message.sample_offset,
         draw=message.draw,
+        snr_error_db=message.snr_error_db,
     )
 
 
@@ -174,6 +188,34 @@ def decoded_from_message(message: pb.Reception) -> Decoded:
     )
 
 
+def header_to_message(header: HeaderOutcome) -> pb.HeaderOutcome:
+    """What became of the headers."""
+    return pb.HeaderOutcome(
+        mode=header.mode.tolist(),
+        lost=header.lost.tolist(),
+        wrong=header.wrong.tolist(),
+        symbols=header.symbols.tolist(),
+        headers=header.headers,
+        headers_lost=header.headers_lost,
+        headers_wrong=header.headers_wrong,
+        header_symbols=header.header_symbols,
+    )
+
+
+def header_from_message(message: pb.HeaderOutcome) -> HeaderOutcome:
+    """Inverse of `header_to_message`."""
+    return HeaderOutcome(
+        mode=np.array(message.mode, dtype=np.int64),
+        lost=np.array(message.lost, dtype=np.bool_),
+        wrong=np.array(message.wrong, dtype=np.bool_),
+        symbols=np.array(message.symbols, dtype=np.float64),
+        headers=message.headers,
+        headers_lost=message.headers_lost,
+        headers_wrong=message.headers_wrong,
+        header_symbols=message.header_symbols,
+    )
+
+
 def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest) -> pb.TransmitResponse:
     """One pass over the link, with what the request asked to include."""
     message = pb.TransmitResponse(
@@ -182,6 +224,7 @@ def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest) -> 
         bit_errors=result.bit_errors.tolist(),
         settings=settings_to_message(result.settings),
         timing=pb.Timing(**result.timing._asdict()),
+        header=None if result.header is None else header_to_message(result.header),
         truncated=() if result.truncated is None else result.truncated.tolist(),
     )
     if request.include_symbols and result.y is not None and result.no is not None:
@@ -202,5 +245,6 @@ def transmitted_from_message(message: pb.TransmitResponse) -> Transmitted:
         bit_errors=np.array(message.bit_errors, dtype=np.int64),
         settings=settings_from_message(message.settings),
         timing=Timing(timing.transmitter_us, timing.channel_us, timing.receiver_us),
+        header=header_from_message(message.header) if message.HasField("header") else None,
         truncated=np.array(message.truncated, dtype=np.bool_) if message.truncated else None,
     )

@@ -68,11 +68,10 @@ class Engine:
         ArgumentError
             If an input is wrong, or the batch larger than `max_batch`.
         """
-        for name, value in inputs.items():
-            self._check_batch(f"inputs.{name}", value)
+        self._check_inputs(inputs)
         return self.link.transmitter.read(inputs)
 
-    def encode(self, inputs: Mapping[str, ArrayLike]) -> Transmission:
+    def encode(self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None) -> Transmission:
         """Encode a batch; arguments and errors as for link.runtime.Transmitter.
 
         Raises
@@ -80,9 +79,8 @@ class Engine:
         ArgumentError
             If an input is wrong, or the batch larger than `max_batch`.
         """
-        for name, value in inputs.items():
-            self._check_batch(f"inputs.{name}", value)
-        return self.link.transmitter(inputs)
+        self._check_inputs(inputs)
+        return self.link.transmitter(inputs, snr_db)
 
     def decode(
         self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None
@@ -114,7 +112,7 @@ class Engine:
         channel = _Timed(_channel(settings))
         start = perf_counter()
         arrays, cut = self.read(inputs)
-        sent = self.encode(arrays)
+        sent = self.link.encode(arrays, settings.snr_db, settings.snr_error_db)
         encoded = perf_counter()
         draws = _draws(settings, len(sent.mode))
         # The channel's own time is taken inside, so that the link joins channel and receiver here as everywhere else.
@@ -128,8 +126,13 @@ class Engine:
             bit_errors=_bit_errors(sent, result.decoded.llr),
             settings=_as_used(settings, channel.inner),
             timing=Timing(*(1e6 * spent for spent in (encoded - start, channel.spent, carried - channel.spent))),
+            header=result.header,
             truncated=cut,
         )
+
+    def _check_inputs(self, inputs: Mapping[str, ArrayLike]) -> None:
+        for name, value in inputs.items():
+            self._check_batch(f"inputs.{name}", value)
 
     def _check_batch(self, field: str, value: ArrayLike) -> None:
         rows = len(value) if isinstance(value, list | tuple) else (np.shape(value) or (0,))[0]
@@ -160,7 +163,7 @@ class _Timed:
     def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         start = perf_counter()
         received = self.inner(x, num_symbols, snr_db, draws)
-        self.spent = perf_counter() - start
+        self.spent += perf_counter() - start  # payload and header
         return received
 
 
@@ -193,6 +196,7 @@ def _as_used(settings: Settings, channel: Channel) -> Settings:
         seed=settings.seed,
         sample_offset=settings.sample_offset,
         draw=settings.draw,
+        snr_error_db=settings.snr_error_db,
     )
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from link.errors import ServerError
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec, TokenizerSpec
+from link.manifest import (
+    GraphSpec,
+    HeaderSpec,
+    LlrSpec,
+    Manifest,
+    Mode,
+    Provenance,
+    TaskSpec,
+    TensorSpec,
+    TokenizerSpec,
+)
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.results import ModelInfo
 from serve.tensor import DATA_TYPES, DTYPES
@@ -28,6 +38,7 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
             transmitter=_graph_to_message(manifest.transmitter),
             receiver=_graph_to_message(manifest.receiver),
             provenance_json=manifest.provenance.model_dump_json(),
+            header=None if manifest.header is None else pb.Header(**manifest.header.model_dump()),
             tokenizer=None if manifest.tokenizer is None else pb.Tokenizer(**manifest.tokenizer.model_dump()),
         ),
         code_version=info.code_version,
@@ -54,6 +65,7 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
                 "task": TaskSpec(name=model.task.name, classes=tuple(model.task.classes)),
                 "modes": tuple(_mode_from_message(mode) for mode in model.modes),
                 "default_mode": model.default_mode,
+                "header": _header_from_message(model.header) if model.HasField("header") else None,
                 "llr": LlrSpec.model_validate(
                     {"convention": model.llr.convention, "demapper": model.llr.demapper, "clip": model.llr.clip}
                 ),
@@ -92,6 +104,17 @@ def _mode_from_message(message: pb.Mode) -> Mode:
         order=message.order,
         labels=tuple(message.labels),
         log_prior=tuple(message.log_prior),
+    )
+
+
+def _header_from_message(message: pb.Header) -> HeaderSpec:
+    return HeaderSpec.model_validate(
+        {
+            "code": message.code,
+            "repeats": message.repeats,
+            "frame_samples": message.frame_samples,
+            "threshold": message.threshold,
+        }
     )
 
 

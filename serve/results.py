@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from link.header import HeaderOutcome
 from link.manifest import Manifest
 
 
@@ -34,6 +35,8 @@ class Settings:
         Row i is sample number `sample_offset` + i, in [0, 2**32).
     draw : int
         Which repetition, in [0, 2**32).
+    snr_error_db : float
+        What a model's router takes the SNR for is higher by this, dB, in [-30, 30]; 0 for a model without a router.
     """
 
     snr_db: float
@@ -43,6 +46,7 @@ class Settings:
     seed: int = 0
     sample_offset: int = 0
     draw: int = 0
+    snr_error_db: float = 0.0
 
 
 class Decoded(NamedTuple):
@@ -102,10 +106,12 @@ class Transmitted(NamedTuple):
         Noise variance per complex symbol; inf where nothing was sent, None where it was not asked for.
     decoded : Decoded
     bit_errors : (B,) int64
-        Payload bits that a hard decision on the LLRs gets wrong.
+        Payload bits that a hard decision on the LLRs gets wrong; of no meaning where the header was not right.
     settings : Settings
         As used.
     timing : Timing
+    header : HeaderOutcome or None
+        None where the model has one mode.
     truncated : (B,) bool, optional
         Whether each text had more tokens than the model takes, and was cut; None where no texts were given.
     """
@@ -117,6 +123,7 @@ class Transmitted(NamedTuple):
     bit_errors: NDArray[np.int64]
     settings: Settings
     timing: Timing
+    header: HeaderOutcome | None = None
     truncated: NDArray[np.bool_] | None = None
 
 

@@ -62,7 +62,7 @@ def _shape_findings(manifest: Manifest, model: Transceiver, task: Task) -> list[
     pairs = {
         "task": (manifest.task.name, task.name),
         "classes": (manifest.task.classes, task.classes),
-        "inputs": (_interface(manifest.transmitter.inputs), _interface(task.inputs)),
+        "inputs": (_interface(manifest.task_inputs), _interface(task.inputs)),
         "tokens": (mode.tokens, recipe.tokens),
         "codewords": (mode.codewords, recipe.codewords),
         "QAM order": (mode.order, recipe.order),

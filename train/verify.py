@@ -154,7 +154,7 @@ class _Found(NamedTuple):
 
 
 def _check(transmitter: Transmitter, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
-    specs, classes = transmitter.manifest.transmitter.inputs, len(transmitter.manifest.task.classes)
+    specs, classes = transmitter.manifest.task_inputs, len(transmitter.manifest.task.classes)
     arrays = transmitter.tensors(inputs)
     tensors = [torch.from_numpy(arrays[spec.name]) for spec in specs]
     known = as_tensor("labels", labels, "int64", (len(tensors[0]),))

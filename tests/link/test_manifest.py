@@ -29,6 +29,21 @@ def test_a_manifest_survives_the_way_to_json_and_back(bundle):
     assert type(bundle.manifest).model_validate_json(bundle.manifest.model_dump_json()) == bundle.manifest
 
 
+def test_a_bundle_of_several_modes_has_the_sizes_of_the_largest(modes_bundle, routed_bundle):
+    fixed, routed = (load_bundle(folder).manifest for folder in (modes_bundle, routed_bundle))
+    assert [(m.tokens, m.num_bits, m.num_symbols) for m in fixed.modes] == [(3, 9, 3), (3, 9, 5), (2, 4, 2)]
+    assert (fixed.num_tokens, fixed.num_bits, fixed.num_symbols) == (3, 9, 5)
+    assert (fixed.routed, routed.routed) == (False, True)
+    assert [spec.name for spec in routed.transmitter.inputs] == ["latent", "snr_db"]
+    assert [spec.name for spec in routed.task_inputs] == [spec.name for spec in fixed.task_inputs] == ["latent"]
+
+
+def test_a_manifest_of_a_time_without_headers_has_none(bundle_folder, edit_manifest):
+    folder = edit_manifest(lambda raw: raw.pop("header"))
+    assert load_bundle(folder).manifest.header is None
+    assert not load_bundle(folder).manifest.routed
+
+
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
     assert refusal(tmp_path).endswith("is no bundle: it has no manifest.json")
     assert "it has no manifest.json" in refusal(tmp_path / "absent")
@@ -81,8 +96,33 @@ EDITS = {
     "an unknown key": (lambda raw: raw.update(colour="red"), "colour: Extra inputs are not permitted"),
     "an unknown key deep inside": (lambda raw: raw["llr"].update(scale=2), "llr.scale: Extra inputs are not permitted"),
     "a missing field": (lambda raw: raw.pop("llr"), "llr: Field required"),
-    "no mode": (lambda raw: raw.update(modes=[]), "modes: this version runs bundles of one mode"),
-    "two modes": (lambda raw: raw["modes"].append(mode(raw)), "modes: this version runs bundles of one mode"),
+    "no mode": (lambda raw: raw.update(modes=[]), "modes: a bundle has 1 to 32, got 0"),
+    "two modes and no header": (lambda raw: raw["modes"].append(mode(raw)), "header must be given for 2 modes"),
+    "a header and one mode": (lambda raw: raw.update(header={}), "header must be absent for 1 mode"),
+    "more modes than a header can name": (
+        lambda raw: raw.update(modes=[mode(raw)] * 33, header={}),
+        "modes: a bundle has 1 to 32, got 33",
+    ),
+    "an unknown header code": (
+        lambda raw: raw.update(modes=[mode(raw)] * 2, header={"code": "repetition"}),
+        "header.code: Input should be 'rm-1-5'",
+    ),
+    "a frame of more samples than a header can hold": (
+        lambda raw: raw.update(modes=[mode(raw)] * 2, header={"frame_samples": 65}),
+        "header.frame_samples: Input should be less than or equal to 64",
+    ),
+    "a threshold that no block passes": (
+        lambda raw: raw.update(modes=[mode(raw)] * 2, header={"threshold": 1.0}),
+        "header.threshold: Input should be less than 1",
+    ),
+    "a router with a vector for its estimate": (
+        lambda raw: raw["transmitter"]["inputs"].append({"name": "snr_db", "dtype": "float32", "shape": ["batch", 1]}),
+        "transmitter.inputs: snr_db is float32 (batch, 1) where Es/N0 in dB is float32 (batch)",
+    ),
+    "nothing to send": (
+        lambda raw: raw["transmitter"].update(inputs=[{"name": "snr_db", "dtype": "float32", "shape": ["batch"]}]),
+        "transmitter.inputs: must hold an input of the task beside snr_db",
+    ),
     "a default mode that is not there": (lambda raw: raw.update(default_mode=1), "default_mode must be below 1, got 1"),
     "a label twice": (lambda raw: mode(raw)["labels"].__setitem__(0, 1), "labels must be a permutation of 0 to 7"),
     "a label too large": (lambda raw: mode(raw)["labels"].__setitem__(7, 8), "labels must be a permutation of 0 to 7"),

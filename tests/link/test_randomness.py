@@ -218,3 +218,27 @@ def test_an_address_out_of_range_is_refused(arguments, message):
 def test_a_point_that_would_reach_into_another_stream_is_refused(point):
     with pytest.raises(ArgumentError, match=r"point must be in \[-2\*\*27, 2\*\*27\)"):
         Draws(0, np.arange(1)).normals(Stream.NOISE, point, 1)
+
+
+def test_what_is_taken_within_another_stream_is_a_stream_of_its_own_for_each_purpose():
+    samples = np.arange(50)
+    plain, within = Draws(3, samples), Draws(3, samples, within=Stream.HEADER)
+    blocks = [
+        draws.words(stream, 6000, 4)[0]
+        for draws in (plain, within)
+        for stream in (Stream.NOISE, Stream.FADING, Stream.PILOTS, Stream.HEADER)
+    ]
+    # 1600 words of 32 bits: two alike by chance with probability 3e-4, for this seed not.
+    assert len(np.unique(blocks)) == np.size(blocks)
+
+
+def test_words_within_a_stream_are_addressed_by_their_purpose_in_the_upper_four_bits():
+    words = Draws(9, np.array([5]), 2, Stream.HEADER).words(Stream.FADING, -500, 3)
+    counter = [np.array([int(Stream.FADING) << 28 | i for i in range(3)]), *(np.full(3, n) for n in (5, 2))]
+    expected = philox4x32((*counter, np.full(3, (int(Stream.HEADER) << 28) + 2**27 - 500)), 9)
+    np.testing.assert_array_equal(np.concatenate(words), np.stack(expected))
+
+
+def test_more_numbers_than_a_purpose_has_are_refused():
+    with pytest.raises(ArgumentError, match=r"^count must be in \[0, 2\*\*28\]"):
+        Draws(0, np.arange(0)).words(Stream.NOISE, 0, 2**28 + 1)

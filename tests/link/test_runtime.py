@@ -153,3 +153,106 @@ def test_a_missing_runtime_is_named_with_the_extra_that_brings_it(bundle, monkey
         MissingExtra, match=r"onnxruntime is not installed; install it with: pip install 'hardpath\[cpu\]'"
     ):
         Transmitter(bundle)
+
+
+@pytest.fixture(scope="module")
+def routed(routed_bundle):
+    return Transmitter(load_bundle(routed_bundle))
+
+
+def test_each_sample_is_sent_in_its_own_mode(modes_bundle, latents_of):
+    transmitter = Transmitter(load_bundle(modes_bundle))
+    sent = transmitter(latents_of([0, 1, 2, 1]).inputs)
+    assert sent.mode.tolist() == [0, 1, 2, 1]
+    assert sent.num_bits.tolist() == [9, 9, 4, 9]
+    assert sent.num_symbols.tolist() == [3, 5, 2, 5]
+    assert not sent.symbols[0, 3:].any()
+    assert not sent.bits[2, 4:].any()
+    assert sent.indices[2, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("snr_db", "modes"),
+    [
+        (20.0, [0, 0, 1]),
+        (8.0, [0, 0, 1]),
+        (np.float32(0.0), [1, 1, 2]),
+        (-6, [2, 2, 2]),
+        ([9.0, -1.0, 9.0], [0, 2, 1]),
+        (-30.0, [2, 2, 2]),
+        (60.0, [0, 0, 1]),
+    ],
+)
+def test_a_router_chooses_by_the_estimate_of_the_transmitter(routed, latents_of, snr_db, modes):
+    assert routed(latents_of([0, 1, 2]).inputs, snr_db).mode.tolist() == modes
+
+
+def test_an_estimate_beyond_the_graphs_range_is_its_nearest_end(routed, latents_of, monkeypatch):
+    fed = []
+    session = routed._session
+    monkeypatch.setattr(routed, "_session", type("", (), {"run": lambda _, n, f: fed.append(f) or session.run(n, f)})())
+    routed(latents_of([0, 1, 2]).inputs, [-30.0, 7.0, 60.0])
+    assert fed[0]["snr_db"].tolist() == [-20.0, 7.0, 30.0]
+    assert fed[0]["snr_db"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("snr_db", "message"),
+    [
+        (None, "snr_db is missing: this bundle's router chooses by Es/N0"),
+        (61.0, r"snr_db must be in \[-30, 60\], got \[61, 61\]"),
+        (np.nan, r"snr_db must be in \[-30, 60\], got \[nan, nan\]"),
+        ([1.0, 2.0], r"snr_db must have shape \(3\), got \(2\)"),
+        ([[1.0, 2.0, 3.0]], r"snr_db must have shape \(3\), got \(1, 3\)"),
+        ("high", "snr_db must hold numbers"),
+    ],
+)
+def test_a_wrong_estimate_is_named(routed, latents_of, snr_db, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        routed(latents_of([0, 1, 2]).inputs, snr_db)
+    assert caught.value.field == "snr_db"
+
+
+def test_an_estimate_that_nothing_looks_at_is_refused(transmitter):
+    with pytest.raises(ArgumentError, match="snr_db must be absent: this bundle's transmitter does not look"):
+        transmitter({"latent": np.zeros((1, 3, 2))}, 6.0)
+
+
+def test_the_estimate_is_no_input_of_the_task(routed, latents_of):
+    with pytest.raises(ArgumentError, match=r"inputs\.snr_db is unknown; this bundle takes latent"):
+        routed({**latents_of([0]).inputs, "snr_db": [1.0]}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": [3]}, r"mode of transmitter\.onnx is not in \[0, 3\)"),
+        ({"mode": [-1]}, r"mode of transmitter\.onnx is not in \[0, 3\)"),
+        ({"mode": [0]}, r"num_bits of transmitter\.onnx is not that of the mode"),
+        ({"num_symbols": [3]}, r"num_symbols of transmitter\.onnx is not that of the mode"),
+        ({"indices": [[1, 1, 1]]}, r"indices of transmitter\.onnx is not 0 past the end of the mode"),
+        ({"bits": [[0] * 8 + [1]]}, r"bits of transmitter\.onnx is not 0 past the end of the mode"),
+        ({"symbols": np.ones((1, 5, 2))}, r"symbols of transmitter\.onnx is not 0 past the end of the mode"),
+    ],
+)
+def test_a_graph_that_sends_what_no_mode_has_is_refused(modes_bundle, latents_of, monkeypatch, change, message):
+    transmitter = Transmitter(load_bundle(modes_bundle))
+    inputs = latents_of([2]).inputs
+    good = transmitter(inputs)._asdict()
+    spoilt = {**good, **{name: np.array(value, dtype=good[name].dtype) for name, value in change.items()}}
+    monkeypatch.setattr(transmitter, "_session", type("", (), {"run": lambda *_: list(spoilt.values())})())
+    with pytest.raises(BundleError, match=message):
+        transmitter(inputs)
+
+
+def test_a_receiver_decodes_each_sample_in_the_mode_it_is_told(modes_bundle, latents_of):
+    bundle = load_bundle(modes_bundle)
+    sent = Transmitter(bundle)(latents_of([0, 1, 2, 0]).inputs)
+    receiver = Receiver(bundle)
+    no = np.full(sent.symbols.shape[:2], 1e-3)
+    heard = receiver(sent.symbols, no, sent.mode)
+    np.testing.assert_array_equal(heard.indices_hat, sent.indices)
+    default = receiver(sent.symbols, no)
+    np.testing.assert_array_equal(default.llr, receiver(sent.symbols, no, [1, 1, 1, 1]).llr)
+    with pytest.raises(ArgumentError, match=r"mode must be in \[0, 3\)"):
+        receiver(sent.symbols, no, [0, 1, 2, 3])

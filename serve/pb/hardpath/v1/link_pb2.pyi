@@ -96,7 +96,7 @@ class Reception(_message.Message):
     def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., indices_hat: _Optional[_Union[Tensor, _Mapping]] = ..., llr: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class LinkSettings(_message.Message):
-    __slots__ = ("snr_db", "channel", "block_symbols", "k_factor_db", "seed", "sample_offset", "draw")
+    __slots__ = ("snr_db", "channel", "block_symbols", "k_factor_db", "seed", "sample_offset", "draw", "snr_error_db")
     SNR_DB_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     BLOCK_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,7 @@ class LinkSettings(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     DRAW_FIELD_NUMBER: _ClassVar[int]
+    SNR_ERROR_DB_FIELD_NUMBER: _ClassVar[int]
     snr_db: float
     channel: str
     block_symbols: int
@@ -111,7 +112,28 @@ class LinkSettings(_message.Message):
     seed: int
     sample_offset: int
     draw: int
-    def __init__(self, snr_db: _Optional[float] = ..., channel: _Optional[str] = ..., block_symbols: _Optional[int] = ..., k_factor_db: _Optional[float] = ..., seed: _Optional[int] = ..., sample_offset: _Optional[int] = ..., draw: _Optional[int] = ...) -> None: ...
+    snr_error_db: float
+    def __init__(self, snr_db: _Optional[float] = ..., channel: _Optional[str] = ..., block_symbols: _Optional[int] = ..., k_factor_db: _Optional[float] = ..., seed: _Optional[int] = ..., sample_offset: _Optional[int] = ..., draw: _Optional[int] = ..., snr_error_db: _Optional[float] = ...) -> None: ...
+
+class HeaderOutcome(_message.Message):
+    __slots__ = ("mode", "lost", "wrong", "symbols", "headers", "headers_lost", "headers_wrong", "header_symbols")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    WRONG_FIELD_NUMBER: _ClassVar[int]
+    SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_LOST_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_WRONG_FIELD_NUMBER: _ClassVar[int]
+    HEADER_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    mode: _containers.RepeatedScalarFieldContainer[int]
+    lost: _containers.RepeatedScalarFieldContainer[bool]
+    wrong: _containers.RepeatedScalarFieldContainer[bool]
+    symbols: _containers.RepeatedScalarFieldContainer[float]
+    headers: int
+    headers_lost: int
+    headers_wrong: int
+    header_symbols: int
+    def __init__(self, mode: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[bool]] = ..., wrong: _Optional[_Iterable[bool]] = ..., symbols: _Optional[_Iterable[float]] = ..., headers: _Optional[int] = ..., headers_lost: _Optional[int] = ..., headers_wrong: _Optional[int] = ..., header_symbols: _Optional[int] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("transmitter_us", "channel_us", "receiver_us")
@@ -124,7 +146,7 @@ class Timing(_message.Message):
     def __init__(self, transmitter_us: _Optional[float] = ..., channel_us: _Optional[float] = ..., receiver_us: _Optional[float] = ...) -> None: ...
 
 class EncodeRequest(_message.Message):
-    __slots__ = ("inputs", "tensor_format")
+    __slots__ = ("inputs", "tensor_format", "snr_db")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -134,9 +156,11 @@ class EncodeRequest(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SNR_DB_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.MessageMap[str, Tensor]
     tensor_format: TensorFormat
-    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ...) -> None: ...
+    snr_db: float
+    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., snr_db: _Optional[float] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
     __slots__ = ("sent", "truncated")
@@ -190,13 +214,14 @@ class TransmitRequest(_message.Message):
     def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ...) -> None: ...
 
 class TransmitResponse(_message.Message):
-    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "truncated")
+    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated")
     SENT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
     BIT_ERRORS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     received: Received
@@ -204,8 +229,9 @@ class TransmitResponse(_message.Message):
     bit_errors: _containers.RepeatedScalarFieldContainer[int]
     settings: LinkSettings
     timing: Timing
+    header: HeaderOutcome
     truncated: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ...) -> None: ...
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ()
@@ -224,7 +250,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json", "tokenizer")
+    __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json", "header", "tokenizer")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +261,7 @@ class Model(_message.Message):
     TRANSMITTER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_JSON_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
@@ -246,8 +273,9 @@ class Model(_message.Message):
     transmitter: Graph
     receiver: Graph
     provenance_json: str
+    header: Header
     tokenizer: Tokenizer
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., default_mode: _Optional[int] = ..., llr: _Optional[_Union[LlrConvention, _Mapping]] = ..., transmitter: _Optional[_Union[Graph, _Mapping]] = ..., receiver: _Optional[_Union[Graph, _Mapping]] = ..., provenance_json: _Optional[str] = ..., tokenizer: _Optional[_Union[Tokenizer, _Mapping]] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., default_mode: _Optional[int] = ..., llr: _Optional[_Union[LlrConvention, _Mapping]] = ..., transmitter: _Optional[_Union[Graph, _Mapping]] = ..., receiver: _Optional[_Union[Graph, _Mapping]] = ..., provenance_json: _Optional[str] = ..., header: _Optional[_Union[Header, _Mapping]] = ..., tokenizer: _Optional[_Union[Tokenizer, _Mapping]] = ...) -> None: ...
 
 class Tokenizer(_message.Message):
     __slots__ = ("file", "sha256", "length", "pad_id", "pad_token", "text", "input_ids", "attention_mask")
@@ -268,6 +296,18 @@ class Tokenizer(_message.Message):
     input_ids: str
     attention_mask: str
     def __init__(self, file: _Optional[str] = ..., sha256: _Optional[str] = ..., length: _Optional[int] = ..., pad_id: _Optional[int] = ..., pad_token: _Optional[str] = ..., text: _Optional[str] = ..., input_ids: _Optional[str] = ..., attention_mask: _Optional[str] = ...) -> None: ...
+
+class Header(_message.Message):
+    __slots__ = ("code", "repeats", "frame_samples", "threshold")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REPEATS_FIELD_NUMBER: _ClassVar[int]
+    FRAME_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    repeats: int
+    frame_samples: int
+    threshold: float
+    def __init__(self, code: _Optional[str] = ..., repeats: _Optional[int] = ..., frame_samples: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("name", "classes")

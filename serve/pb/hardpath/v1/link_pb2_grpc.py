@@ -77,7 +77,7 @@ class LinkServiceServicer:
 
     def Transmit(self, request, context):
         """Transmit runs the whole link: encode, carry over a simulated channel, decode. The same settings give the same reply,
-        however the samples are split into batches.
+        however the samples are split into batches (where the model has several modes: at the borders of frames).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

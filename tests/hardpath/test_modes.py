@@ -1,0 +1,63 @@
+"""The commands on a bundle of several modes."""
+
+import numpy as np
+import pytest
+
+from serve.server import Server
+
+
+@pytest.fixture(scope="module")
+def data(latents_of, tmp_path_factory):
+    made = latents_of(np.arange(24) % 3)
+    file = tmp_path_factory.mktemp("data") / "rings.npz"
+    np.savez(file, **made.inputs, labels=made.labels)
+    return file
+
+
+def test_inspect_shows_every_mode_and_the_header(hardpath, routed_bundle):
+    answer = hardpath("inspect", routed_bundle)
+    assert answer.code == 0, answer.err
+    for line in (
+        "3 classes; one of 3 modes of 2 to 5 symbols, chosen by the sample and the SNR and sent in a header",
+        "mode 0       3 tokens of 3 bits, 9 bits in 3 symbols of 16-QAM",
+        "mode 1       3 tokens of 3 bits, 9 bits in 5 symbols of 4-QAM, the default",
+        "mode 2       2 tokens of 2 bits, 4 bits in 2 symbols of 4-QAM",
+        "header       rm-1-5, 1 repeats, one for 4 samples, lost below 0.6",
+    ):
+        assert line in answer.out
+    assert hardpath("inspect", routed_bundle, "--json").json["header"]["frame_samples"] == 4
+
+
+def test_sweep_counts_headers_and_shares_of_the_modes(hardpath, modes_bundle, data, tmp_path):
+    options = ("--snr-db", "-30,0,30", "--draws", "2", "--data", data, "--out", tmp_path / "out")
+    points = hardpath("sweep", modes_bundle, *options, "--json").json["points"]
+    assert [point["mode_samples"] for point in points] == [[16, 16, 16]] * 3
+    assert points[2]["headers"] == 12
+    assert (points[2]["headers_lost"], points[2]["headers_wrong"]) == (0, 0)
+    # 12 headers of 3 blocks for 4 samples in modes that differ, and 16 samples in each mode.
+    assert points[2]["header_symbols"] == 12 * 3 * 16
+    assert points[2]["symbols"] == 12 * 3 * 16 + 16 * (3 + 5 + 2)
+    table = hardpath("sweep", modes_bundle, *options).out
+    assert "headers counted" in table
+    assert "33 33 33" in table
+    assert (tmp_path / "out" / "ber.png").is_file()
+
+
+def test_a_routers_error_reaches_sweep_and_is_refused_without_a_router(hardpath, modes_bundle, routed_bundle, data):
+    options = ("--snr-db", "9", "--draws", "1", "--data", data, "--snr-error-db", "-10", "--json")
+    assert hardpath("sweep", routed_bundle, *options).json["points"][0]["mode_samples"] == [0, 0, 24]
+    answer = hardpath("sweep", modes_bundle, *options)
+    assert answer.code == 2
+    assert "snr_error_db must be 0 for a bundle without a router, got -10" in answer.err
+
+
+def test_call_shows_mode_and_header_of_each_sample(hardpath, routed_bundle, data):
+    with Server(routed_bundle, port=0) as server:
+        options = ("--inputs", data, "--rows", "0:4", "--snr-db", "20")
+        samples = hardpath("call", server.address, *options, "--json").json["samples"]
+        assert [sample["mode"] for sample in samples] == [0, 0, 1, 0]
+        assert [sample["header"] for sample in samples] == ["right"] * 4
+        assert [sample["header_symbols"] for sample in samples] == [12.0] * 4  # 3 blocks of 16 symbols for 4 samples
+        assert "right" in hardpath("call", server.address, *options).out
+        misled = hardpath("call", server.address, *options, "--snr-error-db", "-30", "--json").json["samples"]
+        assert [sample["mode"] for sample in misled] == [2, 2, 2, 2]

@@ -1,0 +1,336 @@
+"""The header's block code, its exact rates, and the frames that share it."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import beta, norm
+
+from link.channel import CHANNELS, Awgn, build_channel
+from link.errors import ArgumentError
+from link.header import carry_headers, frames_of, read_headers, write_headers
+from link.header_theory import block_rates, error_rate, loss_rate, uniform_rates
+from link.manifest import HeaderSpec
+from link.randomness import Draws, Stream
+from link.reed_muller import decode, encode
+
+# Each rate below is compared with its Clopper-Pearson interval at this level: a false alarm in 10^6 runs of fixed seeds.
+LEVEL = 1.0 - 1e-6
+ONE = HeaderSpec(repeats=1, frame_samples=1, threshold=0.6)
+
+
+def clopper_pearson(count, total):
+    tail = (1.0 - LEVEL) / 2.0
+    low = beta.ppf(tail, count, total - count + 1) if count else 0.0
+    return low, (beta.ppf(1.0 - tail, count + 1, total - count) if count < total else 1.0)
+
+
+def assert_rate(count, total, expected):
+    low, high = clopper_pearson(count, total)
+    assert low <= expected <= high, (count / total, expected, low, high)
+
+
+def codewords():
+    """All 64 codewords as signs, written out from the definition."""
+    return np.array(
+        [[(-1) ** ((message >> 5) + bin(message & 31 & j).count("1")) for j in range(32)] for message in range(64)]
+    )
+
+
+def test_the_code_is_that_of_its_definition_with_distance_16():
+    symbols = encode(np.arange(64))
+    np.testing.assert_allclose(symbols.reshape(64, 32) * math.sqrt(2.0), codewords(), rtol=0, atol=1e-6)
+    distances = {int((a != b).sum()) for a, b in itertools.combinations(codewords(), 2)}
+    assert distances == {16, 32}
+
+
+def test_every_message_survives_without_noise_with_a_metric_of_one():
+    for repeats in (1, 3):
+        messages, metric = decode(encode(np.arange(64), repeats), np.full((64, 16 * repeats), 0.1), repeats)
+        assert messages.tolist() == list(range(64))
+        np.testing.assert_allclose(metric, 1.0, rtol=1e-6)
+
+
+def test_the_decoder_is_maximum_likelihood_over_all_codewords():
+    """Against the least squared distance over the noise variance, for symbols of unequal noise and some erased."""
+    random = np.random.default_rng(1)
+    no = random.uniform(2.0, 40.0, size=(300, 32)).astype(np.float32)
+    no[random.uniform(size=no.shape) < 0.1] = np.inf
+    sent = random.integers(64, size=300)
+    noise = random.normal(size=(300, 32, 2)) * np.sqrt(np.where(np.isinf(no), 0.0, no) / 2)[..., None]
+    y = np.where(np.isinf(no)[..., None], 0.0, encode(sent, 2) + noise)
+    candidates = encode(np.arange(64), 2).astype(np.float64)
+    distance = (((y[:, None] - candidates) ** 2).sum(axis=-1) / no[:, None]).sum(axis=-1)
+    found, metric = decode(y, no, 2)
+    assert (found != sent).any()
+    np.testing.assert_array_equal(found, distance.argmin(axis=-1))
+    correlation = (y * candidates[found] / no[..., None]).sum(axis=(1, 2)) / (1.0 / no).sum(axis=1)
+    np.testing.assert_allclose(metric, correlation, rtol=1e-6)
+
+
+def test_a_block_that_was_erased_has_a_metric_of_zero():
+    _, metric = decode(np.zeros((2, 16, 2), np.float32), np.full((2, 16), np.inf, np.float32))
+    assert metric.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("snr_db", [-12.0, -5.0, 0.0, 2.0])
+@pytest.mark.parametrize(("repeats", "threshold"), [(1, 0.0), (1, 0.6), (2, 0.45), (4, 0.7)])
+def test_the_block_rates_are_the_integrals_by_another_quadrature(snr_db, repeats, threshold):
+    s = math.sqrt(10 ** (-snr_db / 10) / (32 * repeats))
+    within = lambda x: math.erf(x / s / math.sqrt(2))  # noqa: E731
+    top = threshold + 1 + 14 * s
+    integral = lambda f: quad(f, threshold, top, epsabs=0, epsrel=1e-12, limit=500, points=[1.0])[0]  # noqa: E731
+    rates = block_rates(snr_db, repeats, threshold)
+    assert rates.right == pytest.approx(integral(lambda x: norm.pdf(x, 1, s) * within(x) ** 31), rel=1e-10)
+    others = 62 * integral(
+        lambda x: norm.pdf(x, 0, s) * within(x) ** 30 * (norm.cdf((x - 1) / s) - norm.cdf((-x - 1) / s))
+    )
+    assert rates.orthogonal == pytest.approx(others, rel=1e-9)
+    assert rates.opposite == pytest.approx(integral(lambda x: norm.pdf(x, -1, s) * within(x) ** 31), rel=1e-9)
+
+
+@given(st.floats(-30.0, 60.0), st.integers(1, 16), st.floats(0.0, 0.99))
+def test_the_block_rates_sum_to_one(snr_db, repeats, threshold):
+    rates = block_rates(snr_db, repeats, threshold)
+    assert float(sum(rates)) == pytest.approx(1.0, abs=1e-12)
+    assert all(0.0 <= rate <= 1.0 + 1e-12 for rate in rates)
+
+
+def test_the_rates_take_arrays_and_refuse_what_is_out_of_range():
+    grid = np.array([[-6.0, 0.0], [3.0, 60.0]])
+    assert loss_rate(grid, ONE).shape == (2, 2)
+    assert loss_rate(grid, ONE)[0, 1] == loss_rate(0.0, ONE)
+    for arguments, field in (((0.0, 1, 1.0), "threshold"), ((0.0, 0, 0.5), "repeats")):
+        with pytest.raises(ArgumentError, match=f"^{field} must be "):
+            block_rates(*arguments)
+    with pytest.raises(ArgumentError, match=r"^mode must be in \[0, 3\)"):
+        uniform_rates(0.0, ONE, 3, 3)
+
+
+@pytest.mark.parametrize(("snr_db", "repeats", "threshold"), [(-3.0, 1, 0.6), (-6.0, 2, 0.7), (0.0, 1, 0.5)])
+def test_a_simulated_block_is_lost_and_wrong_as_often_as_the_closed_form_says(snr_db, repeats, threshold):
+    blocks = 40_000
+    spec = HeaderSpec(repeats=repeats, frame_samples=1, threshold=threshold)
+    draws = Draws(3, np.arange(blocks))
+    sent = np.arange(blocks) % 64
+    x = encode(sent, repeats)
+    received = Awgn()(x, np.full(blocks, x.shape[1]), snr_db, draws)
+    found, metric = decode(received.y, received.no, repeats)
+    lost = metric < threshold
+    assert_rate(int(lost.sum()), blocks, float(loss_rate(snr_db, spec)))
+    assert_rate(int((~lost & (found != sent)).sum()), blocks, float(error_rate(snr_db, spec)))
+
+
+def test_noise_of_the_wrong_convention_would_be_seen():
+    """3 dB, the difference between N0 a dimension and N0 a complex symbol, lies outside of the interval used above."""
+    low, high = clopper_pearson(round(40_000 * float(error_rate(-3.0, ONE))), 40_000)
+    assert not low <= float(error_rate(0.0, ONE)) <= high
+    assert not low <= float(error_rate(-6.0, ONE)) <= high
+
+
+@pytest.mark.parametrize(("num_modes", "mode"), [(2, 0), (3, 2), (17, 0), (17, 16), (32, 5)])
+def test_the_header_of_a_uniform_frame_is_lost_and_wrong_as_often_as_its_closed_form_says(num_modes, mode):
+    """17 modes include the opposite codeword of modes 0 and 16, 32 modes leave no invalid base mode."""
+    frames = 20_000
+    spec = HeaderSpec(repeats=1, frame_samples=1, threshold=0.5)
+    outcome = carry_headers(np.full(frames, mode), spec, num_modes, 1, Awgn(), -7.0, Draws(4, np.arange(frames)))
+    expected = uniform_rates(-7.0, spec, num_modes, mode)
+    assert float(sum(expected)) == pytest.approx(1.0, abs=1e-12)
+    assert_rate(outcome.headers_lost, frames, float(expected.lost))
+    assert_rate(outcome.headers_wrong, frames, float(expected.wrong))
+    assert (outcome.mode[outcome.lost] == 1).all()
+
+
+@given(st.data())
+def test_every_choice_of_modes_survives_without_noise(data):
+    num_modes = data.draw(st.integers(2, 32))
+    spec = HeaderSpec(repeats=data.draw(st.integers(1, 2)), frame_samples=data.draw(st.integers(1, 64)))
+    samples = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=80, unique=True))
+    modes = np.array([data.draw(st.integers(0, num_modes - 1)) for _ in samples])
+    outcome = carry_headers(modes, spec, num_modes, 0, Awgn(), 40.0, Draws(0, np.array(samples)))
+    assert outcome.mode.tolist() == modes.tolist()
+    assert not (outcome.lost | outcome.wrong).any()
+    assert outcome.right.all()
+
+
+@pytest.mark.parametrize(
+    ("modes", "num_modes", "blocks"),
+    [
+        ([2, 2, 2, 2], 3, 1),
+        ([0], 32, 1),
+        ([0, 1], 2, 2),
+        ([0, 1, 2, 2], 3, 3),
+        ([0, 1, 2], 3, 2),
+        ([0] * 63 + [1], 2, 12),
+        ([31] * 63 + [30], 32, 55),
+    ],
+)
+def test_a_header_has_the_blocks_that_its_theory_of_operation_says(modes, num_modes, blocks):
+    spec = HeaderSpec(repeats=2, frame_samples=64)
+    draws = Draws(0, np.arange(len(modes)))
+    x, num_symbols = write_headers(np.array(modes), frames_of(draws, 64), spec, num_modes)
+    assert num_symbols.tolist() == [blocks * 32]
+    assert x.shape == (1, blocks * 32, 2)
+    outcome = carry_headers(np.array(modes), spec, num_modes, 0, Awgn(), 30.0, draws)
+    assert outcome.header_symbols == blocks * 32
+    np.testing.assert_allclose(outcome.symbols, blocks * 32 / len(modes))
+
+
+def test_the_blocks_hold_base_mode_uniform_bit_and_modes_in_the_order_of_the_sample_numbers():
+    # Samples 9, 8, 11 of the frame 8..11: modes 1, 2, 2 by number, two bits each, in one block.
+    draws = Draws(0, np.array([9, 8, 11]))
+    modes = np.array([2, 1, 2])
+    x, _ = write_headers(modes, frames_of(draws, 4), HeaderSpec(repeats=1, frame_samples=4), 3)
+    np.testing.assert_array_equal(x[0].reshape(2, 16, 2), encode([0b00010_0, 0b01_10_10]))
+    x, _ = write_headers(np.array([2, 2, 2]), frames_of(draws, 4), HeaderSpec(repeats=1, frame_samples=4), 3)
+    np.testing.assert_array_equal(x[0], encode(0b00010_1))
+
+
+def perfect(messages, sizes, spec, num_modes):
+    """What the receiver makes of frames whose blocks arrive as given, one row a sample."""
+    draws = Draws(0, np.concatenate([spec.frame_samples * f + np.arange(size) for f, size in enumerate(sizes)]))
+    x = encode(np.array(messages), spec.repeats).reshape(len(sizes), -1, 2)
+    return read_headers(x, np.full(x.shape[:2], 0.1, np.float32), frames_of(draws, spec.frame_samples), spec, num_modes)
+
+
+def test_a_mode_that_the_bundle_does_not_have_makes_the_header_lost():
+    spec = HeaderSpec(repeats=1, frame_samples=4)
+    for messages, lost in (
+        ([0b00010_1, 0], False),
+        ([0b00011_1, 0], True),
+        ([0b00001_0, 0b00_01_10], False),
+        ([0b00011_0, 0b00_01_10], True),
+        ([0b00001_0, 0b00_11_10], True),
+    ):
+        assert perfect([messages], [3], spec, 3)[1].tolist() == [lost], messages
+    # The third sample's bits say 3, but a frame of two samples has none.
+    modes, lost = perfect([[0b00001_0, 0b00_01_11]], [2], spec, 3)
+    assert (modes.tolist(), lost.tolist()) == ([0, 1], [False])
+
+
+def test_announced_blocks_that_were_not_sent_are_lost_at_any_threshold():
+    spec = HeaderSpec(repeats=1, frame_samples=4, threshold=0.0)
+    _, lost = perfect([[0b00001_0]], [3], spec, 3)
+    assert lost.tolist() == [True]
+
+
+def test_a_weak_block_loses_the_whole_frame_and_no_other():
+    spec = HeaderSpec(repeats=1, frame_samples=4, threshold=0.5)
+    draws = Draws(0, np.arange(8))
+    frames = frames_of(draws, 4)
+    x, _ = write_headers(np.array([0, 1, 2, 0, 2, 1, 0, 0]), frames, spec, 3)
+    no = np.full(x.shape[:2], 0.1, np.float32)
+    for scale, lost in ((0.49, True), (0.51, False)):
+        y = x.copy()
+        y[1, 32:] *= scale  # the last of three blocks
+        assert read_headers(y, no, frames, spec, 3)[1].tolist() == [False, lost]
+
+
+def test_a_block_that_is_not_used_loses_nothing():
+    spec = HeaderSpec(repeats=1, frame_samples=4)
+    x = encode([[0b00010_1, 13]], 1)
+    x[:, 1] = 0.0  # noise where nothing was sent would be as good
+    frames = frames_of(Draws(0, np.arange(4)), 4)
+    modes, lost = read_headers(x.reshape(1, 32, 2), np.full((1, 32), 0.1, np.float32), frames, spec, 3)
+    assert (modes.tolist(), lost.tolist()) == ([2, 2, 2, 2], [False])
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_neither_the_order_of_a_batch_nor_its_split_at_frame_borders_changes_an_outcome(name):
+    spec = HeaderSpec(repeats=1, frame_samples=4, threshold=0.6)
+    channel = build_channel(name)
+    modes = np.random.default_rng(2).integers(3, size=200)
+    modes[80:160] = 2  # uniform frames beside mixed ones
+    samples, draw = np.tile(np.arange(3, 103), 2), np.repeat([0, 7], 100)
+
+    def outcome(rows):
+        return carry_headers(modes[rows], spec, 3, 1, channel, -3.0, Draws(5, samples[rows], draw[rows]))
+
+    whole = outcome(np.arange(200))
+    assert whole.lost.any()
+    assert whole.wrong.any()
+    assert 0 < whole.headers_lost < whole.headers
+
+    order = np.random.default_rng(3).permutation(200)
+    shuffled = outcome(order)
+    parts = [
+        outcome(np.flatnonzero(frame))
+        for frame in ((samples // 4 + 100 * draw) == f for f in range(0, 800))
+        if frame.any()
+    ]
+    for name_ in ("mode", "lost", "wrong", "symbols"):
+        np.testing.assert_array_equal(getattr(shuffled, name_), getattr(whole, name_)[order])
+    for name_ in ("headers", "headers_lost", "headers_wrong", "header_symbols"):
+        assert getattr(shuffled, name_) == getattr(whole, name_) == sum(getattr(part, name_) for part in parts)
+    by_frame = np.lexsort((samples, draw))
+    np.testing.assert_array_equal(np.concatenate([part.mode for part in parts]), whole.mode[by_frame])
+    np.testing.assert_array_equal(np.concatenate([part.wrong for part in parts]), whole.wrong[by_frame])
+
+
+def test_a_sample_that_is_there_twice_in_a_draw_is_refused():
+    with pytest.raises(ArgumentError, match="samples must hold each number once a draw"):
+        frames_of(Draws(0, np.array([1, 2, 1])), 4)
+    assert frames_of(Draws(0, np.array([1, 2, 1]), np.array([0, 0, 1])), 4).size.tolist() == [2, 1]
+
+
+class Recorder:
+    """A channel that remembers what it carried."""
+
+    name = "recorder"
+
+    def __init__(self, inner):
+        self.inner, self.seen = inner, []
+
+    def __call__(self, x, num_symbols, snr_db, draws):
+        received = self.inner(x, num_symbols, snr_db, draws)
+        self.seen.append((draws, x, received))
+        return received
+
+
+def test_a_headers_noise_and_fades_are_not_its_payloads():
+    recorder = Recorder(build_channel("rayleigh"))
+    samples = np.arange(6)
+    carry_headers(np.zeros(6, np.int64), ONE, 2, 0, recorder, 3.0, Draws(1, samples))
+    ((draws, _, received),) = recorder.seen
+    assert draws.within is Stream.HEADER
+    payload = build_channel("rayleigh")(encode(np.ones(6, np.int64)), np.full(6, 16), 3.0, Draws(1, samples))
+    assert not np.isin(received.no[:, 0], payload.no[:, 0]).any()
+    assert len(np.unique(received.no)) == 6, "one gain for the block of each of six frames"
+
+
+def test_over_fading_the_rates_are_the_means_over_the_gain():
+    """Rayleigh block fading: one gain a header of one block, exponential; the mean over it by quadrature."""
+    frames, spec = 20_000, HeaderSpec(repeats=1, frame_samples=1, threshold=0.6)
+    outcome = carry_headers(
+        np.zeros(frames, np.int64), spec, 3, 0, build_channel("rayleigh"), 3.0, Draws(6, np.arange(frames))
+    )
+    gains = -np.log1p(-(np.arange(4000) + 0.5) / 4000)  # midpoints in probability
+    conditional = uniform_rates(np.clip(3.0 + 10 * np.log10(gains), -60.0, None), spec, 3, 0)
+    for count, rates in ((outcome.headers_lost, conditional.lost), (outcome.headers_wrong, conditional.wrong)):
+        assert_rate(count, frames, float(rates.mean()))
+
+
+def test_a_headers_randomness_is_addressed_by_frame_draw_and_seed():
+    recorder = Recorder(Awgn())
+
+    def received(samples, draw=0, seed=1):
+        carry_headers(
+            np.zeros(len(samples), np.int64),
+            HeaderSpec(frame_samples=4),
+            2,
+            0,
+            recorder,
+            0.0,
+            Draws(seed, np.array(samples), draw),
+        )
+        return recorder.seen[-1][2].y
+
+    whole = received(range(8, 16))
+    np.testing.assert_array_equal(received([9, 10]), whole[:1])
+    np.testing.assert_array_equal(received([15]), whole[1:])
+    for other in (received([8], draw=1), received([8], seed=2), received([16]), whole[1:]):
+        assert not np.isin(other, whole[0]).any()
