@@ -259,7 +259,7 @@ def tokenizer_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def with_tokenizer(tmp_path_factory, tokenizer_file):
-    """Function from the folder of a bundle with one input of floats to that of one with texts in its place."""
+    """Function from the folder of a bundle whose first input is of floats to that of one with texts in its place."""
 
     def make(bundle):
         folder = tmp_path_factory.mktemp("texts") / "bundle"
@@ -267,12 +267,13 @@ def with_tokenizer(tmp_path_factory, tokenizer_file):
         shutil.copy(tokenizer_file, folder / "tokenizer.json")
         manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
         graph = manifest["transmitter"]
-        put_words_before(folder / "transmitter.onnx", graph["inputs"][0])
+        first, *others = graph["inputs"]
+        put_words_before(folder / "transmitter.onnx", first)
         names = {"input_ids": len(WORDS) - 1, "attention_mask": 1}
         graph["inputs"] = [
             {"name": name, "dtype": "int64", "shape": ["batch", TEXT_LENGTH], "low": 0, "high": high}
             for name, high in names.items()
-        ]
+        ] + others
         graph["sha256"] = sha256(folder / "transmitter.onnx")
         manifest["tokenizer"] = {
             "sha256": sha256(folder / "tokenizer.json"),
