@@ -51,7 +51,8 @@ def measure(recipe: Recipe, folder: Path, data: Path | None) -> dict[str, Any]:
         out = folder / f"sweep-{name}-{spec.channel}"
         return sweep(Link(load_bundle(bundle)), test.inputs, test.labels, spec, out=out)
 
-    hard, last, faded = swept("best", SWEEP), swept("last", SWEEP), swept("best", RAYLEIGH)
+    hard, faded = swept("best", SWEEP), swept("best", RAYLEIGH)
+    last = hard if checkpoints.read(folder / "last").epoch == described.epoch else swept("last", SWEEP)
     grid = recipe.channel.model_copy(update={"eval_snr_db": SNR_DB, "eval_draws": SWEEP.draws})
     soft = evaluate(
         model,

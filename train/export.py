@@ -281,10 +281,11 @@ def _is_bundle(folder: Path) -> bool:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hold back what torch's exporter says of itself: torchvision it does not need, and its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hold back what torch's exporter says of itself: torchvision it does not need, constants it does not fold, deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)
@@ -292,7 +293,8 @@ def _quiet_exporter() -> Iterator[None]:
             warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _transmitter_outputs(link: LinkRecipe) -> tuple[TensorSpec, ...]:
