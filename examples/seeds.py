@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from scipy.stats import t
 
+from link.bundle import load_bundle
 from link.chain import Link
-from link.manifest import load_bundle
 from link.repetition import sweep_repetition
 from link.sweep import SweepResult, SweepSpec, sweep
 from train import checkpoint as checkpoints

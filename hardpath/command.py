@@ -497,7 +497,7 @@ def _header_columns(header: HeaderOutcome, mode: int, index: int) -> dict[str, A
 def inspect(bundle: Bundle, as_json: Json = False) -> None:
     """Show what a bundle holds: task, modes, graphs, where it comes from; its hashes are checked."""
     from hardpath.inspection import details
-    from link.manifest import load_bundle
+    from link.bundle import load_bundle
     from link.runtime import Receiver, Transmitter
 
     found = load_bundle(bundle)

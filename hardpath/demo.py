@@ -39,9 +39,9 @@ def run_demo(folder: Path, seed: int) -> None:
     HardpathError
         If a step fails, the verification included.
     """
+    from link.bundle import load_bundle
     from link.chain import Link
     from link.channel import build_channel
-    from link.manifest import load_bundle
     from link.randomness import Draws
     from link.repetition import sweep_repetition
     from link.sweep import SweepSpec

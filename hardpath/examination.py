@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hardpath.terminal import percent, progress, say, say_table
-from link.manifest import sha256
+from link.bundle import sha256
 from link.provenance import code_version, library_versions
 from train.measure import Path, Point
 

@@ -8,7 +8,8 @@ import re
 from importlib import metadata
 from typing import Any, Final
 
-from link.manifest import Bundle, Manifest, Mode, TensorSpec
+from link.bundle import Bundle
+from link.manifest import Manifest, Mode, TensorSpec
 from link.provenance import code_version
 
 EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve")

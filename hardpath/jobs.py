@@ -122,7 +122,7 @@ def run_verification(
     bundle: Path, checkpoint: Path, settings: VerifySettings, grpc: str | None, data: Path | None
 ) -> Verification:
     """Verify a bundle against its checkpoint and, where an address is given, a server."""
-    from link.manifest import load_bundle
+    from link.bundle import load_bundle
     from train.verify import verify
 
     found = load_bundle(bundle)
@@ -147,8 +147,8 @@ def run_verification(
 
 def run_sweep(bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None) -> SweepResult:
     """Sweep a bundle with a progress bar."""
+    from link.bundle import load_bundle
     from link.chain import Link
-    from link.manifest import load_bundle
     from link.sweep import SweepPoint, sweep
 
     link = Link(load_bundle(bundle))

@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from link.bundle import Bundle
 from link.channel import Channel, Received
 from link.channel.base import erase_unsent
 from link.errors import ArgumentError, require_range
 from link.header import HeaderOutcome, carry_headers
-from link.manifest import Bundle
 from link.randomness import Draws
 from link.runtime import Receiver, Reception, Transmission, Transmitter
 from link.snr import SNR_DB_MAX, SNR_DB_MIN, SNR_ERROR_DB_MAX

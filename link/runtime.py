@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from link.bundle import Bundle
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.manifest import SNR_INPUT, Bundle, GraphSpec, TensorSpec
+from link.manifest import SNR_INPUT, GraphSpec, TensorSpec
 from link.snr import NO_MIN, SNR_DB_MAX, SNR_DB_MIN, SYMBOL_MAX
 
 if TYPE_CHECKING:

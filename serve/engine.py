@@ -18,11 +18,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from link.bundle import Bundle
 from link.chain import Link
 from link.channel import CHANNELS, Channel, Received, build_channel
 from link.codebook import softmax
 from link.errors import ArgumentError, require_range
-from link.manifest import Bundle
 from link.provenance import code_version
 from link.randomness import Draws
 from link.runtime import Reception, TaskInputs, Transmission

@@ -27,8 +27,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from link.bundle import load_bundle
 from link.errors import ServerError
-from link.manifest import load_bundle
 from serve.engine import MAX_BATCH, Engine
 from serve.pb.hardpath.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 from serve.service import NAME, LinkService

@@ -15,20 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from link.bits import group, label_bits, ungroup
+from link.bundle import MANIFEST_NAME, sha256
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
-from link.manifest import (
-    MANIFEST_NAME,
-    GraphSpec,
-    HeaderSpec,
-    LlrSpec,
-    Manifest,
-    Mode,
-    Provenance,
-    TaskSpec,
-    TensorSpec,
-    sha256,
-)
+from link.manifest import GraphSpec, HeaderSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
 
 # 9 bits in 3 symbols, the same 9 bits in 5 robust ones, and 4 bits in 2: tokens, bits and symbols all differ.
 SIZES = ((3, 8, 16), (3, 8, 4), (2, 4, 4))

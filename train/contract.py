@@ -14,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from link.manifest import Bundle, Manifest
+from link.bundle import Bundle
+from link.manifest import Manifest
 from train.agreement import Frozen
 from train.tasks import Task
 from train.transceiver import Transceiver

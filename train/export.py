@@ -18,21 +18,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from link.bundle import MANIFEST_NAME, load_bundle, sha256
 from link.chain import Link
 from link.errors import BundleError
-from link.manifest import (
-    MANIFEST_NAME,
-    GraphSpec,
-    LlrSpec,
-    Manifest,
-    Mode,
-    Provenance,
-    TaskSpec,
-    TensorSpec,
-    TokenizerSpec,
-    load_bundle,
-    sha256,
-)
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec, TokenizerSpec
 from link.provenance import library_versions
 from link.randomness import Draws, Stream
 from train import checkpoint as checkpoints
@@ -281,7 +270,7 @@ def _is_bundle(folder: Path) -> bool:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hold back what torch's exporter says of itself: torchvision it does not need, constants it does not fold, deprecations."""
+    """Hold back what torch's exporter says of itself: packages it does not need, constants it does not fold, deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

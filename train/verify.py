@@ -19,8 +19,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from link.bundle import Bundle, sha256
 from link.errors import ArgumentError
-from link.manifest import Bundle, sha256
 from link.provenance import code_version, library_versions
 from link.runtime import Receiver, Transmission, Transmitter, as_tensor
 from link.sequential import DifferenceTest, Verdict, combine

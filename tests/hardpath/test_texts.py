@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hardpath.terminal import in_one_line, say_table
-from link.manifest import MANIFEST_NAME, load_bundle
+from link.bundle import MANIFEST_NAME, load_bundle
 from serve.server import Server
 
 TEXTS = ["a fine film", "dull", "\U0001f600 [/b]", "a dull film and a fine one"]

@@ -11,20 +11,10 @@ import torch
 from hypothesis import settings
 
 from link.bits import group, label_bits, num_symbols, ungroup
+from link.bundle import MANIFEST_NAME, load_bundle, sha256
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
-from link.manifest import (
-    MANIFEST_NAME,
-    GraphSpec,
-    LlrSpec,
-    Manifest,
-    Mode,
-    Provenance,
-    TaskSpec,
-    TensorSpec,
-    load_bundle,
-    sha256,
-)
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
 
 # The same examples in every run, and no verdict on how fast the machine is.
 settings.register_profile("hardpath", derandomize=True, deadline=None)

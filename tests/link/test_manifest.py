@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
+from link.bundle import MANIFEST_NAME, load_bundle, read_manifest, sha256
 from link.errors import BundleError
-from link.manifest import MANIFEST_NAME, load_bundle, read_manifest, sha256
 
 
 def refusal(folder):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import CHANNELS, Awgn, build_channel
 from link.errors import ArgumentError
 from link.header_theory import uniform_rates
-from link.manifest import load_bundle
 from link.randomness import Draws
 from link.reed_muller import encode
 from link.snr import no_from_esn0_db

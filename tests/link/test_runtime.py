@@ -4,8 +4,9 @@ import sys
 import numpy as np
 import pytest
 
+from link.bundle import load_bundle, sha256
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.manifest import TensorSpec, load_bundle, sha256
+from link.manifest import TensorSpec
 from link.runtime import Receiver, Transmitter, as_tensor, check_inputs
 
 SPECS = (

@@ -15,20 +15,11 @@ from scipy.stats import binom
 
 from link import bits, codebook, constellation, theory
 from link import sweep as sweep_module
+from link.bundle import load_bundle, sha256
 from link.chain import Link
 from link.errors import ArgumentError, ResultsError
 from link.grid import parse_grid
-from link.manifest import (
-    GraphSpec,
-    LlrSpec,
-    Manifest,
-    Mode,
-    Provenance,
-    TaskSpec,
-    TensorSpec,
-    load_bundle,
-    sha256,
-)
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
 from link.randomness import Draws
 from link.results import SweepPoint, SweepResult
 from link.sweep import SweepSpec, sweep

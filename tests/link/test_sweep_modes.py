@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from link import theory
+from link.bundle import load_bundle
 from link.chain import Link
 from link.errors import ArgumentError
-from link.manifest import load_bundle
 from link.randomness import Draws
 from link.results import SweepPoint
 from link.sweep import SweepSpec, receptions, sweep

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from link.bundle import MANIFEST_NAME, load_bundle, read_manifest
 from link.chain import Link
 from link.channel import build_channel
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.manifest import MANIFEST_NAME, load_bundle, read_manifest
 from link.randomness import Draws
 from link.runtime import Transmitter
 from link.sweep import SweepSpec, sweep

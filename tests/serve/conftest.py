@@ -9,20 +9,11 @@ import torch
 from torch import nn
 
 from link.bits import group, label_bits, num_symbols, ungroup
+from link.bundle import load_bundle, sha256
 from link.chain import Link
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
-from link.manifest import (
-    GraphSpec,
-    LlrSpec,
-    Manifest,
-    Mode,
-    Provenance,
-    TaskSpec,
-    TensorSpec,
-    load_bundle,
-    sha256,
-)
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
 from serve.client import Client
 from serve.server import Server
 

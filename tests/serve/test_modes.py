@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from grpc_status import rpc_status
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import build_channel
 from link.errors import ArgumentError
-from link.manifest import load_bundle
 from link.randomness import Draws
 from serve.client import Client
 from serve.pb.hardpath.v1 import link_pb2 as pb

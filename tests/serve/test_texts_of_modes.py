@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import build_channel
 from link.errors import ArgumentError
-from link.manifest import load_bundle
 from link.randomness import Draws
 from link.sweep import SweepSpec, sweep
 from serve.client import Client

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import train.tasks
+from link.bundle import load_bundle
 from link.chain import Link
-from link.manifest import load_bundle
 from train.checkpoint import load
 from train.export import export
 from train.loop import train as train_recipe

@@ -13,11 +13,11 @@ import torch
 import train.export as export_module
 import train.transceiver as transceiver_module
 from link.bits import label_bits
+from link.bundle import load_bundle, sha256
 from link.chain import Link
 from link.channel import Awgn
 from link.constellation import app_llr, map_bits, points
 from link.errors import BundleError, CheckpointError
-from link.manifest import load_bundle, sha256
 from link.randomness import Draws
 from train.checkpoint import FILE_NAME, load, read
 from train.checkpoint import save as save_checkpoint

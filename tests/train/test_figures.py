@@ -2,8 +2,8 @@
 
 import pytest
 
+from link.bundle import load_bundle
 from link.chain import Link
-from link.manifest import load_bundle
 from link.sweep import SweepSpec, sweep
 from train import checkpoint as checkpoints
 from train.evaluate import evaluate

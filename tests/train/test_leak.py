@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import Awgn
-from link.manifest import load_bundle
 from link.randomness import Draws, permutation
 from train.evaluate import tensors
 from train.tasks import load_task

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from link.manifest import MANIFEST_NAME, load_bundle, sha256
+from link.bundle import MANIFEST_NAME, load_bundle, sha256
 from link.runtime import Receiver, Transmitter
 from link.sequential import Verdict
 from train.verify import VerifySettings, verify

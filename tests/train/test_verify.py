@@ -11,8 +11,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from link.bundle import Bundle, load_bundle, sha256
 from link.errors import ArgumentError, BundleError
-from link.manifest import Bundle, Manifest, load_bundle, sha256
+from link.manifest import Manifest
 from link.runtime import Receiver, Transmitter
 from link.sequential import DifferenceTest, Verdict
 from train import checkpoint as checkpoints

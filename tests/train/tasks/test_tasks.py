@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import Awgn
 from link.errors import ArgumentError, RecipeError
-from link.manifest import load_bundle
 from link.randomness import Draws
 from train.export import export
 from train.loop import train

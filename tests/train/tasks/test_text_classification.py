@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import build_channel
 from link.errors import ArgumentError, RecipeError
-from link.manifest import load_bundle
 from link.randomness import Draws
 from train import checkpoint as checkpoints
 from train.checkpoint import task_of

@@ -1,0 +1,131 @@
+"""A bundle on disk: its manifest, its files, and whether they are what the manifest says.
+
+    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [tokenizer.json]  [verification.json]
+
+`load_bundle` checks the schema version, every field, that paths stay inside the folder, and the sha256 of every file. Hashes
+find accidents, not attackers: who can change a graph can change its hash.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from link.errors import ArgumentError, BundleError
+from link.manifest import SCHEMA_VERSION, GraphSpec, Manifest, TokenizerSpec
+
+if TYPE_CHECKING:
+    from link.tokenizer import Tokenizer
+
+MANIFEST_NAME: Final = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were found to be what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, spec: GraphSpec | TokenizerSpec) -> Path:
+        """Path of a file inside the bundle."""
+        return _inside(self.path, spec.file)
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; None where the bundle carries none.
+
+        Raises
+        ------
+        BundleError
+            If its file is no tokenizer, or not one that agrees with the manifest.
+        MissingExtra
+            If `tokenizers` is not installed.
+        """
+        from link.tokenizer import Tokenizer
+
+        spec = self.manifest.tokenizer
+        if spec is None:
+            return None
+        try:
+            return Tokenizer(self.file(spec), length=spec.length, pad_id=spec.pad_id, pad_token=spec.pad_token)
+        except ArgumentError as error:
+            raise BundleError(f"{self.path}: {error}; export the bundle again") from None
+
+
+def load_bundle(path: Path | str) -> Bundle:
+    """Read a bundle and check it against its manifest.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, is not what the manifest says, lies outside the folder, or has another schema version.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    tokenizer = () if manifest.tokenizer is None else (manifest.tokenizer,)
+    for spec in (manifest.transmitter, manifest.receiver, *tokenizer):
+        file = _inside(folder, spec.file)
+        try:
+            found = sha256(file)
+        except FileNotFoundError:
+            raise BundleError(f"{folder}: {spec.file} is missing; export the bundle again") from None
+        except OSError as error:
+            raise BundleError(f"{folder}: {spec.file} cannot be read: {error.strerror}") from None
+        if found != spec.sha256:
+            raise BundleError(
+                f"{folder}: {spec.file} is not the file that {MANIFEST_NAME} describes (sha256 differs): truncated or "
+                "changed after export; export the bundle again"
+            )
+    return Bundle(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check manifest.json alone.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, is no JSON, has another schema version, or a field is wrong.
+    """
+    file = folder / MANIFEST_NAME
+    try:
+        text = file.read_text(encoding="utf-8")
+        raw = json.loads(text)
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_NAME}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file} cannot be read: {error}") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder}: schema_version is {version!r}, this hardpath reads {SCHEMA_VERSION}; export the bundle again"
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise BundleError(f"{file}: {where}: {first['msg']}") from None
+
+
+def sha256(file: Path) -> str:
+    """Hash of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _inside(folder: Path, name: str) -> Path:
+    try:
+        file = (folder / name).resolve()
+    except (OSError, RuntimeError):  # a loop of links, up to Python 3.12; later it shows when the file is opened
+        raise BundleError(f"{folder}: {name} cannot be read: {os.strerror(errno.ELOOP)}") from None
+    if not file.is_relative_to(folder.resolve()):
+        raise BundleError(f"{folder}: {name!r} lies outside the bundle")
+    return file
