@@ -1,0 +1,100 @@
+import json
+
+import pytest
+import torch
+
+from link.errors import RecipeError
+from train.encoders import TextEncoder, build_backbone, learn_tokenizer, require_length, scratch_config, token_of
+
+SMALL = {
+    "bert": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
+    "roberta": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "pad_token_id": 1,
+        "max_position_embeddings": 66,
+    },
+    "distilbert": {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64},
+    "electra": {
+        "hidden_size": 32,
+        "embedding_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+}
+IDS = torch.tensor([[2, 7, 8, 9, 3, 1, 1, 1], [2, 7, 3, 1, 1, 1, 1, 1]])
+MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]])
+
+
+def small(kind):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TextEncoder({"model_type": kind, "vocab_size": 40, **SMALL[kind]}, tokens=3, dim=5).eval()
+
+
+@pytest.mark.parametrize("kind", SMALL)
+@torch.no_grad()
+def test_a_text_is_read_alike_in_any_company_and_behind_any_padding(kind):
+    encoder = small(kind)
+    both = encoder(IDS, MASK)
+    assert both.shape == (2, 3, 5)
+    assert torch.allclose(both[1:], encoder(IDS[1:], MASK[1:]), atol=1e-6)
+    assert torch.allclose(both[1:], encoder(IDS[1:, :3], MASK[1:, :3]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_no_backbone_draws_random_numbers_in_training(kind):
+    """Dropout would draw them from torch's global generator."""
+    encoder = small(kind).train()
+    state = torch.get_rng_state()
+    first, second = encoder(IDS, MASK), encoder(IDS, MASK)
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_weight_is_read(kind):
+    """A pooler that nothing reads would be saved, exported and given weight decay for nothing."""
+    encoder = small(kind)
+    encoder(IDS, MASK).square().sum().backward()
+    unread = [name for name, weight in encoder.named_parameters() if weight.grad is None]
+    assert not unread
+
+
+def test_latent_tokens_look_at_different_words():
+    """With queries of their own, the tokens of one text weigh its states differently."""
+    neck = small("bert").neck
+    with torch.no_grad():
+        states = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(1))
+        weights = (neck.queries(states) / 32**0.5).softmax(dim=1)
+    assert (weights.amax(dim=2) - weights.amin(dim=2)).max() > 0.01
+
+
+def test_an_architecture_that_is_not_known_is_one_line():
+    with pytest.raises(RecipeError, match=r"cannot build this encoder"):
+        build_backbone({"model_type": "abacus"})
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"max_position_embeddings": 512, "pad_token_id": 0}, 512),
+        ({"max_position_embeddings": 514, "pad_token_id": 1}, 512),
+    ],
+)
+def test_positions_bound_the_length(config, most):
+    require_length(config, most)
+    with pytest.raises(RecipeError, match=rf"max_length must be at most {most} for this encoder, got {most + 1}"):
+        require_length(config, most + 1)
+
+
+def test_a_learned_tokenizer_names_its_padding_and_its_words():
+    learned = learn_tokenizer(["a fine film", "a fine story"] * 3, 100)
+    assert token_of(learned, 0) == "[PAD]"
+    assert "film" in json.loads(learned)["model"]["vocab"]
+    assert scratch_config(learned, 16)["vocab_size"] == len(json.loads(learned)["model"]["vocab"])
+    with pytest.raises(RecipeError, match=r"no token 99999"):
+        token_of(learned, 99999)
