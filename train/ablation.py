@@ -382,9 +382,7 @@ def parse_conditions(text: str) -> tuple[Defects, ...]:
             try:
                 check_defects(given)
             except ValueError as error:
-                raise ArgumentError(
-                    "defects", f"has an {error}" if "unknown" in str(error) else f"has {error}"
-                ) from None
+                raise ArgumentError("defects", f"cannot be {word!r}: {error}") from None
             conditions.append(tuple(name for name in DEFECTS if name in given))
     return tuple(dict.fromkeys(conditions))
 

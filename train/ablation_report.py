@@ -111,15 +111,11 @@ def markdown(ablation: Ablation, done: Sequence[Measured], baselines: Sequence[B
                     cells = [_cell([column.value(row) for row in rows]) for column in columns]
                     name = condition_name(defects)
                     lines.append("| " + " | ".join([schedule, name, kept, epochs, str(len(rows)), *cells]) + " |")
-    for label, value in (
-        ("label by repetition", lambda row, channel, snr: row.repetition[channel][snr]),
-        ("no link", lambda row, channel, snr: row.no_link),
+    for name, cells in (
+        ("label by repetition", [_cell([row.repetition[c.channel][c.snr_db] for row in baselines]) for c in columns]),
+        ("no link", [_cell([row.no_link for row in baselines])] * len(columns)),
     ):
-        cells = [
-            _cell([value(row, column.channel, column.snr_db) for row in baselines]) if column.path == "hard" else ""
-            for column in columns
-        ]
-        lines.append("| " + " | ".join([f"**{label}**", "", "", "", str(len(baselines)), *cells]) + " |")
+        lines.append("| " + " | ".join([f"**{name}**", "", "", "", str(len(baselines)), *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -28,7 +28,7 @@ OF_THE_CODEBOOK: Final = frozenset({"no-scale", "ema-zero-size", "ema-without-n"
 
 _LAPLACE: Final = 1e-5
 _SMALLEST_POWER: Final = 1e-12
-_SMALLEST_DEVIATION: Final = 1e-6
+_SMALLEST_VARIANCE: Final = 1e-5
 
 
 class DefectiveTransceiver(Transceiver):
@@ -120,7 +120,9 @@ class Statistics(NamedTuple):
     def give_to(self, embedding: Tensor) -> Tensor:
         """The embedding (B, N, D) with these in place of its own."""
         own = Statistics.of(embedding)
-        return (embedding - own.mean) / (own.deviation + _SMALLEST_DEVIATION) * self.deviation + self.mean
+        # A floor as in layer normalisation: tokens all alike have no deviation, and their rounding must not be blown up.
+        shape = (embedding - own.mean) * (own.deviation.square() + _SMALLEST_VARIANCE).rsqrt()
+        return shape * self.deviation + self.mean
 
 
 class PooledHead(nn.Module):
