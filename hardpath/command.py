@@ -268,6 +268,65 @@ def diagnose(
 
 
 @app.command()
+def ablate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits) or a TOML file.")],
+    schedules: Annotated[
+        str,
+        typer.Option(
+            help="Presets whose schedules to compare, with commas between; two-phase is basic, own is the recipe's."
+        ),
+    ] = "two-phase,anneal",
+    defects: Annotated[
+        str,
+        typer.Option(
+            help="alone, without, or conditions with commas between: none, all, or defects joined by + (leak+no-scale)."
+        ),
+    ] = "alone",
+    seeds: Annotated[
+        str, typer.Option(help="Training seeds: FIRST:END, the end excluded, or a list such as 0,3.")
+    ] = "0:3",
+    out: Annotated[Path, typer.Option(help="Folder of runs and results.")] = Path("runs/ablation"),
+    snr_db: SnrGrid = "0,6,12",
+    channels: Annotated[str, typer.Option(help="Channels with commas between, as of sweep.")] = "awgn,rayleigh",
+    draws: Annotated[int, typer.Option(min=1, help="Times that the test split is sent at each SNR.")] = 10,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value of the recipe, over every schedule."),
+    ] = None,
+    data: TaskData = None,
+    encoder: Encoder = None,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Train with defects of published systems and measure what is deployed. Run again, it goes on where it stopped."""
+    from hardpath.ablation import TABLE_NAME, run_ablation
+    from link.sweep import parse_grid
+    from train.ablation import Ablation, parse_conditions, parse_schedules, parse_seeds
+
+    ablation = Ablation(
+        recipe=recipe,
+        schedules=parse_schedules(schedules),
+        conditions=parse_conditions(defects),
+        seeds=parse_seeds(seeds),
+        overrides=_overrides(settings, encoder=encoder),
+        snr_db=parse_grid(snr_db),
+        channels=tuple(channel.strip() for channel in channels.split(",")),
+        draws=draws,
+    )
+    done, baselines = run_ablation(ablation, out, data, threads)
+    if as_json:
+        say_json(
+            {
+                "folder": str(out),
+                "measured": [found.model_dump(mode="json") for found in done],
+                "baselines": [found.model_dump(mode="json") for found in baselines],
+            }
+        )
+    else:
+        say((out / TABLE_NAME).read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
 def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="A run (its best), its best/ or last/, or a file.")

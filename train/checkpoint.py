@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from link.errors import CheckpointError
+from train.defective import DefectiveTransceiver
 from train.recipe import Recipe
 from train.schedule import Phase
 from train.tasks import Task, load_task
@@ -90,11 +91,12 @@ def build_transceiver(recipe: Recipe, task: Task | None = None) -> Transceiver:
     task = task or load_task(recipe.task, recipe.task_options)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)  # for layers that _initialise does not know
-        model = Transceiver(
-            task.encoder(recipe.link.tokens, recipe.link.dim),
-            task.head(recipe.link.tokens, recipe.link.dim),
-            recipe.link,
-            recipe.quantizer,
+        encoder = task.encoder(recipe.link.tokens, recipe.link.dim)
+        head = task.head(recipe.link.tokens, recipe.link.dim)
+        model = (
+            DefectiveTransceiver(encoder, head, recipe.link, recipe.quantizer, recipe.defects)
+            if recipe.defects
+            else Transceiver(encoder, head, recipe.link, recipe.quantizer)
         )
     _initialise(model, torch.Generator().manual_seed(recipe.seed))
     return model

@@ -64,7 +64,8 @@ def export(
     BundleError
         If the graphs do not agree with torch, or `bundle_path` holds something else.
     """
-    checkpoint, model = checkpoints.load(checkpoint_path)
+    checkpoint, trained = checkpoints.load(checkpoint_path)
+    model = trained.deployed()
     if not checkpoint.hard_accuracy:
         raise BundleError(f"{checkpoint_path} was saved in warm-up, before it had a codebook; train on")
     task = checkpoints.task_of(checkpoint)

@@ -206,9 +206,10 @@ class Trainer:
         if epoch == self.recipe.schedule.alignment_start_epoch:
             self.model.quantizer.align_labels(self._label_error_rates())
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
+        accuracy = record.soft_mean if self.model.selected_by == "soft" else record.hard_mean
         # Later epochs win ties: they had more alignment.
-        if record.hard_mean is not None and record.hard_mean >= self.best_accuracy:
-            self.best_epoch, self.best_accuracy = epoch, record.hard_mean
+        if accuracy is not None and accuracy >= self.best_accuracy:
+            self.best_epoch, self.best_accuracy = epoch, accuracy
             record = record.model_copy(update={"is_best": True})
             checkpoints.save(folder / "best", self.checkpoint(record), self.model)
         return record

@@ -78,6 +78,7 @@ def send(
         Whether the hard path carries a gradient even where it is not the answer.
     """
     soft, hard = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp), model.send_hard(tokens)
+    no = model.noise_met(no)
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
     bits = straight_through(hard.bits, soft.bits)

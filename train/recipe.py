@@ -23,6 +23,7 @@ from link.errors import RecipeError
 from link.rate import Rate
 from train.curriculum import LossRecipe as LossRecipe
 from train.curriculum import ScheduleRecipe as ScheduleRecipe
+from train.defects import DEFECTS, with_settings
 from train.section import Fraction, Positive, SnrDb, Weight
 from train.section import Section as _Section
 
@@ -213,12 +214,20 @@ class AlarmRecipe(_Section):
 
 
 class Recipe(_Section):
-    """A training run."""
+    """A training run.
+
+    Attributes
+    ----------
+    defects : tuple of str
+        Defects of published systems that it is trained with, for the ablation (`train.defects`); their settings replace the
+        recipe's own.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     task: str
     task_options: dict[str, Any] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    defects: tuple[str, ...] = ()
     link: LinkRecipe
     schedule: ScheduleRecipe
     optimizer: OptimizerRecipe = OptimizerRecipe()
@@ -227,8 +236,22 @@ class Recipe(_Section):
     channel: ChannelRecipe = ChannelRecipe()
     alarms: AlarmRecipe = AlarmRecipe()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defects(cls, values: Any) -> Any:
+        """The settings of its defects, and these in their own order."""
+        named = values.get("defects", ()) if isinstance(values, Mapping) else ()
+        if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
+            return values
+        check_defects(named)
+        ordered = tuple(name for name in DEFECTS if name in named)
+        return with_settings({**values, "defects": ordered}, ordered) if ordered else values
+
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        for name in self.defects:
+            if DEFECTS[name].ema_only and self.quantizer.kind != "ema":
+                raise ValueError(f"defects: {name} is of a codebook of kind ema, got kind {self.quantizer.kind}")
         for key in ("lambda_sym", "lambda_lb"):
             if getattr(self.loss, key):
                 raise ValueError(
@@ -248,7 +271,24 @@ def preset_names() -> list[str]:
     return _names(_recipes() / "presets")
 
 
-def load_recipe(source: str, overrides: Mapping[str, str] | None = None, presets: Sequence[str] = ()) -> Recipe:
+def preset_sections(name: str) -> tuple[str, ...]:
+    """Sections that a preset sets.
+
+    Examples
+    --------
+    >>> preset_sections("anneal")
+    ('schedule', 'loss')
+    """
+    return tuple(_preset(name))
+
+
+def load_recipe(
+    source: str,
+    overrides: Mapping[str, str] | None = None,
+    presets: Sequence[str] = (),
+    *,
+    sections: Sequence[str] | None = None,
+) -> Recipe:
     """Read a recipe by name or by path.
 
     Parameters
@@ -258,6 +298,8 @@ def load_recipe(source: str, overrides: Mapping[str, str] | None = None, presets
         `section.key` to a value in TOML syntax, over everything else; the section may be left out where one has the key.
     presets : sequence of str
         Names of presets, over the recipe's values, the last one on top.
+    sections : sequence of str, optional
+        What is taken of `presets`; all of each where absent.
 
     Raises
     ------
@@ -272,7 +314,10 @@ def load_recipe(source: str, overrides: Mapping[str, str] | None = None, presets
     own = values.pop("presets", [])
     if not isinstance(own, list) or not all(isinstance(name, str) for name in own):
         raise RecipeError(f"{origin}: presets must be a list of names, got {own!r}")
-    values = _overlay([*map(_preset, own), values, *map(_preset, presets)])
+    over = [
+        {key: value for key, value in _preset(name).items() if sections is None or key in sections} for name in presets
+    ]
+    values = _overlay([*map(_preset, own), values, *over])
     for key, value in (overrides or {}).items():
         _override(values, _full_key(key), value)
     named = [*own, *presets]
@@ -377,6 +422,20 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
     """
     near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
+
+
+def check_defects(names: Sequence[str]) -> None:
+    """Refuse names that no defect has, and names that are there twice.
+
+    Raises
+    ------
+    ValueError
+    """
+    for number, name in enumerate(names):
+        if name not in DEFECTS:
+            raise ValueError(f"unknown defect {name!r}{nearest_key(name, list(DEFECTS))}")
+        if name in names[:number]:
+            raise ValueError(f"defect {name} is named twice")
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

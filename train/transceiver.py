@@ -10,7 +10,7 @@ energy than hard ones against the same noise and are never renormalised.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,14 @@ class Transceiver(nn.Module):
         (B, N, D) to (B, C).
     recipe : LinkRecipe
     quantizer : QuantizerRecipe, optional
+
+    Attributes
+    ----------
+    selected_by : str
+        Path whose accuracy chooses the best checkpoint.
     """
+
+    selected_by: Literal["hard", "soft"] = "hard"
 
     def __init__(
         self, encoder: nn.Module, head: nn.Module, recipe: LinkRecipe, quantizer: QuantizerRecipe | None = None
@@ -115,6 +122,14 @@ class Transceiver(nn.Module):
         log_posterior = posterior_logits(per_token, self.quantizer.label_bits, self.quantizer.log_prior)
         embedding = softmax(log_posterior) @ self.quantizer.codebook
         return Heard(channel_llr, llr, log_posterior.argmax(dim=-1), embedding, self.head(embedding))
+
+    def noise_met(self, no: Tensor) -> Tensor:
+        """Noise variances (B, S) that a training batch meets where it asks for `no`: the same."""
+        return no
+
+    def deployed(self) -> Transceiver:
+        """What is exported: this transceiver."""
+        return self
 
     def _send(self, indices: Tensor, probabilities: Tensor, token_bits: Tensor) -> Sent:
         bits = token_bits.reshape(-1, self.recipe.num_bits)

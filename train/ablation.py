@@ -1,0 +1,435 @@
+"""The ablation: which defect of a published system, under which schedule, makes the hard path fall.
+
+    schedules x conditions x training seeds ──train──> best, last ─┬─ soft: torch, at its own temperature ─┐
+                                                                  └─ hard: export, ONNX Runtime ──────────┴─> the same noise
+
+A condition is the set of defects that a system is trained with. Runs differ in schedule, condition and seed, and in nothing
+else: of a preset only the section [schedule] is taken, so that all of them have the recipe's loss. What is deployed is the
+clean chain in every condition (`train.defects`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from link.chain import Link
+from link.errors import ArgumentError
+from link.grid import SweepSpec
+from link.lock import locked
+from link.manifest import load_bundle
+from link.provenance import code_version
+from link.randomness import Draws
+from link.sweep import sweep
+from train import checkpoint as checkpoints
+from train.defects import DEFECTS, TOGETHER
+from train.evaluate import chunks, encode, tensors
+from train.export import export
+from train.loop import train
+from train.recipe import Recipe, check_defects, load_recipe, preset_names, preset_sections
+from train.record import EpochRecord, read_metrics
+from train.tasks import Split, Task
+from train.transceiver import Transceiver
+
+OWN_SCHEDULE: Final = "own"
+TWO_PHASE: Final = "two-phase"
+_ALIASES: Final = {TWO_PHASE: "basic"}
+MEASURED_NAME: Final = "measured.json"
+KEPT: Final[tuple[Literal["best", "last"], ...]] = ("best", "last")
+
+Defects = tuple[str, ...]
+
+
+class Ablation(BaseModel):
+    """What to compare.
+
+    Attributes
+    ----------
+    recipe : str
+        Name of a recipe or a TOML file.
+    schedules : tuple of str
+        Presets that have one; `own` is the recipe's, `two-phase` is basic.
+    conditions : tuple of tuple of str
+        Defects of each; the empty one is the clean system.
+    seeds : tuple of int
+        Of training.
+    overrides : mapping of str to str
+        As `load_recipe` takes them, over schedules too.
+    snr_db, channels, draws, noise_seed
+        Of the measurement on the test split: Es/N0 in dB.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    schedules: tuple[str, ...]
+    conditions: tuple[Defects, ...]
+    seeds: tuple[int, ...]
+    overrides: dict[str, str] = {}
+    snr_db: tuple[float, ...]
+    channels: tuple[str, ...]
+    draws: int
+    noise_seed: int = 0
+
+    def specs(self) -> dict[str, SweepSpec]:
+        """What is measured over each channel.
+
+        Raises
+        ------
+        ArgumentError
+            If channel, SNR or draws are out of range.
+        """
+        return {
+            channel: SweepSpec(snr_db=self.snr_db, channel=channel, draws=self.draws, seed=self.noise_seed)
+            for channel in self.channels
+        }
+
+    def cases(self) -> list[Case]:
+        """Every run, seed by seed: an ablation that is cut short has whole comparisons."""
+        return [
+            Case(schedule, defects, seed, self.recipe_of(schedule, defects, seed))
+            for seed in self.seeds
+            for schedule in self.schedules
+            for defects in self.conditions
+        ]
+
+    def recipe_of(self, schedule: str, defects: Defects, seed: int) -> Recipe:
+        """The recipe of one run."""
+        presets = [] if schedule == OWN_SCHEDULE else [_ALIASES.get(schedule, schedule)]
+        own = {"seed": str(seed), "defects": json.dumps(list(defects))}
+        return load_recipe(self.recipe, self.overrides | own, presets, sections=("schedule",))
+
+
+class Case(NamedTuple):
+    """One run."""
+
+    schedule: str
+    defects: Defects
+    seed: int
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies in the ablation's folder."""
+        return Path("runs") / self.schedule / condition_name(self.defects) / f"seed-{self.seed}"
+
+    def text(self) -> str:
+        """The run in words."""
+        return f"{self.schedule}, {condition_name(self.defects)}, seed {self.seed}"
+
+
+class Measured(BaseModel):
+    """One checkpoint, measured on the test split.
+
+    Attributes
+    ----------
+    checkpoint : str
+        `best` or `last`.
+    epoch, epochs : int
+        Of the checkpoint, and of the run.
+    h_assign, codes_used : float
+        Of the validation set in that epoch: assignment entropy in nats, share of the codewords.
+    soft_es_db : float
+        Mean energy of the soft symbols, dB above the constellation's.
+    soft, hard : mapping of channel to (mapping of Es/N0 in dB, as text, to accuracy)
+        Soft in torch with the defects, in batches as large as in training; hard through the exported graphs.
+    decisions : int
+        Behind each accuracy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schedule: str
+    defects: Defects
+    seed: int
+    checkpoint: Literal["best", "last"]
+    epoch: int
+    epochs: int
+    phase: str
+    vq_temp: float
+    symbol_temp: float
+    h_assign: float
+    codes_used: float
+    soft_es_db: float
+    soft: dict[str, dict[str, float]]
+    hard: dict[str, dict[str, float]]
+    decisions: int
+
+
+class _Result(BaseModel):
+    """What a run's folder says of its measurement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Recipe
+    specs: dict[str, SweepSpec]
+    code_version: str
+    measured: tuple[Measured, ...]
+
+
+def run_case(
+    case: Case,
+    specs: Mapping[str, SweepSpec],
+    out: Path,
+    *,
+    data_folder: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> tuple[Measured, ...]:
+    """Train one run and measure its checkpoints, or read what was measured before; an interrupted run goes on.
+
+    Parameters
+    ----------
+    specs : mapping of channel to SweepSpec
+    out : Path
+        Of the ablation.
+    data_folder : Path, optional
+        The task's files, where it needs any.
+    on_epoch : callable, optional
+        Called with each epoch that is trained.
+
+    Raises
+    ------
+    BundleError
+        If what was trained cannot be exported.
+    CheckpointError
+        If the run's folder holds a run of another recipe.
+    """
+    folder = out / case.folder
+    found = finished(case, specs, out)
+    if found is not None:
+        return found
+    train(case.recipe, folder, data_folder=data_folder, on_epoch=on_epoch)
+    with locked(folder):
+        measured = _measure(case, folder, specs, data_folder)
+        result = _Result(recipe=case.recipe, specs=dict(specs), code_version=code_version(), measured=measured)
+        draft = folder / f".{MEASURED_NAME}.part"
+        draft.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.replace(folder / MEASURED_NAME)
+    return measured
+
+
+def finished(case: Case, specs: Mapping[str, SweepSpec], out: Path) -> tuple[Measured, ...] | None:
+    """What was measured of a run; None where it was not, or another recipe was, or at other points."""
+    try:
+        text = (out / case.folder / MEASURED_NAME).read_text(encoding="utf-8")
+        result = _Result.model_validate_json(text)
+    except (OSError, ValidationError):
+        return None
+    same = result.recipe == case.recipe and result.specs == dict(specs)
+    return result.measured if same else None
+
+
+class Soft(NamedTuple):
+    """Accuracy of a surrogate by Es/N0 in dB, as text, and the mean energy of its symbols, dB."""
+
+    accuracy: dict[str, float]
+    es_db: float
+
+
+def soft_accuracy(
+    model: Transceiver,
+    task: Task,
+    split: Split,
+    spec: SweepSpec,
+    *,
+    temperature: float,
+    symbol_temperature: float,
+    batch_rows: int,
+) -> Soft:
+    """Send a split by the surrogate, through the noise that the hard path meets in a sweep of the same specification.
+
+    Parameters
+    ----------
+    batch_rows : int
+        Rows sent at a time: some defects are statistics of a batch.
+    """
+    channel = spec.build_channel()
+    correct = dict.fromkeys(spec.snr_db, 0)
+    energy = 0.0
+    model.eval()
+    with torch.no_grad():
+        for rows, part in chunks(split, batch_rows):
+            sent = model.send_soft(encode(model, tensors(task, part)), temperature, symbol_temperature)
+            x = sent.symbols.numpy().astype(np.float32)
+            energy += float(np.square(x).sum(axis=-1, dtype=np.float64).mean(axis=-1).sum())
+            symbols = np.full(len(x), x.shape[1], dtype=np.int64)
+            for snr_db in spec.snr_db:
+                for draw in range(spec.draws):
+                    draws = Draws(spec.seed, np.arange(rows.start, rows.stop), draw)
+                    received = channel(x, symbols, snr_db, draws)
+                    heard = model.receive(torch.from_numpy(received.y), torch.from_numpy(received.no))
+                    answers: NDArray[np.int64] = heard.logits.argmax(dim=-1).numpy()
+                    correct[snr_db] += int((answers == part.labels).sum())
+    accuracy = {f"{snr_db:g}": count / (len(split) * spec.draws) for snr_db, count in correct.items()}
+    return Soft(accuracy, 10.0 * math.log10(energy / len(split)))
+
+
+def _measure(
+    case: Case, folder: Path, specs: Mapping[str, SweepSpec], data_folder: Path | None
+) -> tuple[Measured, ...]:
+    records = {record.epoch: record for record in read_metrics(folder)}
+    by_epoch: dict[int, Measured] = {}
+    measured = []
+    for kept in KEPT:
+        described, model = checkpoints.load(folder / kept)
+        if described.epoch not in by_epoch:
+            task = checkpoints.task_of(described)
+            test = task.load(data_folder).test
+            bundle = folder / f"bundle-{kept}"
+            export(folder / kept, bundle, data_folder=data_folder)
+            link = Link(load_bundle(bundle))
+            hard = {
+                name: {
+                    f"{point.snr_db:g}": point.accuracy.value
+                    for point in sweep(link, test.inputs, test.labels, spec).points
+                }
+                for name, spec in specs.items()
+            }
+            soft = {
+                name: soft_accuracy(
+                    model,
+                    task,
+                    test,
+                    spec,
+                    temperature=described.vq_temp,
+                    symbol_temperature=described.symbol_temp,
+                    batch_rows=case.recipe.optimizer.batch_size,
+                )
+                for name, spec in specs.items()
+            }
+            collapse = records[described.epoch].validation_collapse
+            assert collapse is not None
+            by_epoch[described.epoch] = Measured(
+                schedule=case.schedule,
+                defects=case.defects,
+                seed=case.seed,
+                checkpoint=kept,
+                epoch=described.epoch,
+                epochs=case.recipe.schedule.epochs,
+                phase=described.phase.value,
+                vq_temp=described.vq_temp,
+                symbol_temp=described.symbol_temp,
+                h_assign=collapse.h_assign,
+                codes_used=collapse.codes_used,
+                soft_es_db=next(iter(soft.values())).es_db,
+                soft={name: found.accuracy for name, found in soft.items()},
+                hard=hard,
+                decisions=len(test) * next(iter(specs.values())).draws,
+            )
+        measured.append(by_epoch[described.epoch].model_copy(update={"checkpoint": kept}))
+    return tuple(measured)
+
+
+def parse_schedules(text: str) -> tuple[str, ...]:
+    """Names of schedules with commas between.
+
+    Raises
+    ------
+    ArgumentError
+        If one is no preset with a schedule.
+
+    Examples
+    --------
+    >>> parse_schedules("two-phase,anneal")
+    ('two-phase', 'anneal')
+    """
+    known = [
+        OWN_SCHEDULE,
+        TWO_PHASE,
+        *(name for name in preset_names() if "schedule" in preset_sections(name)),
+    ]
+    names = _names(text, "schedules")
+    for name in names:
+        if name not in known:
+            raise ArgumentError("schedules", f"must be of {', '.join(known)}, got {name!r}")
+    return names
+
+
+def parse_conditions(text: str) -> tuple[Defects, ...]:
+    """Conditions with commas between: defects joined by +, `none`, `all`, or one of the two designs.
+
+    `alone` is the clean system and each defect switched on alone; `without` is the system that has them all (but
+    ema-without-n, which is another's) and that system with each one switched off alone.
+
+    Raises
+    ------
+    ArgumentError
+        If a defect is unknown.
+
+    Examples
+    --------
+    >>> parse_conditions("none,batch-power+no-scale")
+    ((), ('batch-power', 'no-scale'))
+    """
+    conditions: list[Defects] = []
+    for word in _names(text, "defects"):
+        if word == "alone":
+            conditions += [(), *((name,) for name in DEFECTS)]
+        elif word == "without":
+            conditions += [TOGETHER, *(tuple(kept for kept in TOGETHER if kept != name) for name in TOGETHER)]
+        elif word in ("none", "all"):
+            conditions.append(() if word == "none" else TOGETHER)
+        else:
+            given = word.split("+")
+            try:
+                check_defects(given)
+            except ValueError as error:
+                raise ArgumentError("defects", f"cannot be {word!r}: {error}") from None
+            conditions.append(tuple(name for name in DEFECTS if name in given))
+    return tuple(dict.fromkeys(conditions))
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds as first:end, the end excluded, or with commas between.
+
+    Raises
+    ------
+    ArgumentError
+        If they are neither.
+
+    Examples
+    --------
+    >>> parse_seeds("0:3"), parse_seeds("4,7")
+    ((0, 1, 2), (4, 7))
+    """
+    try:
+        first, colon, end = text.partition(":")
+        seeds = tuple(range(int(first), int(end))) if colon else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ArgumentError("seeds", f"must be first:end (0:3 is 0, 1 and 2) or different numbers, got {text!r}")
+    return seeds
+
+
+def condition_name(defects: Sequence[str]) -> str:
+    """A condition in short.
+
+    Examples
+    --------
+    >>> condition_name(()), condition_name(TOGETHER), condition_name(TOGETHER[1:])
+    ('none', 'all', 'all-but-batch-power')
+    """
+    missing = [name for name in TOGETHER if name not in defects]
+    if not defects:
+        return "none"
+    if not missing and len(defects) == len(TOGETHER):
+        return "all"
+    if len(missing) == 1 and len(defects) == len(TOGETHER) - 1:
+        return f"all-but-{missing[0]}"
+    return "+".join(defects)
+
+
+def _names(text: str, field: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ArgumentError(field, f"must be names with commas between, got {text!r}")
+    return tuple(dict.fromkeys(names))

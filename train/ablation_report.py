@@ -1,0 +1,220 @@
+"""What an ablation says: baselines, a table and a plot, each over training seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtrit
+
+from link.montecarlo import CONFIDENCE
+from link.plot import GREY, PALETTE, save_figure, styled_figure
+from link.repetition import sweep_repetition
+from train.ablation import KEPT, Ablation, Defects, Measured, condition_name
+from train.baseline import without_link
+from train.tasks import load_task, task_facts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class OverSeeds(NamedTuple):
+    """What the training seeds gave.
+
+    Attributes
+    ----------
+    mean, deviation : float
+        Over seeds; the deviation is NaN for one seed.
+    half_width : float
+        Of the interval for the mean over all seeds there could be, by Student's t; NaN for one seed.
+    """
+
+    mean: float
+    deviation: float
+    half_width: float
+
+
+class Baseline(BaseModel):
+    """What one seed gives without a link, and by sending its decision.
+
+    Attributes
+    ----------
+    no_link : float
+        Accuracy of encoder and head with nothing between them, trained for as many epochs.
+    repetition : mapping of channel to (mapping of Es/N0 in dB, as text, to accuracy)
+        Its decision, repeated over as many QPSK symbols.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    no_link: float
+    repetition: dict[str, dict[str, float]]
+
+
+def over_seeds(values: Sequence[float], confidence: float = CONFIDENCE) -> OverSeeds:
+    """Mean, standard deviation, and the interval's half-width.
+
+    Examples
+    --------
+    >>> [round(value, 4) for value in over_seeds([0.9, 0.92, 0.94])]
+    [0.92, 0.02, 0.0497]
+    """
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return OverSeeds(mean, math.nan, math.nan)
+    deviation = float(np.std(values, ddof=1))
+    quantile = float(stdtrit(count - 1.0, 0.5 + 0.5 * confidence))
+    return OverSeeds(mean, deviation, quantile * deviation / math.sqrt(count))
+
+
+def measure_baselines(ablation: Ablation, out: Path, data_folder: Path | None = None) -> list[Baseline]:
+    """One a seed, of the clean system and the first schedule's epochs; read from `out` where they are there."""
+    found = []
+    for seed in ablation.seeds:
+        recipe = ablation.recipe_of(ablation.schedules[0], (), seed)
+        without = without_link(recipe, out / "no-link" / f"seed-{seed}", data_folder=data_folder)
+        task = load_task(recipe.task, recipe.task_options, task_facts(recipe, data_folder))
+        labels = task.load(data_folder).test.labels
+        repetition = {
+            channel: {
+                f"{point.snr_db:g}": point.accuracy.value
+                for point in sweep_repetition(
+                    without.decisions,
+                    labels,
+                    spec,
+                    num_classes=len(task.classes),
+                    num_symbols=recipe.link.num_symbols,
+                )
+            }
+            for channel, spec in ablation.specs().items()
+        }
+        found.append(Baseline(seed=seed, no_link=without.accuracy, repetition=repetition))
+    return found
+
+
+def markdown(ablation: Ablation, done: Sequence[Measured], baselines: Sequence[Baseline]) -> str:
+    """The table: one row a schedule, condition and checkpoint; per cent over seeds as mean ± deviation [± half-width]."""
+    columns = _columns(ablation)
+    head = ["schedule", "defects", "checkpoint", "epoch", "seeds", *(column.head for column in columns)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for schedule in ablation.schedules:
+        for defects in ablation.conditions:
+            for kept in KEPT:
+                rows = select(done, schedule, defects, kept)
+                if rows:
+                    epochs = ", ".join(str(row.epoch) for row in rows)
+                    cells = [_cell([column.value(row) for row in rows]) for column in columns]
+                    name = condition_name(defects)
+                    lines.append("| " + " | ".join([schedule, name, kept, epochs, str(len(rows)), *cells]) + " |")
+    for name, cells in (
+        ("label by repetition", [_cell([row.repetition[c.channel][c.snr_db] for row in baselines]) for c in columns]),
+        ("no link", [_cell([row.no_link for row in baselines])] * len(columns)),
+    ):
+        lines.append("| " + " | ".join([f"**{name}**", "", "", "", str(len(baselines)), *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def select(done: Sequence[Measured], schedule: str, defects: Defects, kept: str) -> list[Measured]:
+    """The seeds of one row."""
+    return [row for row in done if (row.schedule, row.defects, row.checkpoint) == (schedule, defects, kept)]
+
+
+class _Column(NamedTuple):
+    path: str
+    channel: str
+    snr_db: str
+    head: str
+    value: Callable[[Measured], float]
+
+
+def _columns(ablation: Ablation) -> list[_Column]:
+    """Soft and hard at each SNR of the first channel, and hard over the others."""
+    columns = []
+    for place, channel in enumerate(ablation.channels):
+        for path in ("soft", "hard") if place == 0 else ("hard",):
+            for snr in ablation.snr_db:
+                name = f"{snr:g}"
+
+                def value(row: Measured, path: str = path, channel: str = channel, name: str = name) -> float:
+                    by_channel: dict[str, dict[str, float]] = getattr(row, path)
+                    return by_channel[channel][name]
+
+                head = f"{path} {name} dB" if place == 0 else f"{path} {channel} {name} dB"
+                columns.append(_Column(path, channel, name, head, value))
+    return columns
+
+
+def _cell(values: Sequence[float]) -> str:
+    found = over_seeds(values)
+    if math.isnan(found.deviation):
+        return f"{100 * found.mean:.1f}"
+    return f"{100 * found.mean:.1f} ±{100 * found.deviation:.1f} [±{100 * found.half_width:.1f}]"
+
+
+def plot_ablation(
+    ablation: Ablation, done: Sequence[Measured], baselines: Sequence[Baseline], path: Path
+) -> tuple[Path, Path]:
+    """Soft against hard of each condition, a panel a schedule: the last checkpoint, first channel, highest Es/N0.
+
+    Small points are seeds, large ones their mean; a hollow square is the mean of the best checkpoint's hard path.
+
+    Parameters
+    ----------
+    path : Path
+        Without suffix.
+
+    Returns
+    -------
+    (png, svg)
+    """
+    channel, snr_db = ablation.channels[0], f"{max(ablation.snr_db):g}"
+    shown = [schedule for schedule in ablation.schedules if any(row.schedule == schedule for row in done)]
+    conditions = [defects for defects in ablation.conditions if any(row.defects == defects for row in done)]
+    height = 0.9 + len(shown) * (0.35 + 0.24 * len(conditions))
+    with styled_figure((7.2, max(height, 2.4))) as figure:
+        panels = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
+        for axes, schedule in zip(panels, shown, strict=True):
+            for place, defects in enumerate(conditions):
+                _draw_condition(axes, place, done, schedule, defects, channel, snr_db)
+            if baselines:
+                axes.axvline(
+                    100 * float(np.mean([row.no_link for row in baselines])), color=GREY, linewidth=0.8, label="no link"
+                )
+            axes.set_yticks(range(len(conditions)), [condition_name(defects) for defects in conditions], fontsize=7.5)
+            axes.set_ylim(len(conditions) - 0.5, -0.5)
+            axes.set_title(schedule, loc="left", fontsize=9)
+        panels[-1].set_xlabel(f"Accuracy (%), {channel} at {snr_db} dB")
+        handles, labels = panels[0].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4)
+        return save_figure(figure, path)
+
+
+_PATHS: Final = (("soft", PALETTE[1], -0.14), ("hard", PALETTE[0], 0.14))
+
+
+def _draw_condition(
+    axes: Axes, place: int, done: Sequence[Measured], schedule: str, defects: Defects, channel: str, snr_db: str
+) -> None:
+    last = select(done, schedule, defects, "last")
+    if not last:
+        return
+    for path, color, shift in _PATHS:
+        values = [100.0 * getattr(row, path)[channel][snr_db] for row in last]
+        axes.plot(values, [place + shift] * len(values), ".", color=color, alpha=0.5, markersize=4)
+        axes.plot([float(np.mean(values))], [place + shift], "o", color=color, markersize=6, label=f"{path}, last")
+    best = [100.0 * row.hard[channel][snr_db] for row in select(done, schedule, defects, "best")]
+    axes.plot(
+        [float(np.mean(best))],
+        [place + 0.14],
+        "s",
+        markerfacecolor="none",
+        color=PALETTE[0],
+        markersize=8,
+        label="hard, best",
+    )
