@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.errors import ArgumentError
 from link.grid import SweepSpec
 from link.lock import locked
-from link.manifest import load_bundle
 from link.provenance import code_version
 from link.randomness import Draws
 from link.sweep import sweep

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from link.bundle import load_bundle
 from link.chain import Link
 from link.errors import ArgumentError
-from link.manifest import load_bundle
 from link.sweep import sweep
 from train import ablation as module
 from train.ablation import (

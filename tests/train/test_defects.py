@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from link.bits import label_bits
+from link.bundle import load_bundle
 from link.constellation import points
 from link.errors import ArgumentError, RecipeError
-from link.manifest import load_bundle
 from link.runtime import Receiver, Transmitter
 from train.checkpoint import build_transceiver, load, read
 from train.defective import DefectiveQuantizer, DefectiveTransceiver, PooledHead, soft_points
