@@ -271,7 +271,7 @@ def _is_bundle(folder: Path) -> bool:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hold back what torch's exporter says of itself: packages it does not need, constants it does not fold, deprecations."""
+    """Hold back what torch's exporter says of itself: packages it lacks, constants it does not fold, deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
