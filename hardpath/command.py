@@ -282,7 +282,7 @@ def ablate(
     """Train with defects of published systems and measure what is deployed. Run again, it goes on where it stopped."""
     from hardpath.ablation import TABLE_NAME, run_ablation
     from link.sweep import parse_grid
-    from train.ablation import Ablation, parse_conditions, parse_schedules, parse_seeds
+    from train.ablation_design import Ablation, parse_conditions, parse_schedules, parse_seeds
 
     ablation = Ablation(
         recipe=recipe,

@@ -8,6 +8,8 @@ import pytest
 import train.tasks
 from hardpath import ablation
 from link.errors import BundleError
+from train.ablation import Measured
+from train.checkpoint import read
 
 RECIPE = """
 name = "signs"
@@ -90,7 +92,37 @@ def test_an_ablation_leaves_runs_lines_a_table_and_a_plot_and_goes_on_where_it_s
     assert len(lines_of(out / "results.jsonl")) == 6
 
 
+def measured(case, folder, specs, data_folder):
+    """In place of exporting and sweeping, which take seconds: what a run says of itself, and nothing of the link."""
+    del data_folder
+    if "unexportable" in str(folder):
+        raise BundleError("no such bundle")
+    described = read(folder / "last")
+    points = {name: {f"{snr_db:g}": 0.5 for snr_db in spec.snr_db} for name, spec in specs.items()}
+    return tuple(
+        Measured(
+            schedule=case.schedule,
+            defects=case.defects,
+            seed=case.seed,
+            checkpoint=kept,
+            epoch=described.epoch,
+            epochs=case.recipe.schedule.epochs,
+            phase=described.phase.value,
+            vq_temp=described.vq_temp,
+            symbol_temp=described.symbol_temp,
+            h_assign=0.5,
+            codes_used=1.0,
+            soft_es_db=0.0,
+            soft=points,
+            hard=points,
+            decisions=10,
+        )
+        for kept in ("best", "last")
+    )
+
+
 def test_ctrl_c_keeps_the_runs_that_are_finished(ablate, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.ablation._measure", measured)
     real = ablation.write_results
 
     def interrupt(*arguments):
@@ -102,24 +134,16 @@ def test_ctrl_c_keeps_the_runs_that_are_finished(ablate, tmp_path, monkeypatch):
     assert cut.code == 130
     assert "run the same command again to go on" in cut.err
     assert len(lines_of(tmp_path / "out" / "results.jsonl")) == 2
-    monkeypatch.undo()
+    monkeypatch.setattr(ablation, "write_results", real)
     assert "2 runs, 1 of them finished already" in ablate().err
 
 
 def test_a_run_that_cannot_be_exported_costs_no_other_run(ablate, tmp_path, monkeypatch):
-    import train.ablation
-
-    real = train.ablation.export
-
-    def export(checkpoint, bundle, **options):
-        if "leak" in str(checkpoint):
-            raise BundleError("no such bundle")
-        return real(checkpoint, bundle, **options)
-
-    monkeypatch.setattr(train.ablation, "export", export)
+    monkeypatch.setattr("train.ablation._measure", measured)
+    monkeypatch.setattr("train.ablation_design.condition_name", lambda defects: "unexportable" if defects else "none")
     answer = ablate(defects="leak,none")
     assert answer.code == 4
-    assert "1 of 2 runs could not be exported; the first: own, leak, seed 0: no such bundle" in answer.err
+    assert "1 of 2 runs could not be exported; the first: own, unexportable, seed 0: no such bundle" in answer.err
     assert [row["defects"] for row in lines_of(tmp_path / "out" / "results.jsonl")] == [[], []]
 
 
