@@ -11,7 +11,8 @@ from link.errors import BundleError
 from link.lock import locked
 
 if TYPE_CHECKING:
-    from train.ablation import Ablation, Measured
+    from train.ablation import Measured
+    from train.ablation_design import Ablation
     from train.ablation_report import Baseline
     from train.record import EpochRecord
 
@@ -85,8 +86,10 @@ def write_results(ablation: Ablation, out: Path, done: list[Measured], baselines
 
 
 def _summary(found: Measured) -> str:
+    from train.ablation_design import condition_name
+
     channel, points = next(iter(found.hard.items()))
     snr_db, hard = list(points.items())[-1]
     soft = found.soft[channel][snr_db]
-    name = f"{found.schedule}, {'+'.join(found.defects) or 'none'}, seed {found.seed}, {found.checkpoint}"
+    name = f"{found.schedule}, {condition_name(found.defects)}, seed {found.seed}, {found.checkpoint}"
     return f"{name}: {channel} {snr_db} dB soft {percent(soft)} %, hard {percent(hard)} %"

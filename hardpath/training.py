@@ -15,7 +15,9 @@ commands = typer.Typer()
 
 @commands.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; where absent, runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Training seed, in place of the recipe's.")] = None,
     presets: Annotated[
@@ -150,7 +152,9 @@ def diagnose(
 
 @commands.command()
 def ablate(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")
+    ],
     schedules: Annotated[
         str,
         typer.Option(
@@ -182,7 +186,7 @@ def ablate(
     """Train with defects of published systems and measure what is deployed. Run again, it goes on where it stopped."""
     from hardpath.ablation import TABLE_NAME, run_ablation
     from link.sweep import parse_grid
-    from train.ablation import Ablation, parse_conditions, parse_schedules, parse_seeds
+    from train.ablation_design import Ablation, parse_conditions, parse_schedules, parse_seeds
 
     ablation = Ablation(
         recipe=recipe,

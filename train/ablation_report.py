@@ -14,7 +14,8 @@ from scipy.special import stdtrit
 from link.montecarlo import CONFIDENCE
 from link.plot import GREY, PALETTE, save_figure, styled_figure
 from link.repetition import sweep_repetition
-from train.ablation import KEPT, Ablation, Defects, Measured, condition_name
+from train.ablation import KEPT, Measured
+from train.ablation_design import Ablation, Defects, condition_name
 from train.baseline import without_link
 from train.tasks import load_task, task_facts
 
@@ -159,9 +160,10 @@ def _cell(values: Sequence[float]) -> str:
 def plot_ablation(
     ablation: Ablation, done: Sequence[Measured], baselines: Sequence[Baseline], path: Path
 ) -> tuple[Path, Path]:
-    """Soft against hard of each condition, a panel a schedule: the last checkpoint, first channel, highest Es/N0.
+    """Soft against hard of each condition over the first channel: a row of panels a schedule, a column an Es/N0.
 
-    Small points are seeds, large ones their mean; a hollow square is the mean of the best checkpoint's hard path.
+    The last checkpoint; small points are seeds, large ones their mean. A hollow square is the mean of the best checkpoint's
+    hard path.
 
     Parameters
     ----------
@@ -172,24 +174,25 @@ def plot_ablation(
     -------
     (png, svg)
     """
-    channel, snr_db = ablation.channels[0], f"{max(ablation.snr_db):g}"
+    channel = ablation.channels[0]
     shown = [schedule for schedule in ablation.schedules if any(row.schedule == schedule for row in done)]
     conditions = [defects for defects in ablation.conditions if any(row.defects == defects for row in done)]
-    height = 0.9 + len(shown) * (0.35 + 0.24 * len(conditions))
-    with styled_figure((7.2, max(height, 2.4))) as figure:
-        panels = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
-        for axes, schedule in zip(panels, shown, strict=True):
-            for place, defects in enumerate(conditions):
-                _draw_condition(axes, place, done, schedule, defects, channel, snr_db)
-            if baselines:
-                axes.axvline(
-                    100 * float(np.mean([row.no_link for row in baselines])), color=GREY, linewidth=0.8, label="no link"
-                )
-            axes.set_yticks(range(len(conditions)), [condition_name(defects) for defects in conditions], fontsize=7.5)
-            axes.set_ylim(len(conditions) - 0.5, -0.5)
-            axes.set_title(schedule, loc="left", fontsize=9)
-        panels[-1].set_xlabel(f"Accuracy (%), {channel} at {snr_db} dB")
-        handles, labels = panels[0].get_legend_handles_labels()
+    height = 1.2 + len(shown) * (0.4 + 0.26 * len(conditions))
+    without = [100.0 * row.no_link for row in baselines]
+    with styled_figure((3.4 + 1.8 * len(ablation.snr_db), max(height, 2.6))) as figure:
+        panels = figure.subplots(len(shown), len(ablation.snr_db), sharex="col", sharey=True, squeeze=False)
+        for row_of_panels, schedule in zip(panels, shown, strict=True):
+            for axes, snr_db in zip(row_of_panels, ablation.snr_db, strict=True):
+                for place, defects in enumerate(conditions):
+                    _draw_condition(axes, place, done, schedule, defects, channel, f"{snr_db:g}")
+                if without:
+                    axes.axvline(float(np.mean(without)), color=GREY, linewidth=0.8, label="no link")
+                axes.set_title(f"{schedule}, {snr_db:g} dB", loc="left", fontsize=8.5)
+            row_of_panels[0].set_yticks(range(len(conditions)), [condition_name(d) for d in conditions], fontsize=7.5)
+            row_of_panels[0].set_ylim(len(conditions) - 0.5, -0.5)
+        for axes in panels[-1]:
+            axes.set_xlabel(f"Accuracy (%), {channel}")
+        handles, labels = panels[0][0].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4)
         return save_figure(figure, path)
@@ -201,13 +204,14 @@ _PATHS: Final = (("soft", PALETTE[1], -0.14), ("hard", PALETTE[0], 0.14))
 def _draw_condition(
     axes: Axes, place: int, done: Sequence[Measured], schedule: str, defects: Defects, channel: str, snr_db: str
 ) -> None:
+    """One line of a panel."""
     last = select(done, schedule, defects, "last")
     if not last:
         return
     for path, color, shift in _PATHS:
         values = [100.0 * getattr(row, path)[channel][snr_db] for row in last]
         axes.plot(values, [place + shift] * len(values), ".", color=color, alpha=0.5, markersize=4)
-        axes.plot([float(np.mean(values))], [place + shift], "o", color=color, markersize=6, label=f"{path}, last")
+        axes.plot([float(np.mean(values))], [place + shift], "o", color=color, markersize=5.5, label=f"{path}, last")
     best = [100.0 * row.hard[channel][snr_db] for row in select(done, schedule, defects, "best")]
     axes.plot(
         [float(np.mean(best))],

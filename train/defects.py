@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from train.section import nearest_key
+
 
 class Defect(NamedTuple):
     """One defect.
@@ -108,3 +110,17 @@ def with_settings(values: Mapping[str, Any], defects: Sequence[str]) -> dict[str
             else:
                 merged[section] = present.model_copy(update=dict(settings))
     return merged
+
+
+def check_defects(names: Sequence[str]) -> None:
+    """Refuse names that no defect has, and names that are there twice.
+
+    Raises
+    ------
+    ValueError
+    """
+    for number, name in enumerate(names):
+        if name not in DEFECTS:
+            raise ValueError(f"unknown defect {name!r}{nearest_key(name, list(DEFECTS))}")
+        if name in names[:number]:
+            raise ValueError(f"defect {name} is named twice")

@@ -23,9 +23,10 @@ from link.errors import RecipeError
 from link.rate import Rate
 from train.curriculum import LossRecipe as LossRecipe
 from train.curriculum import ScheduleRecipe as ScheduleRecipe
-from train.defects import DEFECTS, with_settings
+from train.defects import DEFECTS, check_defects, with_settings
 from train.section import Fraction, Positive, SnrDb, Weight
 from train.section import Section as _Section
+from train.section import nearest_key as nearest_key
 
 
 class LinkRecipe(Rate):
@@ -410,32 +411,6 @@ def _suggest(key: str) -> str:
     # All of them would fill a screen: of a section, the name is enough.
     sections = dict.fromkeys(name if "." not in name else f"{name.split('.')[0]}.*" for name in known)
     return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(sections)}"
-
-
-def nearest_key(key: str, known: Sequence[str]) -> str:
-    """What was meant by an unknown key, as the end of an error.
-
-    Examples
-    --------
-    >>> nearest_key("encodr", ["encoder", "max_length"])
-    '; did you mean encoder?'
-    """
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}"
-
-
-def check_defects(names: Sequence[str]) -> None:
-    """Refuse names that no defect has, and names that are there twice.
-
-    Raises
-    ------
-    ValueError
-    """
-    for number, name in enumerate(names):
-        if name not in DEFECTS:
-            raise ValueError(f"unknown defect {name!r}{nearest_key(name, list(DEFECTS))}")
-        if name in names[:number]:
-            raise ValueError(f"defect {name} is named twice")
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -12,17 +12,8 @@ from link.chain import Link
 from link.errors import ArgumentError
 from link.sweep import sweep
 from train import ablation as module
-from train.ablation import (
-    Ablation,
-    Case,
-    condition_name,
-    finished,
-    parse_conditions,
-    parse_schedules,
-    parse_seeds,
-    run_case,
-    soft_accuracy,
-)
+from train.ablation import finished, run_case, soft_accuracy
+from train.ablation_design import Ablation, Case, condition_name, parse_conditions, parse_schedules, parse_seeds
 from train.ablation_report import Baseline, markdown, over_seeds, plot_ablation
 from train.checkpoint import load
 from train.defects import DEFECTS, TOGETHER
