@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from link.errors import CheckpointError
 from train.recipe import Recipe
+from train.router import Router
 from train.schedule import Phase
 from train.tasks import Task, load_task
 from train.transceiver import Transceiver
@@ -95,8 +96,13 @@ def build_transceiver(recipe: Recipe, task: Task | None = None) -> Transceiver:
             task.head(recipe.link.tokens, recipe.link.dim),
             recipe.link,
             recipe.quantizer,
+            Router(recipe.router, len(recipe.link.rates), recipe.channel.train_snr_db)
+            if recipe.router.enabled
+            else None,
         )
     _initialise(model, torch.Generator().manual_seed(recipe.seed))
+    if model.router is not None:
+        model.router.start()
     return model
 
 
