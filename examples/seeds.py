@@ -62,6 +62,7 @@ def measure(recipe: Recipe, folder: Path, data: Path | None) -> dict[str, Any]:
         temperature=described.vq_temp,
         symbol_temperature=described.symbol_temp,
         seed=SWEEP.seed,
+        header=recipe.header,
     )
     baseline = without_link(recipe, folder, data_folder=data)
     repetition = sweep_repetition(

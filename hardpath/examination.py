@@ -80,6 +80,7 @@ def run_evaluation(
             paths=paths,
             tied=found.recipe.schedule.symbol_temp == "tied",
             seed=seed,
+            header=found.recipe.header,
             progress=lambda done, total: update(done, "samples"),
         )
     return EvaluationReport(

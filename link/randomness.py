@@ -51,6 +51,7 @@ class Stream(IntEnum):
     INITIALISATION = 9
     RESTART = 10
     SPLIT = 11
+    ROUTING = 12
 
 
 def philox4x32(counter: tuple[Array, Array, Array, Array], key: int) -> tuple[Array, Array, Array, Array]:

@@ -8,6 +8,7 @@ exceed the greatest seen in this one, so `SAFETY` is 4.
 A decision may differ only in a near-tie. Moving a token z by dz and rounding each score by e moves the difference of two
 scores, 2 z.(c1 - c2) - (|c1|^2 - |c2|^2), by at most 2 |dz| |c1 - c2| + 2 e. Where two implementations choose c1 and c2 and
 the scores of both, in float64, lie within SAFETY times that of the best, rounding explains it. Otherwise nothing does.
+The router's choice of a mode is held to the same rule, by its logits.
 Near-ties are counted, and a graph that needs more than one in 10,000 decisions (one, where there are fewer) is different.
 """
 
@@ -27,7 +28,7 @@ from link.bits import group, label_bits
 from link.codebook import scores
 from link.constellation import bits_per_symbol, map_bits
 from link.runtime import Transmission
-from train.transceiver import Transceiver, TransmitterGraph
+from train.transceiver import ModeCodec, Transceiver, TransmitterGraph
 
 SAFETY: Final = 4.0
 NEAR_TIE_RATE: Final = 1e-4
@@ -47,14 +48,15 @@ class Frozen(BaseModel):
 
 
 class NearTie(Frozen):
-    """A token that two implementations quantise differently for no other reason than rounding.
+    """A token that two implementations quantise differently for no other reason than rounding, or a sample they route so.
 
     Attributes
     ----------
     implementation : str
     sample, token : int
+        Token -1 is the sample's mode.
     chosen, reference : int
-        Codeword of the implementation, and of the checkpoint.
+        Codeword, or mode, of the implementation, and of the checkpoint.
     gap, bound : float
         Distance of the two scores, and the largest that rounding explains.
     """
@@ -101,7 +103,10 @@ class TransmitterAgreement(Frozen):
 
 
 def transmitter_agreement(
-    model: Transceiver, inputs: Sequence[Tensor], sent: dict[str, Transmission]
+    model: Transceiver,
+    inputs: Sequence[Tensor],
+    sent: dict[str, Transmission],
+    snr_db: NDArray[np.float32] | None = None,
 ) -> TransmitterAgreement:
     """Compare transmitters with the hard path of a checkpoint.
 
@@ -113,16 +118,24 @@ def transmitter_agreement(
         In the order of the task's specification.
     sent : dict of name to Transmission
         What each implementation makes of the same inputs.
+    snr_db : (n,) float32, optional
+        Estimates of Es/N0, dB, that they had, where there is a router.
     """
-    reference = checkpoint_transmission(model, inputs)
-    rounding = _measure_rounding(model, inputs)
+    reference = checkpoint_transmission(model, inputs, snr_db=snr_db)
+    rounding = _measure_rounding(model, inputs, snr_db)
     findings: list[str] = []
     ties: list[NearTie] = []
     for name, other in {"checkpoint": reference, **sent}.items():
         wrong = _interface_findings(reference, other)
         if not wrong:
-            found, wrong = _index_findings(name, reference, other, rounding, model)
+            found, wrong = _mode_findings(name, reference, other, rounding)
             ties += found
+        if not wrong:
+            for number, codec in enumerate(model.modes):
+                rows = np.flatnonzero((reference.mode == number) & (other.mode == number))
+                found, texts = _index_findings(name, reference, other, rounding, codec, rows)
+                ties += found
+                wrong += texts
             wrong += _chain_findings(model, other)
         findings += [f"{name}: {text}" for text in wrong]
     allowed = allowed_near_ties(reference.indices.size)
@@ -170,58 +183,127 @@ def parts(rows: int, size: int = ROWS) -> Iterator[slice]:
 
 
 @torch.no_grad()
-def checkpoint_transmission(model: Transceiver, inputs: Sequence[Tensor]) -> Transmission:
-    """What the checkpoint's hard path sends, with the interface of transmitter.onnx."""
+def checkpoint_transmission(
+    model: Transceiver,
+    inputs: Sequence[Tensor],
+    *,
+    snr_db: NDArray[np.float32] | None = None,
+    mode: NDArray[np.int64] | None = None,
+) -> Transmission:
+    """What the checkpoint's hard path sends, with the interface of transmitter.onnx.
+
+    Parameters
+    ----------
+    snr_db : (n,) float32, optional
+        Where there is a router.
+    mode : (n,) int64, optional
+        Modes to send in, in place of those that it would choose; where there are several.
+    """
     graph = TransmitterGraph(model)
-    rows = [graph(*(tensor[part] for tensor in inputs)) for part in parts(len(inputs[0]))]
+    fed = [*inputs, *([] if snr_db is None else [torch.from_numpy(snr_db)])]
+    rows = [
+        graph(*(tensor[part] for tensor in fed))
+        if mode is None
+        else graph.send(model.encode(*(tensor[part] for tensor in inputs)), torch.from_numpy(mode[part]))
+        for part in parts(len(inputs[0]))
+    ]
     return Transmission(*(torch.cat(column).numpy() for column in zip(*rows, strict=True)))
 
 
 class _Rounding(NamedTuple):
-    """Tokens (n, N, D) of the checkpoint in float32, and what float32 costs them and their scores."""
+    """Tokens (n, N, D) of the checkpoint in float32, and what float32 costs them and their scores; logits of the router."""
 
     tokens: Tensor
     latent_error: float
     score_error: float
+    logits: NDArray[np.float64] | None
+    logit_error: float
 
 
 @torch.no_grad()
-def _measure_rounding(model: Transceiver, inputs: Sequence[Tensor]) -> _Rounding:
+def _measure_rounding(model: Transceiver, inputs: Sequence[Tensor], snr_db: NDArray[np.float32] | None) -> _Rounding:
     exact = copy.deepcopy(model).double()
-    codebook = model.quantizer.codebook
-    tokens, latent_error, score_error = [], 0.0, 0.0
+    tokens, logits, latent_error, score_error, logit_error = [], [], 0.0, 0.0, 0.0
     for part in parts(len(inputs[0])):
         rows = [tensor[part] for tensor in inputs]
         z = model.encode(*rows)
         z64 = exact.encode(*(row.double() if row.is_floating_point() else row for row in rows))
-        error = scores(z, codebook).double() - scores(z.double(), codebook.double())
         latent_error = max(latent_error, float((z.double() - z64).norm(dim=-1).max()))
-        score_error = max(score_error, float(error.abs().max()))
+        for codebook in (each.codebook for each in model.codebooks):
+            error = scores(z, codebook).double() - scores(z.double(), codebook.double())
+            score_error = max(score_error, float(error.abs().max()))
         tokens.append(z)
-    return _Rounding(torch.cat(tokens), latent_error, score_error)
+        if snr_db is not None:
+            estimate = torch.from_numpy(snr_db[part])
+            logits64 = exact.route(z64, estimate.double())
+            logit_error = max(logit_error, float((model.route(z, estimate).double() - logits64).abs().max()))
+            logits.append(logits64.numpy())
+    return _Rounding(
+        torch.cat(tokens), latent_error, score_error, np.concatenate(logits) if logits else None, logit_error
+    )
 
 
 def _interface_findings(reference: Transmission, other: Transmission) -> list[str]:
-    """Outputs of the wrong shape or dtype, and the fields that are constants of the mode."""
+    """Outputs of the wrong shape or dtype, and fields that differ although they are constants of the mode."""
     findings = []
     for field, expected in reference._asdict().items():
         got = getattr(other, field)
         if got is None or np.shape(got) != expected.shape or np.asarray(got).dtype != expected.dtype:
             shape, dtype = np.shape(got), np.asarray(got).dtype
             findings.append(f"{field} is {dtype} {shape}, expected {expected.dtype} {expected.shape}")
-        elif field in ("mode", "num_bits", "num_symbols") and not np.array_equal(got, expected):
-            findings.append(f"{field} differs in {int((got != expected).sum())} of {len(expected)} samples")
+    if findings:
+        return findings
+    for field in ("num_bits", "num_symbols"):
+        wrong = (getattr(other, field) != getattr(reference, field)) & (other.mode == reference.mode)
+        if wrong.any():
+            findings.append(f"{field} differs in {int(wrong.sum())} of {len(wrong)} samples")
     return findings
 
 
-def _index_findings(
-    name: str, reference: Transmission, other: Transmission, rounding: _Rounding, model: Transceiver
+def _mode_findings(
+    name: str, reference: Transmission, other: Transmission, rounding: _Rounding
 ) -> tuple[list[NearTie], list[str]]:
-    """Near-ties, and tokens that differ for another reason."""
-    rows, columns = np.nonzero(other.indices != reference.indices)
+    """Near-ties of the router, and modes that differ for another reason."""
+    rows = np.flatnonzero(other.mode != reference.mode)
     if len(rows) == 0:
         return [], []
-    codebook = model.quantizer.codebook.double()
+    text = f"mode differs in {len(rows)} of {len(reference.mode)} samples"
+    logits, modes = rounding.logits, other.mode[rows]
+    if logits is None or modes.min() < 0 or modes.max() >= logits.shape[1]:
+        return [], [text]
+    bound = SAFETY * 2.0 * rounding.logit_error
+    gap = logits[rows].max(axis=1) - np.minimum(logits[rows, modes], logits[rows, reference.mode[rows]])
+    if (gap > bound).any():
+        return [], [f"{text}, and rounding does not explain it (first: sample {rows[np.argmax(gap > bound)]})"]
+    return [
+        NearTie(
+            implementation=name,
+            sample=int(row),
+            token=-1,
+            chosen=int(other.mode[row]),
+            reference=int(reference.mode[row]),
+            gap=float(distance),
+            bound=bound,
+        )
+        for row, distance in zip(rows, gap, strict=True)
+    ], []
+
+
+def _index_findings(
+    name: str,
+    reference: Transmission,
+    other: Transmission,
+    rounding: _Rounding,
+    codec: ModeCodec,
+    samples: NDArray[np.int64],
+) -> tuple[list[NearTie], list[str]]:
+    """Near-ties, and tokens that differ for another reason, among samples of one mode."""
+    differ = (other.indices != reference.indices)[samples, : codec.recipe.tokens]
+    rows, columns = np.nonzero(differ)
+    if len(rows) == 0:
+        return [], []
+    rows = samples[rows]
+    codebook = codec.quantizer.codebook.double()
     chosen, expected = other.indices[rows, columns], reference.indices[rows, columns]
     if chosen.min() < 0 or chosen.max() >= len(codebook):
         return [], [f"indices lie in [{chosen.min()}, {chosen.max()}], expected [0, {len(codebook) - 1}]"]
@@ -255,14 +337,23 @@ def _index_findings(
 
 
 def _chain_findings(model: Transceiver, sent: Transmission) -> list[str]:
-    """Bits and symbols against those that the implementation's own indices mean by the checkpoint's label table."""
-    recipe = model.recipe
-    table = label_bits(model.quantizer.labels.numpy(), recipe.index_bits)
-    if sent.indices.min() < 0 or sent.indices.max() >= len(table):
-        return []  # reported by _index_findings
-    bits = table[sent.indices].reshape(len(sent.indices), recipe.num_bits)
-    symbols = map_bits(group(bits.astype(np.float32), bits_per_symbol(recipe.order)))
+    """Bits and symbols against those that the implementation's own indices mean by the checkpoint's label tables."""
+    bits, symbols = np.zeros_like(sent.bits), np.zeros_like(sent.symbols)
+    unused = np.zeros(sent.indices.shape, dtype=bool)
+    for number, codec in enumerate(model.modes):
+        link = codec.recipe
+        rows = np.flatnonzero(sent.mode == number)
+        indices = sent.indices[rows, : link.tokens]
+        table = label_bits(codec.quantizer.labels.numpy(), link.index_bits)
+        if len(rows) and (indices.min() < 0 or indices.max() >= len(table)):
+            return []  # reported by _index_findings
+        unused[rows, link.tokens :] = True
+        bits[rows, : link.num_bits] = table[indices].reshape(len(rows), link.num_bits)
+        points = map_bits(group(bits[rows, : link.num_bits].astype(np.float32), bits_per_symbol(link.order)))
+        symbols[rows, : link.num_symbols] = points
     findings = []
+    if (sent.indices * unused).any():
+        findings.append("indices are not 0 past the tokens of the mode")
     if not np.array_equal(sent.bits, bits):
         findings.append(_first_difference("bits", sent.bits != bits, sent.bits, bits))
     wrong = ~(np.abs(sent.symbols - symbols) <= _SYMBOL_TOLERANCE)

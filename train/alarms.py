@@ -38,6 +38,7 @@ class Symptom(StrEnum):
     SAME_CODES = "same-codes"
     TOKEN_DRIFT = "token-drift"
     DOMINATING_TERM = "dominating-term"
+    ONE_MODE = "one-mode"
 
 
 class Alarm(NamedTuple):
@@ -99,7 +100,8 @@ def _not_finite(record: EpochRecord, recipe: Recipe) -> Alarm | None:
 def _code_entropy(record: EpochRecord, recipe: Recipe) -> Alarm | None:
     if record.validation_collapse is None:
         return None
-    found, ln_k = record.validation_collapse.vq_entropy, math.log(recipe.link.codewords)
+    metrics = record.validation_collapse
+    found, ln_k = metrics.vq_entropy, math.log(metrics.codewords or recipe.link.codewords)
     if recipe.alarms.preset == "published":
         low = found < PUBLISHED_VQ_ENTROPY
         return Alarm(f"VQ entropy {found:.2f} is below {PUBLISHED_VQ_ENTROPY}", _MORE_USAGE) if low else None
@@ -124,7 +126,8 @@ def _codes_unused(record: EpochRecord, recipe: Recipe) -> Alarm | None:
 def _symbol_entropy(record: EpochRecord, recipe: Recipe) -> Alarm | None:
     if record.validation_collapse is None:
         return None
-    found, ln_m = record.validation_collapse.symbol_entropy, math.log(recipe.link.order)
+    metrics = record.validation_collapse
+    found, ln_m = metrics.symbol_entropy, math.log(metrics.order or recipe.link.order)
     if recipe.alarms.preset == "published":
         low = found < PUBLISHED_SYMBOL_ENTROPY
         return Alarm(f"symbol entropy {found:.2f} is below {PUBLISHED_SYMBOL_ENTROPY}", _MORE_USAGE) if low else None
@@ -221,6 +224,8 @@ def _overfitting(record: EpochRecord, recipe: Recipe) -> Alarm | None:
 def _evaluation_collapse(record: EpochRecord, recipe: Recipe) -> Alarm | None:
     if record.train_collapse is None or record.validation_collapse is None:
         return None
+    if record.train_collapse.codewords != record.validation_collapse.codewords:
+        return None  # of two codebooks
     training, found = record.train_collapse.perplexity, record.validation_collapse.perplexity
     share = recipe.alarms.perplexity_ratio
     if found >= share * training:
@@ -264,6 +269,18 @@ def _dominating_term(record: EpochRecord, recipe: Recipe) -> Alarm | None:
     return Alarm(f"{name} is {share:.0%} of the loss: the task has little say", f"lower {weight_key(name)}")
 
 
+def _one_mode(record: EpochRecord, recipe: Recipe) -> Alarm | None:
+    """Only where a balance was asked for: an SNR range that one mode serves best needs no other."""
+    shares = record.mode_shares
+    if not shares or recipe.loss.lambda_lb == 0.0 or max(shares) < ALMOST_ALL:
+        return None
+    mode = shares.index(max(shares))
+    return Alarm(
+        f"{shares[mode]:.0%} of the samples are sent in mode {mode}: the router does not choose",
+        "raise loss.lambda_lb" if recipe.loss.lambda_sym == 0.0 else "lower loss.lambda_sym, or raise loss.lambda_lb",
+    )
+
+
 def _part(share: float) -> str:
     return "half" if share == 0.5 else f"{share:.0%}"
 
@@ -283,4 +300,5 @@ CHECKS: Final = (
     Check(Symptom.SAME_CODES, _same_codes),
     Check(Symptom.TOKEN_DRIFT, _token_drift),
     Check(Symptom.DOMINATING_TERM, _dominating_term),
+    Check(Symptom.ONE_MODE, _one_mode),
 )

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from link.errors import CheckpointError
 from train.defective import DefectiveTransceiver
 from train.recipe import Recipe
+from train.router import Router
 from train.schedule import Phase
 from train.tasks import Task, load_task
 from train.transceiver import Transceiver
@@ -93,12 +94,16 @@ def build_transceiver(recipe: Recipe, task: Task | None = None) -> Transceiver:
         torch.default_generator.manual_seed(recipe.seed)  # for layers that _initialise does not know
         encoder = task.encoder(recipe.link.tokens, recipe.link.dim)
         head = task.head(recipe.link.tokens, recipe.link.dim)
+        routed = recipe.router.enabled and bool(recipe.link.modes)
+        router = Router(recipe.router, len(recipe.link.rates), recipe.channel.train_snr_db) if routed else None
         model = (
             DefectiveTransceiver(encoder, head, recipe.link, recipe.quantizer, recipe.defects)
             if recipe.defects
-            else Transceiver(encoder, head, recipe.link, recipe.quantizer)
+            else Transceiver(encoder, head, recipe.link, recipe.quantizer, router)
         )
     _initialise(model, torch.Generator().manual_seed(recipe.seed))
+    if model.router is not None:
+        model.router.start()
     return model
 
 

@@ -19,7 +19,7 @@ from link.constellation import bits_per_symbol
 from link.theory import mean_abs_llr
 from train.losses import assignment_entropy, consistency_loss, entropy
 from train.recipe import LinkRecipe, LossRecipe
-from train.transceiver import Heard, Sent
+from train.transceiver import Heard, Sent, heard_of_mode, sent_of_mode
 
 ALMOST_ALL: Final = 0.95
 """A token position sends the same codeword for all samples where it does so for this share of them."""
@@ -54,6 +54,9 @@ class CollapseMetrics:
         Mean energy of the hard symbols, dB; 0 is the mean of the constellation, to which Es/N0 refers.
     same_codes : float, optional
         Share of the token positions that sent one codeword for ALMOST_ALL of the samples; absent from older runs.
+    codewords, order : int, optional
+        Where there are several modes: size of the codebook that vq_entropy, codes_used, perplexity and same_codes are of,
+        and of the constellation that symbol_entropy is of, each the worst used of all. Averages are over all rows.
     """
 
     vq_entropy: float
@@ -66,6 +69,8 @@ class CollapseMetrics:
     consistency: float
     es_db: float
     same_codes: float | None = None
+    codewords: int | None = None
+    order: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,10 +148,14 @@ class CollapseMonitor:
 
     def __init__(self, recipe: LinkRecipe) -> None:
         self._recipe = recipe
-        self._codeword_counts = torch.zeros(recipe.tokens, recipe.codewords, dtype=torch.float64)
-        self._symbol_counts = torch.zeros(recipe.order)
+        self._modes = [recipe.mode(number) for number in range(len(recipe.rates))]
+        self._codeword_counts = {
+            size: torch.zeros(recipe.tokens, size, dtype=torch.float64) for size in recipe.codebook_sizes
+        }
+        self._symbol_counts = {mode.order: torch.zeros(mode.order) for mode in self._modes}
         self._sums = dict.fromkeys(("h_assign", "mean_abs_llr", "theory_llr", "consistency", "energy"), 0.0)
         self._rows = 0
+        self._mode_rows = np.zeros(len(self._modes), dtype=np.int64)
         self._token_rows = 0
         self._token_sum = np.zeros(recipe.tokens * recipe.dim)
         self._token_squares = np.zeros(recipe.tokens * recipe.dim)
@@ -160,15 +169,54 @@ class CollapseMonitor:
         self._token_squares += np.square(values).sum(axis=0)
 
     @torch.no_grad()
-    def add(self, soft: Sent, hard: Sent, soft_heard: Heard, hard_heard: Heard, snr_db: np.ndarray) -> None:
-        """Count one batch; `snr_db` (B,) is the Es/N0 of each row."""
-        recipe = self._recipe
+    def add(
+        self,
+        soft: Sent,
+        hard: Sent,
+        soft_heard: Heard,
+        hard_heard: Heard,
+        snr_db: np.ndarray,
+        mode: Tensor | None = None,
+        right: Tensor | None = None,
+    ) -> None:
+        """Count one batch.
+
+        Parameters
+        ----------
+        snr_db : (B,) float
+            Es/N0 of each row.
+        mode : (B,) int64, optional
+            Where there are several.
+        right : (B,) bool, optional
+            Rows that are decoded in the mode they were sent in; no others are looked at.
+        """
+        if mode is None or right is None:
+            self._add(0, soft, hard, soft_heard, hard_heard, snr_db)
+            return
+        for number, link in enumerate(self._modes):
+            self._mode_rows[number] += int((mode == number).sum())
+            rows = torch.nonzero((mode == number) & right)[:, 0]
+            if len(rows):
+                self._add(
+                    number,
+                    sent_of_mode(soft, link, rows),
+                    sent_of_mode(hard, link, rows),
+                    heard_of_mode(soft_heard, link, rows),
+                    heard_of_mode(hard_heard, link, rows),
+                    snr_db[rows.numpy()],
+                )
+
+    def _add(
+        self, number: int, soft: Sent, hard: Sent, soft_heard: Heard, hard_heard: Heard, snr_db: np.ndarray
+    ) -> None:
+        """Count rows of one mode."""
+        recipe = self._modes[number]
         rows = len(hard.indices)
-        self._codeword_counts += _position_counts(hard.indices, recipe.codewords)
+        self._codeword_counts[recipe.codewords][: recipe.tokens] += _position_counts(hard.indices, recipe.codewords)
         bits = group(hard.bits, bits_per_symbol(recipe.order)).to(torch.int64)
         weights = 2 ** torch.arange(bits.shape[-1] - 1, -1, -1, device=bits.device)
         symbols = (bits * weights).sum(dim=-1).flatten()
-        self._symbol_counts += functional.one_hot(symbols, recipe.order).sum(dim=0).cpu()
+        self._symbol_counts[recipe.order] += functional.one_hot(symbols, recipe.order).sum(dim=0).cpu()
         reference = _theory(recipe.order, recipe.demapper)
         self._sums["h_assign"] += rows * float(assignment_entropy(soft.probabilities))
         self._sums["mean_abs_llr"] += rows * float(hard_heard.channel_llr.abs().mean())
@@ -179,11 +227,19 @@ class CollapseMonitor:
 
     def result(self) -> CollapseMetrics:
         """The metrics of all that was added."""
-        usage = _usage(self._codeword_counts)
+        usages = self.usage()
+        size, usage = min(usages.items(), key=lambda item: math.log(item[1].perplexity) / math.log(item[0]))
+        entropies = {
+            order: float(entropy(counts / counts.sum()))
+            for order, counts in self._symbol_counts.items()
+            if counts.any()
+        }
+        order, symbol_entropy = min(entropies.items(), key=lambda item: item[1] / math.log(item[0]))
+        several = len(self._modes) > 1
         return CollapseMetrics(
             vq_entropy=math.log(usage.perplexity),
             h_assign=self._sums["h_assign"] / self._rows,
-            symbol_entropy=float(entropy(self._symbol_counts / self._symbol_counts.sum())),
+            symbol_entropy=symbol_entropy,
             mean_abs_llr=self._sums["mean_abs_llr"] / self._rows,
             llr_ratio=self._sums["mean_abs_llr"] / self._sums["theory_llr"],
             codes_used=usage.codes_used,
@@ -191,7 +247,19 @@ class CollapseMonitor:
             consistency=self._sums["consistency"] / self._rows,
             es_db=10.0 * math.log10(self._sums["energy"] / self._rows),
             same_codes=usage.same_codes,
+            codewords=size if several else None,
+            order=order if several else None,
         )
+
+    def usage(self) -> dict[int, Usage]:
+        """Usage of each codebook that was used at all, by its number of codewords."""
+        return {size: _usage(counts) for size, counts in self._codeword_counts.items() if counts.any()}
+
+    def mode_shares(self) -> tuple[float, ...]:
+        """Share of the rows that were sent in each mode; empty where there is one."""
+        if len(self._modes) == 1:
+            return ()
+        return tuple((self._mode_rows / max(int(self._mode_rows.sum()), 1)).tolist())
 
     def token_statistics(self) -> TokenStatistics:
         """Mean and variance of all tokens that were added."""
@@ -204,7 +272,7 @@ def loss_shares(terms: Mapping[str, float], loss: LossRecipe, link: LinkRecipe) 
     """What each weighted term contributes to the loss: absolute shares that sum to 1.
 
     The usage entropy is raised, and enters by what it lacks of ln K: the loss less a constant, with the same gradient. As it
-    stands it would be the largest term of every healthy run, where it pulls least.
+    stands it would be the largest term of every healthy run, where it pulls least. Of several codebooks it is the mean.
 
     Parameters
     ----------
@@ -220,11 +288,12 @@ def loss_shares(terms: Mapping[str, float], loss: LossRecipe, link: LinkRecipe) 
     {'task': 0.75, 'commitment': 0.25}
     """
     parts = {}
+    most = sum(map(math.log, link.codebook_sizes)) / len(link.codebook_sizes)
     for name, value in terms.items():
         if name == "loss":
             continue
         weight = 1.0 if name == "task" else float(getattr(loss, weight_key(name).removeprefix("loss.")))
-        parts[name] = weight * abs(math.log(link.codewords) - value if name == "usage" else value)
+        parts[name] = weight * abs(most - value if name == "usage" else value)
     total = sum(parts.values())
     return {name: part / total if total else 0.0 for name, part in parts.items()}
 
@@ -247,6 +316,7 @@ def _position_counts(indices: Tensor, codewords: int) -> Tensor:
 
 def _usage(counts: Tensor) -> Usage:
     """Usage of the codebook from the counts of each position, (N, K)."""
+    counts = counts[counts.sum(dim=1) > 0]  # positions beyond the tokens of the modes that were sent
     total = counts.sum(dim=0)
     favourite = counts.max(dim=1).values / counts.sum(dim=1)
     return Usage(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from link.bundle import Bundle
-from link.manifest import Manifest
+from link.manifest import HeaderSpec, Manifest
 from train.agreement import Frozen
 from train.tasks import Task
 from train.transceiver import Transceiver
@@ -42,13 +42,23 @@ class ContractAgreement(Frozen):
     findings: tuple[str, ...]
 
 
-def contract_agreement(bundle: Bundle, model: Transceiver, task: Task) -> ContractAgreement:
-    """Compare a bundle's manifest, and what can be read from its graphs, with a checkpoint."""
+def contract_agreement(
+    bundle: Bundle, model: Transceiver, task: Task, header: HeaderSpec | None = None
+) -> ContractAgreement:
+    """Compare a bundle's manifest, and what can be read from its graphs, with a checkpoint.
+
+    Parameters
+    ----------
+    header : HeaderSpec, optional
+        The checkpoint's, where it has several modes.
+    """
     shapes = _shape_findings(bundle.manifest, model, task)
     findings = list(shapes)
     constants: list[str] = []
     if not shapes:
         findings += _table_findings(bundle.manifest, model)
+        if len(bundle.manifest.modes) > 1:
+            findings += _differences({"header": (bundle.manifest.header, header)})
         held = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
         for spec in (bundle.manifest.transmitter, bundle.manifest.receiver):
             for name, value in _named_constants(onnx.load(bundle.file(spec)), held).items():
@@ -59,32 +69,48 @@ def contract_agreement(bundle: Bundle, model: Transceiver, task: Task) -> Contra
 
 
 def _shape_findings(manifest: Manifest, model: Transceiver, task: Task) -> list[str]:
-    mode, recipe = manifest.modes[0], model.recipe
-    pairs = {
+    recipe = model.recipe
+    pairs: dict[str, tuple[Any, Any]] = {
         "task": (manifest.task.name, task.name),
         "classes": (manifest.task.classes, task.classes),
         "inputs": (_interface(manifest.task_inputs), _interface(task.inputs)),
-        "tokens": (mode.tokens, recipe.tokens),
-        "codewords": (mode.codewords, recipe.codewords),
-        "QAM order": (mode.order, recipe.order),
+        "number of modes": (len(manifest.modes), len(recipe.rates)),
+        "router": (manifest.routed, model.router is not None),
     }
+    for number, (mode, rate) in enumerate(zip(manifest.modes, recipe.rates, strict=False)):
+        of = _of_mode(manifest, number)
+        pairs |= {
+            f"tokens{of}": (mode.tokens, rate.tokens),
+            f"codewords{of}": (mode.codewords, rate.codewords),
+            f"QAM order{of}": (mode.order, rate.order),
+        }
     return _differences(pairs)
 
 
 def _table_findings(manifest: Manifest, model: Transceiver) -> list[str]:
-    mode, quantizer = manifest.modes[0], model.quantizer
+    link = model.recipe
     findings = _differences(
-        {"demapper": (manifest.llr.demapper, model.recipe.demapper), "clip": (manifest.llr.clip, model.recipe.llr_clip)}
+        {
+            "demapper": (manifest.llr.demapper, link.demapper),
+            "clip": (manifest.llr.clip, link.llr_clip),
+            "default mode": (manifest.default_mode, link.default_mode),
+        }
     )
-    labels = np.asarray(mode.labels) != quantizer.labels.numpy()
-    prior = ~(np.abs(np.asarray(mode.log_prior) - quantizer.log_prior.double().numpy()) <= _PRIOR_TOLERANCE)
-    for name, wrong in (("labels", labels), ("log_prior", prior)):
-        if wrong.any():
-            findings.append(
-                f"manifest: {int(wrong.sum())} of {mode.codewords} entries of {name} are not the checkpoint's "
-                f"(first: codeword {int(np.argmax(wrong))})"
-            )
+    for number, (mode, codec) in enumerate(zip(manifest.modes, model.modes, strict=True)):
+        quantizer = codec.quantizer
+        labels = np.asarray(mode.labels) != quantizer.labels.numpy()
+        prior = ~(np.abs(np.asarray(mode.log_prior) - quantizer.log_prior.double().numpy()) <= _PRIOR_TOLERANCE)
+        for name, wrong in (("labels", labels), ("log_prior", prior)):
+            if wrong.any():
+                findings.append(
+                    f"manifest: {int(wrong.sum())} of {mode.codewords} entries of {name}{_of_mode(manifest, number)} are "
+                    f"not the checkpoint's (first: codeword {int(np.argmax(wrong))})"
+                )
     return findings
+
+
+def _of_mode(manifest: Manifest, number: int) -> str:
+    return f" of mode {number}" if len(manifest.modes) > 1 else ""
 
 
 def _differences(pairs: dict[str, tuple[Any, Any]]) -> list[str]:

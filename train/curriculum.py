@@ -144,9 +144,10 @@ class LossRecipe(Section):
     lambda_kl : float
         KL divergence of the hard answers from the soft ones, the soft ones teaching.
     lambda_sym : float
-        Rate: expected symbols of a sample. A constant where the link has one mode, and refused there.
+        Rate: expected symbols of a sample, its share of the header among them. A constant where no router chooses between
+        modes, and refused there.
     lambda_lb : float
-        Load balance of the modes; refused where there is one.
+        Load balance of the modes; refused where no router chooses.
     warmup : WarmupRecipe
         How long each weight grows.
     """

@@ -58,16 +58,18 @@ class DefectiveTransceiver(Transceiver):
             self.selected_by = "soft"
         self._told: Statistics | None = None
 
-    def send_hard(self, tokens: Tensor) -> Sent:
+    def send_hard(self, tokens: Tensor, mode: Tensor | None = None) -> Sent:
         """The clean transmitter's; the receiver is told of the tokens where it leaks."""
         self._told = Statistics.of(tokens)
-        return super().send_hard(tokens)
+        return super().send_hard(tokens, mode)
 
-    def send_soft(self, tokens: Tensor, temperature: float, symbol_temperature: float = 1.0) -> Sent:
+    def send_soft(
+        self, tokens: Tensor, temperature: float, symbol_temperature: float = 1.0, mode: Tensor | None = None
+    ) -> Sent:
         """The surrogate with its defects; soft-points has T_sym to itself."""
         self._told = Statistics.of(tokens)
         blurred = "soft-points" in self.defects
-        sent = super().send_soft(tokens, temperature, 1.0 if blurred else symbol_temperature)
+        sent = super().send_soft(tokens, temperature, 1.0 if blurred else symbol_temperature, mode)
         if blurred:
             sent = sent._replace(symbols=soft_points(sent.bits, self.recipe.order, symbol_temperature))
         if "batch-power" in self.defects:
@@ -80,7 +82,7 @@ class DefectiveTransceiver(Transceiver):
             no = no.mean().expand_as(no)
         return 2.0 * no if "noise-per-dimension" in self.defects else no
 
-    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None) -> Heard:
+    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None, mode: Tensor | None = None) -> Heard:
         """The clean receiver's, given the statistics of the last tokens sent where it leaks.
 
         Raises
@@ -88,7 +90,7 @@ class DefectiveTransceiver(Transceiver):
         ArgumentError
             If it leaks, and the last tokens sent were of another number of samples.
         """
-        heard = super().receive(symbols, no, llr_in)
+        heard = super().receive(symbols, no, llr_in, mode)
         if "leak" not in self.defects:
             return heard
         if self._told is None or len(self._told.mean) != len(symbols):

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from link.channel.awgn import add_noise
+from link.channel.base import erase_unsent
+from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
 from link.runtime import Receiver, Transmission
 from link.sequential import DifferenceTest, Verdict
 from link.snr import NO_MIN, millidecibels, no_from_esn0_db
 from train.agreement import Frozen, parts
-from train.losses import assignment_entropy
+from train.losses import assignment_entropy, entropy
+from train.routing import carried
 from train.transceiver import Transceiver
 
 
@@ -91,6 +94,8 @@ class Paths(NamedTuple):
         Decodes what was sent hard.
     sent : Transmission
     labels : (n,) int64
+    header : HeaderSpec, optional
+        Where there are several modes. Both paths are sent in the modes of the hard one, and their headers share one fate.
     """
 
     model: Transceiver
@@ -98,22 +103,36 @@ class Paths(NamedTuple):
     receiver: Receiver
     sent: Transmission
     labels: NDArray[np.int64]
+    header: HeaderSpec | None = None
 
     @torch.no_grad()
     def correct(self, snr_db: float, seed: int, draw: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Whether the soft and the hard path decide each sample correctly on one draw of noise, (n,) each."""
         rows, length = self.sent.symbols.shape[:2]
         no = max(no_from_esn0_db(snr_db), NO_MIN)
-        normals = Draws(seed, np.arange(rows), draw).normals(Stream.NOISE, millidecibels(snr_db), length)
+        draws = Draws(seed, np.arange(rows), draw)
+        normals = draws.normals(Stream.NOISE, millidecibels(snr_db), length)
+        decoded, taken = self.sent.mode, None
+        if self.header is not None:
+            mode, rates = self.sent.mode, self.model.recipe.rates
+            outcome = carried(self.model, self.header, torch.from_numpy(mode), snr_db, draws)
+            sizes = np.array([rate.num_symbols for rate in rates])
+            decoded = outcome.mode
+            taken = np.where(outcome.lost, 0, np.minimum(sizes[mode], sizes[decoded]))
         soft, hard = np.empty(rows, dtype=bool), np.empty(rows, dtype=bool)
         for part in parts(rows):
             y_soft, y_hard = (
                 add_noise(x[part], no, normals[part]).astype(np.float32) for x in (self.soft_symbols, self.sent.symbols)
             )
             variances = np.full(y_hard.shape[:-1], no, dtype=np.float32)
-            logits = self.model.receive(torch.from_numpy(y_soft), torch.from_numpy(variances)).logits
-            soft[part] = logits.argmax(dim=-1).numpy() == self.labels[part]
-            hard[part] = self.receiver(y_hard, variances, self.sent.mode[part]).decisions == self.labels[part]
+            mode_in = None
+            if taken is not None:
+                y_soft, _ = erase_unsent(y_soft, variances, taken[part])
+                y_hard, variances = erase_unsent(y_hard, variances, taken[part])
+                mode_in = torch.from_numpy(decoded[part])
+            heard = self.model.receive(torch.from_numpy(y_soft), torch.from_numpy(variances), mode=mode_in)
+            soft[part] = heard.logits.argmax(dim=-1).numpy() == self.labels[part]
+            hard[part] = self.receiver(y_hard, variances, decoded[part]).decisions == self.labels[part]
         return soft, hard
 
 
@@ -124,20 +143,30 @@ def surrogate(
     temperature: float,
     hard_symbols: NDArray[np.float32],
     symbol_temperature: float = 1.0,
+    mode: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float32], Surrogate]:
-    """The soft path's symbols (n, S, 2), and how soft they are beside the hard ones."""
+    """The soft path's symbols (n, S, 2), in given modes where there are several, and how soft they are."""
     rows = len(inputs[0])
-    symbols, entropy = [], 0.0
+    symbols, mean_entropy = [], 0.0
+    tokens = np.array([rate.tokens for rate in model.recipe.rates])[np.zeros(rows, np.int64) if mode is None else mode]
     for part in parts(rows):
-        sent = model.send_soft(model.encode(*(tensor[part] for tensor in inputs)), temperature, symbol_temperature)
+        modes = None if mode is None else torch.from_numpy(mode[part])
+        encoded = model.encode(*(tensor[part] for tensor in inputs))
+        sent = model.send_soft(encoded, temperature, symbol_temperature, modes)
         symbols.append(sent.symbols.numpy())
-        entropy += float(assignment_entropy(sent.probabilities)) * len(sent.symbols) / rows
+        if mode is None:
+            mean_entropy += float(assignment_entropy(sent.probabilities)) * len(sent.symbols) / rows
+        else:  # what pads a sample to the tokens of the largest mode has no entropy
+            mean_entropy += float(entropy(sent.probabilities).sum()) / float(tokens.sum())
     soft_symbols = np.concatenate(symbols)
+    count = soft_symbols.shape[0] * soft_symbols.shape[1]
+    if mode is not None:
+        count = int(np.array([rate.num_symbols for rate in model.recipe.rates])[mode].sum())
     return soft_symbols, Surrogate(
         temperature=temperature,
-        h_assign=entropy,
-        soft_es_db=_energy_db(soft_symbols),
-        hard_es_db=_energy_db(hard_symbols),
+        h_assign=mean_entropy,
+        soft_es_db=_energy_db(soft_symbols, count),
+        hard_es_db=_energy_db(hard_symbols, count),
     )
 
 
@@ -188,6 +217,6 @@ def compare_at(
     )
 
 
-def _energy_db(symbols: NDArray[np.float32]) -> float:
-    """Mean |x|^2 in dB; the floor stands for symbols that are all 0."""
-    return 10.0 * math.log10(max(float(np.square(symbols, dtype=np.float64).sum(axis=-1).mean()), 1e-30))
+def _energy_db(symbols: NDArray[np.float32], count: int) -> float:
+    """Mean |x|^2 of so many symbols in dB; the floor stands for symbols that are all 0."""
+    return 10.0 * math.log10(max(float(np.square(symbols, dtype=np.float64).sum()) / count, 1e-30))

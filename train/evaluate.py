@@ -6,7 +6,8 @@ row's own address, so the chunks change no decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from link.channel.awgn import add_noise
 from link.errors import ArgumentError
+from link.header import HeaderOutcome
+from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
-from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics
+from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics, Usage
 from train.losses import task_loss
-from train.recipe import ChannelRecipe
+from train.recipe import ChannelRecipe, LinkRecipe
+from train.routing import carried, receive_routed
 from train.tasks import Split, Task
 from train.transceiver import Heard, Sent, Transceiver
 
@@ -28,7 +32,17 @@ CHUNK_ROWS: Final = 256
 
 
 class Evaluation(NamedTuple):
-    """Accuracies by Es/N0 in dB, and over all of them the task loss in nats, the collapse metrics and the tokens."""
+    """Accuracies by Es/N0 in dB, and over all of them the task loss in nats, the collapse metrics and the tokens.
+
+    Attributes
+    ----------
+    bits, symbols : float
+        Of a sample, on average over samples and grid; the header's share is in the symbols.
+    mode_shares, usage
+        As in EpochRecord; empty where there is one mode.
+    headers_lost, headers_wrong : float or None
+        Share of the samples.
+    """
 
     hard: dict[float, float]
     soft: dict[float, float]
@@ -36,6 +50,12 @@ class Evaluation(NamedTuple):
     soft_loss: float
     collapse: CollapseMetrics
     tokens: TokenStatistics
+    bits: float
+    symbols: float
+    mode_shares: tuple[float, ...] = ()
+    usage: Mapping[int, Usage] = MappingProxyType({})
+    headers_lost: float | None = None
+    headers_wrong: float | None = None
 
     @property
     def mean_hard(self) -> float:
@@ -101,9 +121,27 @@ def noise(seed: int, rows: slice, draw: int, snr_db: float, symbols: int) -> Noi
     return Noise(torch.from_numpy(normals), torch.full(normals.shape[:-1], no_from_esn0_db(snr_db)))
 
 
-def hear(model: Transceiver, sent: Sent, met: Noise) -> Heard:
-    """What the receiver makes of what was sent, through that noise."""
-    return model.receive(add_noise(sent.symbols, met.no, met.normals), met.no)
+class Carriage(NamedTuple):
+    """What rows are sent and decoded in at one SNR: the modes (B,), of the deployed choice, and their headers' outcome."""
+
+    mode: Tensor
+    header: HeaderOutcome
+
+
+def modes_at(model: Transceiver, tokens: Tensor, snr_db: float) -> Tensor | None:
+    """The deployed choice of modes for tokens (B, N, D) at an SNR that the transmitter knows; None where there is one."""
+    if not model.recipe.modes:
+        return None
+    return model.mode_of(tokens, torch.full((len(tokens),), snr_db, dtype=tokens.dtype))
+
+
+def hear(model: Transceiver, sent: Sent, met: Noise, carriage: Carriage | None = None) -> Heard:
+    """What the receiver makes of what was sent, through that noise; `carriage` where there are several modes."""
+    y = add_noise(sent.symbols, met.no, met.normals)
+    if carriage is None:
+        return model.receive(y, met.no)
+    decoded, lost = torch.from_numpy(carriage.header.mode), torch.from_numpy(carriage.header.lost)
+    return receive_routed(model, y, met.no, carriage.mode, decoded, lost)
 
 
 @torch.no_grad()
@@ -116,9 +154,10 @@ def evaluate(
     temperature: float,
     symbol_temperature: float = 1.0,
     seed: int,
+    header: HeaderSpec | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Evaluation:
-    """Send a split over AWGN at each SNR of the recipe, soft and hard through the same noise.
+    """Send a split over AWGN at each SNR of the recipe, soft and hard through the same noise, and in the same modes.
 
     Parameters
     ----------
@@ -126,29 +165,42 @@ def evaluate(
         T of the soft assignment and of the soft bits; the hard path does not depend on them.
     seed : int
         Of the noise, which is the same in every call.
+    header : HeaderSpec, optional
+        Where there are several modes; HeaderSpec's own values where absent.
     chunk_rows : int
-        Rows sent at a time. Accuracies do not depend on it; means of floats do in their last digits.
+        Rows sent at a time, of whole frames where there is a header. Accuracies do not depend on it; means of floats do in
+        their last digits.
     """
     model.eval()
     monitor = CollapseMonitor(model.recipe)
     correct = {path: dict.fromkeys(channel.eval_snr_db, 0) for path in ("hard", "soft")}
     lost = {"hard": 0.0, "soft": 0.0}
-    for rows, part in chunks(split, chunk_rows):
+    spec = header or HeaderSpec()
+    rate = _Rate()
+    for rows, part in chunks(split, whole_frames(model, spec, chunk_rows)):
         labels = torch.from_numpy(part.labels)
         tokens = encode(model, tensors(task, part))
         monitor.add_tokens(tokens)
-        soft, hard = model.send_soft(tokens, temperature, symbol_temperature), model.send_hard(tokens)
+        sent = None
         for snr_db in channel.eval_snr_db:
+            mode = modes_at(model, tokens, snr_db)
+            if sent is None or model.router is not None:
+                sent = model.send_soft(tokens, temperature, symbol_temperature, mode), model.send_hard(tokens, mode)
+            soft, hard = sent
             for draw in range(channel.eval_draws):
                 met = noise(seed, rows, draw, snr_db, hard.symbols.shape[1])
-                heard = {"soft": hear(model, soft, met), "hard": hear(model, hard, met)}
+                carriage = carry(model, spec, mode, snr_db, seed, rows, draw)
+                heard = {"soft": hear(model, soft, met, carriage), "hard": hear(model, hard, met, carriage)}
                 for path, answer in heard.items():
                     correct[path][snr_db] += int((answer.logits.argmax(dim=-1) == labels).sum())
                     lost[path] += len(part) * float(task_loss(answer.logits, labels))
-                monitor.add(soft, hard, heard["soft"], heard["hard"], np.full(len(part), snr_db))
-    sent = len(split) * channel.eval_draws
-    accuracy = {path: {snr_db: count / sent for snr_db, count in counts.items()} for path, counts in correct.items()}
-    decisions = sent * len(channel.eval_snr_db)
+                right = None if carriage is None else torch.from_numpy(carriage.header.right)
+                monitor.add(soft, hard, heard["soft"], heard["hard"], np.full(len(part), snr_db), mode, right)
+                rate.add(model.recipe, len(part), carriage)
+    times = len(split) * channel.eval_draws
+    accuracy = {path: {snr_db: count / times for snr_db, count in counts.items()} for path, counts in correct.items()}
+    decisions = times * len(channel.eval_snr_db)
+    several = bool(model.recipe.modes)
     return Evaluation(
         accuracy["hard"],
         accuracy["soft"],
@@ -156,4 +208,46 @@ def evaluate(
         lost["soft"] / decisions,
         monitor.result(),
         monitor.token_statistics(),
+        bits=rate.bits / decisions,
+        symbols=rate.symbols / decisions,
+        mode_shares=monitor.mode_shares(),
+        usage=monitor.usage() if several else {},
+        headers_lost=rate.lost / decisions if several else None,
+        headers_wrong=rate.wrong / decisions if several else None,
     )
+
+
+def carry(
+    model: Transceiver, header: HeaderSpec, mode: Tensor | None, snr_db: float, seed: int, rows: slice, draw: int
+) -> Carriage | None:
+    """The headers of some rows of a split in one draw at one SNR, by their address; None where there is one mode."""
+    if mode is None:
+        return None
+    draws = Draws(seed, np.arange(rows.start, rows.stop), draw)
+    return Carriage(mode, carried(model, header, mode, snr_db, draws))
+
+
+def whole_frames(model: Transceiver, header: HeaderSpec, rows: int) -> int:
+    """So many rows or fewer that no frame is cut, but at least one frame."""
+    if not model.recipe.modes or rows < 1:
+        return rows
+    return max(rows - rows % header.frame_samples, header.frame_samples)
+
+
+class _Rate:
+    """Bits, symbols and failed headers of all rows, summed."""
+
+    def __init__(self) -> None:
+        self.bits = self.symbols = 0.0
+        self.lost = self.wrong = 0
+
+    def add(self, link: LinkRecipe, rows: int, carriage: Carriage | None) -> None:
+        if carriage is None:
+            self.bits += rows * link.num_bits
+            self.symbols += rows * link.num_symbols
+            return
+        counts = np.bincount(carriage.mode.numpy(), minlength=len(link.rates))
+        self.bits += float(counts @ [rate.num_bits for rate in link.rates])
+        self.symbols += float(counts @ [rate.num_symbols for rate in link.rates]) + float(carriage.header.symbols.sum())
+        self.lost += int(carriage.header.lost.sum())
+        self.wrong += int(carriage.header.wrong.sum())

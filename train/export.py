@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from link.bundle import MANIFEST_NAME, load_bundle, sha256
 from link.chain import Link
 from link.errors import BundleError
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec, TokenizerSpec
+from link.manifest import SNR_INPUT, GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec, TokenizerSpec
 from link.provenance import library_versions
 from link.randomness import Draws, Stream
 from train import checkpoint as checkpoints
+from train.agreement import parts
 from train.checkpoint import Checkpoint
 from train.recipe import LinkRecipe
 from train.tasks import TOKENIZER_FACT, Split, Task, TextTask
@@ -37,6 +38,8 @@ BATCH_SIZES: Final = (1, 2, 7, 64, 256)
 SYMBOL_TOLERANCE: Final = 1e-6
 LLR_TOLERANCE: Final = 1e-3
 LOGIT_TOLERANCE: Final = 1e-3
+_GOLDEN: Final = (5.0**0.5 - 1.0) / 2.0
+_SNR: Final = "Es/N0 as the transmitter has it, dB; beyond the range of training its nearer end counts."
 
 
 def export(
@@ -103,6 +106,14 @@ def write_bundle(
     """Write the graphs and the manifest into `folder`, unchecked. `sample` gives the exporter rows to trace."""
     link = model.recipe
     inputs = {spec.name: torch.from_numpy(sample.inputs[spec.name][:3]) for spec in task.inputs}
+    takes = task.inputs
+    if model.router is not None:
+        low, high = model.router.snr_db
+        takes = (
+            *takes,
+            TensorSpec(name=SNR_INPUT, dtype="float32", shape=("batch",), low=low, high=high, description=_SNR),
+        )
+        inputs[SNR_INPUT] = torch.zeros(len(next(iter(inputs.values()))))
     export_graph(TransmitterGraph(model), inputs, _transmitter_outputs(link), folder / "transmitter.onnx")
     received = {
         "symbols": torch.zeros(3, link.num_symbols, 2),
@@ -115,13 +126,15 @@ def write_bundle(
     manifest = Manifest(
         name=name or checkpoint.recipe.name,
         task=TaskSpec(name=task.name, classes=task.classes),
-        modes=(mode_of(model),),
+        modes=modes_of(model),
+        default_mode=link.default_mode,
+        header=checkpoint.recipe.header if link.modes else None,
         llr=LlrSpec(demapper=link.demapper, clip=link.llr_clip),
         tokenizer=tokenizer,
         transmitter=GraphSpec(
             file="transmitter.onnx",
             sha256=sha256(folder / "transmitter.onnx"),
-            inputs=task.inputs,
+            inputs=takes,
             outputs=_transmitter_outputs(link),
         ),
         receiver=GraphSpec(
@@ -190,13 +203,18 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
     """
     link = Link(load_bundle(folder))
     inputs = {spec.name: sample.inputs[spec.name] for spec in task.inputs}
-    sent = link.transmitter(inputs)
+    snr_db = spread_snr(model, len(sample))
+    sent = link.transmitter(inputs, snr_db)
+    fed = [torch.from_numpy(inputs[spec.name]) for spec in task.inputs]
     with torch.no_grad():
-        expected = TransmitterGraph(model)(*(torch.from_numpy(inputs[spec.name]) for spec in task.inputs))
+        expected = TransmitterGraph(model)(*fed, *(() if snr_db is None else (torch.from_numpy(snr_db),)))
+    routed = float((sent.mode == expected[0].numpy()).mean())
+    if routed < 1.0 - 1e-2:
+        raise BundleError(f"transmitter.onnx and torch choose the same mode for only {routed:.2%} of the samples")
     agreeing = float((sent.indices == expected[1].numpy()).mean())
     if agreeing < 1.0 - 1e-3:
         raise BundleError(f"transmitter.onnx and torch choose the same codeword in only {agreeing:.2%} of the tokens")
-    same = (sent.indices == expected[1].numpy()).all(axis=1)
+    same = (sent.indices == expected[1].numpy()).all(axis=1) & (sent.mode == expected[0].numpy())
     for name, wanted in zip(sent._fields, expected, strict=True):
         found = getattr(sent, name).astype(np.float64)
         worst = float(np.abs(found - wanted.numpy())[same].max(initial=0.0))
@@ -205,42 +223,62 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
                 f"{name} of transmitter.onnx and torch differ by {worst:.2e} where their codewords are the same, "
                 f"more than {SYMBOL_TOLERANCE:g}"
             )
-    _check_batch_invariance(link, inputs)
-    _check_receiver(link, model, sent.symbols)
-
-
-def mode_of(model: Transceiver) -> Mode:
-    """The manifest's entry for a model."""
-    link, quantizer = model.recipe, model.quantizer
-    return Mode(
-        tokens=link.tokens,
-        codewords=link.codewords,
-        order=link.order,
-        labels=tuple(int(label) for label in quantizer.labels),
-        log_prior=tuple(float(value) for value in quantizer.log_prior),
+    _check_batch_invariance(link, inputs, snr_db)
+    _check_receiver(
+        link, model, torch.cat([model.encode(*(rows[part] for rows in fed)) for part in parts(len(sample))])
     )
+
+
+def modes_of(model: Transceiver) -> tuple[Mode, ...]:
+    """The manifest's entries for a model."""
+    return tuple(
+        Mode(
+            tokens=codec.recipe.tokens,
+            codewords=codec.recipe.codewords,
+            order=codec.recipe.order,
+            labels=tuple(int(label) for label in codec.quantizer.labels),
+            log_prior=tuple(float(value) for value in codec.quantizer.log_prior),
+        )
+        for codec in model.modes
+    )
+
+
+def spread_snr(model: Transceiver, rows: int) -> NDArray[np.float32] | None:
+    """Estimates of Es/N0, (rows,), over all of the router's range and in no order; None where there is no router."""
+    if model.router is None:
+        return None
+    low, high = model.router.snr_db
+    return (low + (high - low) * (np.arange(rows) * _GOLDEN % 1.0)).astype(np.float32)
 
 
 def _first_rows(split: Split, rows: int) -> Split:
     return Split({name: values[:rows] for name, values in split.inputs.items()}, split.labels[:rows])
 
 
-def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]]) -> None:
-    whole = link.transmitter(inputs).bits
-    rows = len(whole)
+def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]], snr_db: NDArray[np.float32] | None) -> None:
+    whole = link.transmitter(inputs, snr_db)
+    rows = len(whole.bits)
     for size in BATCH_SIZES:
-        parts = [
-            link.transmitter({key: value[start : start + size] for key, value in inputs.items()}).bits
+        chunks = [
+            link.transmitter(
+                {key: value[start : start + size] for key, value in inputs.items()},
+                None if snr_db is None else snr_db[start : start + size],
+            )
             for start in range(0, rows, size)
         ]
-        changed = int((np.concatenate(parts) != whole).any(axis=1).sum())
+        bits, mode = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("bits", "mode"))
+        changed = int(((bits != whole.bits).any(axis=1) | (mode != whole.mode)).sum())
         if changed:
             raise BundleError(
                 f"{changed} of {rows} samples are sent as other bits in batches of {size} than all at once"
             )
 
 
-def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]) -> None:
+def _check_receiver(link: Link, model: Transceiver, tokens: Tensor) -> None:
+    """All modes in turn, whichever the router would choose."""
+    mode = torch.arange(len(tokens)) % len(model.recipe.rates)
+    with torch.no_grad():
+        symbols = model.send_hard(tokens, mode).symbols.numpy()
     rows, length = symbols.shape[:2]
     noise = Draws(0, np.arange(rows)).normals(Stream.NOISE, 0, length)
     y = (symbols + 0.3 * noise).astype(np.float32)
@@ -248,9 +286,10 @@ def _check_receiver(link: Link, model: Transceiver, symbols: NDArray[np.float32]
     llr_in = noise.repeat(-(-link.manifest.num_bits // (2 * length)), axis=1).reshape(rows, -1)[
         :, : link.manifest.num_bits
     ]
-    heard = link.receiver(y, no, llr_in=llr_in)
+    heard = link.receiver(y, no, mode.numpy(), llr_in)
     with torch.no_grad():
-        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), torch.from_numpy(llr_in.astype(np.float32)))
+        given = torch.from_numpy(llr_in.astype(np.float32))
+        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode)
     for name, tolerance in (("llr", LLR_TOLERANCE), ("logits", LOGIT_TOLERANCE)):
         worst = float(np.abs(getattr(heard, name) - getattr(expected, name).numpy()).max())
         if not worst <= tolerance:

@@ -30,6 +30,7 @@ from train.features import Progress
 from train.objective import send, terms_of
 from train.recipe import Recipe
 from train.record import EpochRecord, Recorder, read_metrics
+from train.routing import ModeChoice, Routing, RoutingNoise
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.stage import Stage
 from train.tasks import Data, Split, Task, load_task, task_facts
@@ -135,6 +136,7 @@ class _Batch(NamedTuple):
     labels: Tensor
     normals: Tensor
     snr_db: np.ndarray
+    routing: RoutingNoise | None
 
     @property
     def no(self) -> Tensor:
@@ -163,6 +165,7 @@ class Trainer:
         )
         self.best_epoch = 0
         self.best_accuracy = -1.0
+        self._mode_choice = ModeChoice(recipe) if recipe.link.modes else None
         self._steps_per_epoch = -(-len(self.data.train) // recipe.optimizer.batch_size)
 
     @property
@@ -204,7 +207,8 @@ class Trainer:
         if epoch == self.recipe.schedule.warmup_epochs + 1:
             self._start_codebook()
         if epoch == self.recipe.schedule.alignment_start_epoch:
-            self.model.quantizer.align_labels(self._label_error_rates())
+            for number, codebook in enumerate(self.model.codebooks):
+                codebook.align_labels(self._label_error_rates(number))
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
         accuracy = record.soft_mean if self.model.selected_by == "soft" else record.hard_mean
         # Later epochs win ties: they had more alignment.
@@ -238,7 +242,7 @@ class Trainer:
             code_version=code_version(),
             facts=self.facts,
             backbone_sha256=self.stage.backbone_sha256,
-            labels_sha256=self.model.quantizer.labels_sha256,
+            labels_sha256=self.model.labels_sha256,
         )
 
     def _unfreeze_by(self, epoch: int) -> None:
@@ -275,10 +279,12 @@ class Trainer:
         sums: dict[str, float] = {}
         correct = 0
         tokens = torch.empty(0)
-        weights = self.recipe.loss.at(settings.epoch - self.recipe.schedule.warmup_epochs)
+        link_epoch = settings.epoch - self.recipe.schedule.warmup_epochs
+        weights = self.recipe.loss.at(link_epoch)
         for step, batch in self._batches(settings.epoch):
             tokens = self.model.encode(*batch.inputs)
             monitor.add_tokens(tokens)
+            routing = self._route(tokens, batch, link_epoch)
             sent = send(
                 self.model,
                 tokens,
@@ -287,18 +293,22 @@ class Trainer:
                 batch.normals,
                 settings,
                 teach_hard=weights.lambda_kl > 0.0,
+                routing=routing,
             )
-            monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db)
-            terms = terms_of(self.model, sent, settings, weights)
+            of_modes = () if routing is None else (routing.mode, routing.right)
+            monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db, *of_modes)
+            terms = terms_of(self.model, sent, settings, weights, self.recipe.header)
             loss = terms.total(weights)
             self._step(loss, step)
-            flat = tokens.detach().reshape(-1, self.recipe.link.dim)
-            self.model.quantizer.update(flat, self.model.quantizer.hard(flat))
+            for number, codebook in enumerate(self.model.codebooks):
+                flat = self._tokens_of(number, tokens)
+                codebook.update(flat, codebook.hard(flat))
             for name, value in {"loss": loss, **terms.values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
             correct += sent.correct
-        restarted = self._restart(tokens.detach().reshape(-1, self.recipe.link.dim), settings)
-        self.model.quantizer.refresh_prior()
+        restarted = self._restart(tokens, settings)
+        for codebook in self.model.codebooks:
+            codebook.refresh_prior()
         evaluation = evaluate(
             self.model,
             self.task,
@@ -307,6 +317,7 @@ class Trainer:
             temperature=settings.vq_temp,
             symbol_temperature=settings.symbol_temp,
             seed=self.recipe.seed,
+            header=self.recipe.header,
         )
         rows = len(self.data.train)
         return self._record(
@@ -327,6 +338,7 @@ class Trainer:
         noise = draws.normals(Stream.TRAINING_NOISE, 0, self.recipe.link.num_symbols).astype(np.float32)
         low, high = self.recipe.channel.train_snr_db
         snr_db = low + (high - low) * draws.uniforms(Stream.TRAINING_SNR, 0, 1)[:, 0]
+        routing = None if self._mode_choice is None else self._mode_choice.noise(draws)
         order = permutation(seed, rows, epoch)
         size = self.recipe.optimizer.batch_size
         for index in range(self._steps_per_epoch):
@@ -338,6 +350,7 @@ class Trainer:
                     labels[chosen],
                     torch.from_numpy(noise[chosen]),
                     snr_db[chosen],
+                    None if routing is None else routing.rows(chosen),
                 ),
             )
 
@@ -360,31 +373,51 @@ class Trainer:
         chosen = np.arange(len(split))
         if len(split) * link.tokens > START_TOKENS:
             chosen = np.sort(permutation(self.recipe.seed, len(split))[: START_TOKENS // link.tokens])
-        rows = [tensor[chosen] for tensor in tensors(self.task, split)]
-        tokens = encode(self.model, rows).reshape(-1, link.dim)
-        self.model.quantizer.start(
-            tokens,
-            temperature=self.recipe.schedule.temp_reference,
-            target_entropy=self.recipe.quantizer.target_assignment_entropy,
-            bit_error_rates=self._label_error_rates(),
-            seed=self.recipe.seed,
-        )
+        tokens = encode(self.model, [tensor[chosen] for tensor in tensors(self.task, split)])
+        for number, codebook in enumerate(self.model.codebooks):
+            codebook.start(
+                self._tokens_of(number, tokens),
+                temperature=self.recipe.schedule.temp_reference,
+                target_entropy=self.recipe.quantizer.target_assignment_entropy,
+                bit_error_rates=self._label_error_rates(number),
+                seed=self.recipe.seed,
+            )
 
-    def _label_error_rates(self) -> np.ndarray:
-        """Error rate of each bit of a label, (k,), at the Es/N0 that labels are searched for."""
+    def _tokens_of(self, number: int, tokens: Tensor) -> Tensor:
+        """Those of (B, N, D) tokens that some mode sends with a codebook, in one row."""
         link = self.recipe.link
-        by_position = bit_error_rates(link.order, self.recipe.quantizer.label_snr_db)
-        # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
-        payload = np.resize(by_position, link.num_bits).reshape(link.tokens, link.index_bits)
-        rates: np.ndarray = payload.mean(axis=0)
-        return rates
+        return tokens.detach()[:, : link.codebook_link(number).tokens].reshape(-1, link.dim)
+
+    def _route(self, tokens: Tensor, batch: _Batch, link_epoch: int) -> Routing | None:
+        """The modes of a batch; None where there is one."""
+        if self._mode_choice is None or batch.routing is None:
+            return None
+        return self._mode_choice.choose(self.model, tokens, batch.snr_db, batch.routing, link_epoch)
+
+    def _label_error_rates(self, number: int = 0) -> np.ndarray:
+        """Error rate of each bit of a codebook's labels, (k,), at the Es/N0 that they are searched for; mean over modes."""
+        link, snr_db = self.recipe.link, self.recipe.quantizer.label_snr_db
+        rates = []
+        for mode in link.rates:
+            if mode.codewords == link.codebook_sizes[number]:
+                by_position = bit_error_rates(mode.order, snr_db)
+                # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
+                rates.append(np.resize(by_position, mode.num_bits).reshape(mode.tokens, mode.index_bits).mean(axis=0))
+        return rates[0] if len(rates) == 1 else np.asarray(np.mean(rates, axis=0))
 
     def _restart(self, tokens: Tensor, settings: EpochPlan) -> int:
-        recipe = self.recipe.quantizer
+        recipe, seed = self.recipe.quantizer, self.recipe.seed
         if not recipe.restarts_in(settings.epoch, learning=settings.restarts):
             return 0
-        threshold = recipe.fair_threshold(self.recipe.link.codewords)
-        return self.model.quantizer.restart(tokens, threshold, seed=self.recipe.seed, draw=settings.epoch)
+        return sum(
+            codebook.restart(
+                self._tokens_of(number, tokens),
+                recipe.fair_threshold(codebook.codewords),
+                seed=seed,
+                draw=settings.epoch,
+            )
+            for number, codebook in enumerate(self.model.codebooks)
+        )
 
     def _accuracy_without_link(self) -> float:
         split = self.data.validation
@@ -423,8 +456,8 @@ class Trainer:
             soft_mean=None if evaluation is None else evaluation.mean_soft,
             train_collapse=metrics,
             validation_collapse=None if evaluation is None else evaluation.collapse,
-            bits=self.recipe.link.num_bits,
-            symbols=self.recipe.link.num_symbols,
+            bits=self.recipe.link.num_bits if evaluation is None else evaluation.bits,
+            symbols=self.recipe.link.num_symbols if evaluation is None else evaluation.symbols,
             restarted=restarted,
             alarms=[],
             is_best=False,
@@ -440,6 +473,10 @@ class Trainer:
                     "validation_task_hard": evaluation.hard_loss,
                     "overfitting": validation / max(loss_values["task"], 1e-12),
                     "soft_hard_gap": 100.0 * (evaluation.mean_soft - evaluation.mean_hard),
+                    "mode_shares": evaluation.mode_shares,
+                    "codebook_usage": {str(size): usage for size, usage in evaluation.usage.items()},
+                    "headers_lost": evaluation.headers_lost,
+                    "headers_wrong": evaluation.headers_wrong,
                     "token_drift": token_drift(monitor.token_statistics(), evaluation.tokens),
                 }
             )

@@ -14,12 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
+from link.codebook import lookup
 from link.errors import ArgumentError, require_range
+from link.manifest import HeaderSpec
 from link.montecarlo import Proportion, clustered_proportion
 from link.snr import millidecibels
-from train.evaluate import CHUNK_ROWS, chunks, encode, hear, noise, tensors
-from train.losses import assignment_entropy
+from train.evaluate import CHUNK_ROWS, carry, chunks, encode, hear, modes_at, noise, tensors, whole_frames
+from train.losses import assignment_entropy, entropy
+from train.recipe import LinkRecipe
 from train.tasks import Split, Task
 from train.transceiver import Sent, Transceiver
 
@@ -62,6 +66,11 @@ class _Surrogate(NamedTuple):
     path: Path
     temperature: float | None
 
+    def send(self, model: Transceiver, tokens: Tensor, tied: bool, mode: Tensor | None) -> Sent:
+        if self.temperature is None:
+            return model.send_hard(tokens, mode)
+        return model.send_soft(tokens, self.temperature, self.temperature if tied else 1.0, mode)
+
 
 class _Count:
     """What one path at one temperature sends and gets right, row by row."""
@@ -70,6 +79,19 @@ class _Count:
         self.correct: dict[float, NDArray[np.int64]] = {point: np.zeros(rows, dtype=np.int64) for point in snr_db}
         self.entropy = 0.0
         self.energy = 0.0
+
+    def add(self, sent: Sent, link: LinkRecipe, mode: Tensor | None, rows: float) -> None:
+        """Entropy and energy of one chunk, which counts as so many rows; each row by its own tokens and symbols."""
+        if mode is None:
+            self.entropy += rows * float(assignment_entropy(sent.probabilities))
+            self.energy += rows * float(sent.symbols.square().sum(dim=-1).mean())
+            return
+        tokens, symbols = (
+            lookup(torch.tensor([float(getattr(rate, name)) for rate in link.rates]), mode)
+            for name in ("tokens", "num_symbols")
+        )
+        self.entropy += rows * float((entropy(sent.probabilities).sum(dim=-1) / tokens).mean())
+        self.energy += rows * float((sent.symbols.square().sum(dim=(1, 2)) / symbols).mean())
 
 
 @torch.no_grad()
@@ -84,6 +106,7 @@ def measure(
     paths: Sequence[Path] = ("hard", "soft"),
     tied: bool = False,
     seed: int = 0,
+    header: HeaderSpec | None = None,
     chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Point]:
@@ -101,8 +124,10 @@ def measure(
         Whether the temperature of the soft bits is T too, as where the schedule's symbol_temp is tied; else they have none.
     seed : int
         Of the noise, which is that of `train.evaluate.evaluate` and of a sweep.
+    header : HeaderSpec, optional
+        Where there are several modes; HeaderSpec's own values where absent.
     chunk_rows : int
-        Rows sent at a time; no count depends on it.
+        Rows sent at a time, of whole frames where there is a header; no count depends on it.
     progress : callable, optional
         Called with the rows done and all rows.
 
@@ -121,24 +146,23 @@ def measure(
     asked = [_Surrogate("hard", None)] if "hard" in paths else []
     asked += [_Surrogate("soft", temperature) for temperature in temperatures if "soft" in paths]
     counts = {surrogate: _Count(len(split), snr_db) for surrogate in asked}
-    for rows, part in chunks(split, chunk_rows):
+    spec = header or HeaderSpec()
+    for rows, part in chunks(split, whole_frames(model, spec, chunk_rows)):
         labels = torch.from_numpy(part.labels)
         tokens = encode(model, tensors(task, part))
         sent: dict[_Surrogate, Sent] = {}
-        for surrogate, count in counts.items():
-            temperature = surrogate.temperature
-            sent[surrogate] = (
-                model.send_hard(tokens)
-                if temperature is None
-                else model.send_soft(tokens, temperature, temperature if tied else 1.0)
-            )
-            count.entropy += len(part) * float(assignment_entropy(sent[surrogate].probabilities))
-            count.energy += len(part) * float(sent[surrogate].symbols.square().sum(dim=-1).mean())
+        share = len(part) if model.router is None else len(part) / len(snr_db)
         for point in snr_db:
+            mode = modes_at(model, tokens, point)
+            if not sent or model.router is not None:
+                for surrogate, count in counts.items():
+                    sent[surrogate] = surrogate.send(model, tokens, tied, mode)
+                    count.add(sent[surrogate], model.recipe, mode, share)
             for draw in range(draws):
                 met = noise(seed, rows, draw, point, model.recipe.num_symbols)
+                carriage = carry(model, spec, mode, point, seed, rows, draw)
                 for surrogate, count in counts.items():
-                    answers = hear(model, sent[surrogate], met).logits.argmax(dim=-1)
+                    answers = hear(model, sent[surrogate], met, carriage).logits.argmax(dim=-1)
                     count.correct[point][rows] += (answers == labels).numpy()
         if progress is not None:
             progress(rows.stop, len(split))

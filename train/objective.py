@@ -5,6 +5,11 @@
 
 Both paths meet the same noise. While alignment hardens, the answer is a third one, of symbols between the two. The loss is
 the sum of sign * weight * value over `TERMS`, the task's own with weight 1.
+
+Where there are several modes each row takes one. Terms of the chain are those of each mode's own rows, by their number,
+and rows whose header failed count in the task's alone; terms of a codebook are those of all tokens that some mode may send
+with it, averaged over the codebooks. With a router the modes that a row did not take are tried too, without a gradient: the
+task's loss of each, weighted by the straight-through gate, is what the router learns from.
 """
 
 from __future__ import annotations
@@ -15,14 +20,17 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from link.bits import group
 from link.channel.awgn import add_noise
 from link.constellation import bits_per_symbol, symbol_energy
+from link.manifest import HeaderSpec
 from train import losses
-from train.recipe import LossRecipe
+from train.recipe import LinkRecipe, LossRecipe
+from train.routing import Routing, naming_symbols, receive_routed, symbols_of_modes
 from train.schedule import EpochPlan
-from train.transceiver import Heard, Sent, Transceiver, straight_through
+from train.transceiver import Codec, Heard, ModeCodec, Sent, Transceiver, heard_of_mode, sent_of_mode, straight_through
 
 
 class Pass(NamedTuple):
@@ -39,6 +47,10 @@ class Pass(NamedTuple):
         Both through the same noise.
     answer : Heard
         Of what the phase sends: soft symbols, hard ones, or (1 - a) soft + a hard.
+    routing : Routing or None
+        None where there is one mode.
+    mode_losses : (B, R) float32 or None
+        Task loss of each row in each mode, without a gradient; None without a router.
     """
 
     tokens: Tensor
@@ -49,6 +61,8 @@ class Pass(NamedTuple):
     soft_heard: Heard
     hard_heard: Heard
     answer: Heard
+    routing: Routing | None = None
+    mode_losses: Tensor | None = None
 
     @property
     def correct(self) -> int:
@@ -65,6 +79,7 @@ def send(
     settings: EpochPlan,
     *,
     teach_hard: bool = False,
+    routing: Routing | None = None,
 ) -> Pass:
     """Send tokens (B, N, D) soft and hard through the same noise.
 
@@ -76,22 +91,53 @@ def send(
         Standard normals, scaled by `no`.
     teach_hard : bool
         Whether the hard path carries a gradient even where it is not the answer.
+    routing : Routing, optional
+        Required where there are several modes.
     """
-    soft, hard = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp), model.send_hard(tokens)
+    mode = None if routing is None else routing.mode
+    soft = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp, mode)
+    hard = model.send_hard(tokens, mode)
     no = model.noise_met(no)
+
+    def hear(x: Tensor) -> Heard:
+        y = add_noise(x, no, normals)
+        if routing is None:
+            return model.receive(y, no)
+        return receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost)
+
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
     bits = straight_through(hard.bits, soft.bits)
     hardness = settings.hardness if settings.hard_forward else 0.0
-    soft_heard = model.receive(add_noise(soft.symbols, no, normals), no)
+    soft_heard = hear(soft.symbols)
     with torch.set_grad_enabled(hardness == 1.0 or teach_hard):
-        hard_heard = model.receive(add_noise(symbols, no, normals), no)
+        hard_heard = hear(symbols)
     if hardness in (0.0, 1.0):
         answer = hard_heard if hardness else soft_heard
     else:
         mixed = (1.0 - hardness) * soft.symbols + hardness * symbols
-        answer = model.receive(add_noise(mixed, no, normals), no)
-    return Pass(tokens, labels, soft, hard, bits, soft_heard, hard_heard, answer)
+        answer = hear(mixed)
+    tried = None
+    if routing is not None and routing.gate is not None:
+        tried = _try_modes(model, tokens, labels, no, normals, settings)
+    return Pass(tokens, labels, soft, hard, bits, soft_heard, hard_heard, answer, routing, tried)
+
+
+@torch.no_grad()
+def _try_modes(
+    model: Transceiver, tokens: Tensor, labels: Tensor, no: Tensor, normals: Tensor, settings: EpochPlan
+) -> Tensor:
+    """Task loss of each row in each mode, (B, R), its header right."""
+    columns = []
+    for codec in model.modes:
+        if settings.hard_forward:
+            x = codec.send_hard(tokens).symbols
+        else:
+            x = codec.send_soft(tokens, settings.vq_temp, settings.symbol_temp).symbols
+        length = codec.recipe.num_symbols
+        embedding = codec.decode(add_noise(x, no[:, :length], normals[:, :length]), no, None)[-1]
+        columns.append(functional.cross_entropy(model.head(embedding), labels, reduction="none"))
+    return torch.stack(columns, dim=-1)
 
 
 class Term(NamedTuple):
@@ -111,14 +157,17 @@ class Term(NamedTuple):
         Whether it is 0 but in alignment.
     optional : bool
         Whether it is left out, of the records too, where its weight is 0.
+    of_codebook : bool
+        Whether it asks for tokens and their assignment alone.
     """
 
     name: str
     weight: str
-    value: Callable[[Transceiver, Pass], Tensor]
+    value: Callable[[Codec, Pass], Tensor]
     sign: float = 1.0
     alignment_only: bool = False
     optional: bool = False
+    of_codebook: bool = False
 
     def factor(self, weights: LossRecipe) -> float:
         """What the value is multiplied by in the loss."""
@@ -131,9 +180,21 @@ TERMS: Final = (
         "commitment",
         "lambda_vq",
         lambda model, sent: losses.commitment_loss(sent.tokens, model.quantizer.codewords_of(sent.hard.indices)),
+        of_codebook=True,
     ),
-    Term("assignment", "lambda_assignment", lambda model, sent: losses.assignment_entropy(sent.soft.probabilities)),
-    Term("usage", "lambda_entropy", lambda model, sent: losses.usage_entropy(sent.soft.probabilities), sign=-1.0),
+    Term(
+        "assignment",
+        "lambda_assignment",
+        lambda model, sent: losses.assignment_entropy(sent.soft.probabilities),
+        of_codebook=True,
+    ),
+    Term(
+        "usage",
+        "lambda_entropy",
+        lambda model, sent: losses.usage_entropy(sent.soft.probabilities),
+        sign=-1.0,
+        of_codebook=True,
+    ),
     Term(
         "consistency",
         "lambda_consistency",
@@ -176,6 +237,10 @@ TERMS: Final = (
 )
 
 
+ROUTER_WEIGHTS: Final = {"sym": "lambda_sym", "lb": "lambda_lb"}
+"""Terms of the router, and their weights."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """The unweighted terms of one step by name."""
@@ -185,15 +250,102 @@ class Terms:
     def total(self, weights: LossRecipe) -> Tensor:
         """The loss: the weighted sum of the terms."""
         parts = [term.factor(weights) * self.values[term.name] for term in TERMS if term.name in self.values]
+        parts += [
+            getattr(weights, key) * self.values[name] for name, key in ROUTER_WEIGHTS.items() if name in self.values
+        ]
         return sum(parts[1:], parts[0])
 
 
-def terms_of(model: Transceiver, sent: Pass, settings: EpochPlan, weights: LossRecipe) -> Terms:
-    """The terms of a pass that have a weight, and those that are watched without one."""
-    return Terms(
-        {
-            term.name: torch.zeros(()) if term.alignment_only and not settings.hard_forward else term.value(model, sent)
-            for term in TERMS
-            if term.factor(weights) or not term.optional
+def terms_of(
+    model: Transceiver, sent: Pass, settings: EpochPlan, weights: LossRecipe, header: HeaderSpec | None = None
+) -> Terms:
+    """The terms of a pass that have a weight, and those that are watched without one.
+
+    Parameters
+    ----------
+    header : HeaderSpec, optional
+        Required where there is a router: a sample's share of the header is part of its symbols.
+    """
+    views = () if sent.routing is None else _views(model, sent, sent.routing, settings)
+    values = {
+        term.name: torch.zeros(())
+        if term.alignment_only and not settings.hard_forward
+        else _value(term, model, sent, views)
+        for term in TERMS
+        if term.factor(weights) or not term.optional
+    }
+    if sent.routing is not None and sent.routing.probabilities is not None:
+        assert header is not None
+        values |= {
+            name: value
+            for name, value in _router_terms(model, sent.routing, header).items()
+            if getattr(weights, ROUTER_WEIGHTS[name])
         }
+    return Terms(values)
+
+
+class _View(NamedTuple):
+    """Part of a pass as a pass of one mode, and what it weighs."""
+
+    codec: ModeCodec
+    sent: Pass
+    of_codebook: bool
+    weight: float
+
+
+def _views(model: Transceiver, sent: Pass, routing: Routing, settings: EpochPlan) -> tuple[_View, ...]:
+    """All rows with each codebook, and the rows of each mode whose header is right."""
+    modes = model.modes
+    rows = [torch.nonzero((routing.mode == number) & routing.right)[:, 0] for number in range(len(modes))]
+    total = max(sum(map(len, rows)), 1)
+    share = 1.0 / len(model.codebooks)
+    return (
+        *(_View(*_of_codebook(model, sent, n, settings), True, share) for n in range(len(model.codebooks))),
+        *(
+            _View(codec, _of_mode(sent, codec.recipe, chosen), False, len(chosen) / total)
+            for codec, chosen in zip(modes, rows, strict=True)
+            if len(chosen)
+        ),
     )
+
+
+def _value(term: Term, model: Transceiver, sent: Pass, views: tuple[_View, ...]) -> Tensor:
+    """A term of a pass, whatever the number of modes."""
+    if sent.routing is None:
+        return term.value(model, sent)
+    if term.name == "task":
+        value = term.value(model, sent)
+        if sent.routing.gate is None or sent.mode_losses is None:
+            return value
+        expected = (sent.routing.gate * sent.mode_losses).sum(dim=-1).mean()
+        return value + (expected - expected.detach())
+    values = [view.weight * term.value(view.codec, view.sent) for view in views if view.of_codebook == term.of_codebook]
+    return torch.stack(values).sum() if values else torch.zeros(())
+
+
+def _of_codebook(model: Transceiver, sent: Pass, number: int, settings: EpochPlan) -> tuple[ModeCodec, Pass]:
+    """The pass as if all rows sent with one codebook all tokens that some mode sends with it."""
+    link = model.recipe.codebook_link(number)
+    codec = ModeCodec(link, model.codebooks[number], model.recipe.tokens)
+    soft = codec.send_soft(sent.tokens, settings.vq_temp)
+    return codec, sent._replace(tokens=sent.tokens[:, : link.tokens], soft=soft, hard=codec.send_hard(sent.tokens))
+
+
+def _of_mode(sent: Pass, link: LinkRecipe, rows: Tensor) -> Pass:
+    """Some rows of a pass, all of one mode, without what pads them to the sizes of the largest."""
+    soft, hard = (sent_of_mode(part, link, rows) for part in (sent.soft, sent.hard))
+    soft_heard, hard_heard, answer = (
+        heard_of_mode(part, link, rows) for part in (sent.soft_heard, sent.hard_heard, sent.answer)
+    )
+    tokens, labels, bits = sent.tokens[rows], sent.labels[rows], sent.bits[rows, : link.num_bits]
+    return Pass(tokens, labels, soft, hard, bits, soft_heard, hard_heard, answer)
+
+
+def _router_terms(model: Transceiver, routing: Routing, header: HeaderSpec) -> dict[str, Tensor]:
+    """Expected symbols, the header's among them, and load balance."""
+    assert routing.probabilities is not None
+    symbols = losses.expected_symbols(routing.probabilities, symbols_of_modes(model.recipe, header))
+    if routing.agreement is not None:
+        # Where samples of a frame differ, its header names all of them.
+        symbols = symbols + (1.0 - routing.agreement).mean() * naming_symbols(len(model.recipe.rates), header)
+    return {"sym": symbols, "lb": losses.load_balance(routing.probabilities)}

@@ -144,6 +144,7 @@ def _probe(path: Path, task: Task, data: Data) -> CheckpointProbe:
         temperature=found.vq_temp,
         symbol_temperature=found.symbol_temp,
         seed=recipe.seed,
+        header=recipe.header,
     )
     changed = tuple(name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name]))
     points = measure(
@@ -155,6 +156,7 @@ def _probe(path: Path, task: Task, data: Data) -> CheckpointProbe:
         temperatures=TEMPERATURES,
         tied=recipe.schedule.symbol_temp == "tied",
         seed=recipe.seed,
+        header=recipe.header,
     )
     modes, set_drift, mode_drift = _compare(model, task, data, found)
     return CheckpointProbe(
@@ -189,7 +191,7 @@ def _compare(model: Transceiver, task: Task, data: Data, found: Checkpoint) -> t
             tokens = _tokens(subject, task, _spread(split, rows), size, seed)
             name = f"{which}_as_{mode}"
             statistics[name] = token_statistics(tokens)
-            usage[name] = code_usage(model.quantizer.hard(tokens), model.recipe.codewords)
+            usage[name] = code_usage(model.quantizer.hard(tokens), model.quantizer.codewords)
     evaluated = statistics["validation_as_evaluated"]
     return (
         Modes(rows=rows, **usage),

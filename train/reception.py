@@ -62,12 +62,15 @@ class Case(NamedTuple):
     y : (n, S, 2) float32
     no : (n, S) float32
     llr_in : (n, L) float32 or None
+    mode : (n,) int64 or None
+        Of each row; None where there is one.
     """
 
     name: str
     y: NDArray[np.float32]
     no: NDArray[np.float32]
     llr_in: NDArray[np.float32] | None = None
+    mode: NDArray[np.int64] | None = None
 
 
 class ReceiverAgreement(Frozen):
@@ -117,7 +120,7 @@ def receiver_agreement(
     manifest : Manifest
         Its tables say what saturated LLRs and symbols without noise must be decoded to.
     sent : Transmission
-        Of transmitter.onnx, for all samples.
+        Of all samples; where there are several modes, in all of them.
     receivers : mapping of name to callable
     snr_db : sequence of float
         Es/N0, dB.
@@ -129,7 +132,7 @@ def receiver_agreement(
     comparison = _Comparison(model, tuple(receivers))
     for done, snr in enumerate(snr_db):
         for case in channel_cases(sent.symbols, manifest.num_bits, snr, seed):
-            comparison.add(case, receivers)
+            comparison.add(case._replace(mode=sent.mode if len(manifest.modes) > 1 else None), receivers)
         progress((done + 1) / len(snr_db))
     for known in (*saturated_cases(manifest), noiseless_case(manifest, sent)):
         comparison.add(known.case, receivers, known)
@@ -169,30 +172,44 @@ class Known(NamedTuple):
 
 def saturated_cases(manifest: Manifest) -> Iterator[Known]:
     """Each codeword in each token, spelt by LLRs at the clip and far beyond it; neighbouring tokens differ."""
-    mode, clip = manifest.modes[0], manifest.llr.clip
-    table = label_bits(mode.labels, mode.index_bits)
-    rows = np.arange(min(mode.codewords, _SATURATED_ROWS))
-    codewords = (rows[:, None] + np.arange(mode.tokens)) % mode.codewords
-    signs = 2.0 * table[codewords].reshape(len(rows), mode.num_bits) - 1.0
-    nothing = np.zeros((len(rows), manifest.num_symbols, 2), dtype=np.float32)
-    erased = np.full((len(rows), manifest.num_symbols), np.inf, dtype=np.float32)
-    llr = (clip * signs).astype(np.float32)
-    for name, given in (("LLRs at the clip", llr), ("LLRs beyond the clip", 10.0 * llr)):
-        yield Known(Case(name, nothing, erased, given.astype(np.float32)), _decoded(manifest)[codewords], llr)
+    for number, mode in enumerate(manifest.modes):
+        table = label_bits(mode.labels, mode.index_bits)
+        rows = np.arange(min(mode.codewords, _SATURATED_ROWS))
+        codewords = (rows[:, None] + np.arange(mode.tokens)) % mode.codewords
+        signs = 2.0 * table[codewords].reshape(len(rows), mode.num_bits) - 1.0
+        nothing = np.zeros((len(rows), manifest.num_symbols, 2), dtype=np.float32)
+        erased = np.full((len(rows), manifest.num_symbols), np.inf, dtype=np.float32)
+        llr = np.zeros((len(rows), manifest.num_bits), dtype=np.float32)
+        llr[:, : mode.num_bits] = manifest.llr.clip * signs
+        several = len(manifest.modes) > 1
+        modes, of = (np.full(len(rows), number), f" of mode {number}") if several else (None, "")
+        wanted = _padded(_decoded(manifest, number)[codewords], manifest.num_tokens)
+        for name, given in (("LLRs at the clip", llr), ("LLRs beyond the clip", 10.0 * llr)):
+            yield Known(Case(f"{name}{of}", nothing, erased, given.astype(np.float32), modes), wanted, llr)
 
 
 def noiseless_case(manifest: Manifest, sent: Transmission) -> Known:
     """The transmitter's own symbols with next to no noise: the receiver finds the codewords that were sent."""
     no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
-    return Known(Case("without noise", sent.symbols, no), _decoded(manifest)[sent.indices], None)
+    wanted = np.zeros_like(sent.indices)
+    for number, mode in enumerate(manifest.modes):
+        rows = sent.mode == number
+        wanted[rows, : mode.tokens] = _decoded(manifest, number)[sent.indices[rows, : mode.tokens]]
+    return Known(
+        Case("without noise", sent.symbols, no, mode=sent.mode if len(manifest.modes) > 1 else None), wanted, None
+    )
 
 
-def _decoded(manifest: Manifest) -> NDArray[np.int64]:
+def _decoded(manifest: Manifest, number: int) -> NDArray[np.int64]:
     """What each codeword is decoded to when its bits are certain: itself, unless the clip is too low for the prior."""
-    mode = manifest.modes[0]
+    mode = manifest.modes[number]
     bits = label_bits(mode.labels, mode.index_bits).astype(np.float64)
     certain = posterior_logits(manifest.llr.clip * (2.0 * bits - 1.0), bits, np.asarray(mode.log_prior))
     return np.asarray(certain.argmax(axis=-1), dtype=np.int64)
+
+
+def _padded(indices: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
+    return np.pad(indices, ((0, 0), (0, tokens - indices.shape[1])))
 
 
 class _Expected(NamedTuple):
@@ -274,15 +291,16 @@ class _Comparison:
         for part in parts(len(case.y)):
             y, no = torch.from_numpy(case.y[part]), torch.from_numpy(case.no[part])
             llr_in = None if case.llr_in is None else torch.from_numpy(case.llr_in[part])
-            single.append(self._model.receive(y, no, llr_in))
-            double.append(self._exact.receive(y.double(), no.double(), None if llr_in is None else llr_in.double()))
-        recipe, quantizer = self._model.recipe, self._exact.quantizer
+            mode = None if case.mode is None else torch.from_numpy(case.mode[part])
+            single.append(self._model.receive(y, no, llr_in, mode))
+            given = None if llr_in is None else llr_in.double()
+            double.append(self._exact.receive(y.double(), no.double(), given, mode))
+        recipe = self._model.recipe
         llr, llr64 = _join(single, "llr"), _join(double, "llr")
         logits, logits64 = _join(single, "logits"), _join(double, "logits")
-        tokens = llr64.reshape(-1, recipe.tokens, recipe.index_bits)
-        log_posterior = posterior_logits(tokens, quantizer.label_bits, quantizer.log_prior).numpy()
+        log_posterior = self._log_posterior(llr64, case.mode)
         llr_tolerance = _tolerance(llr, llr64)
-        scale = float(np.abs(log_posterior).max())
+        scale = float(np.abs(log_posterior[np.isfinite(log_posterior)]).max())
         return _Expected(
             llr.numpy(),
             _join(single, "indices_hat").numpy(),
@@ -290,8 +308,21 @@ class _Comparison:
             log_posterior,
             llr_tolerance,
             _tolerance(logits, logits64),
-            2.0 * (recipe.index_bits * llr_tolerance + SAFETY * EPS32 * scale),
+            2.0 * (max(rate.index_bits for rate in recipe.rates) * llr_tolerance + SAFETY * EPS32 * scale),
         )
+
+    def _log_posterior(self, llr: Tensor, mode: NDArray[np.int64] | None) -> NDArray[np.float64]:
+        """Log posterior in float64, (n, N, K): -inf past a mode's codewords; past its tokens codeword 0 alone."""
+        if mode is None:
+            return np.asarray(self._exact.modes[0].log_posterior(llr).numpy())
+        link = self._model.recipe
+        found = np.full((len(llr), link.tokens, link.codewords), -np.inf)
+        found[..., 0] = 0.0
+        for number, codec in enumerate(self._exact.modes):
+            own, rows = codec.recipe, np.flatnonzero(mode == number)
+            posterior = codec.log_posterior(llr[rows, : own.num_bits]).numpy()
+            found[rows[:, None, None], np.arange(own.tokens)[:, None], np.arange(own.codewords)] = posterior
+        return found
 
     def _floats(
         self, name: str, field: str, case: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float
@@ -339,7 +370,7 @@ class _Comparison:
 
 def _rows(case: Case, part: slice) -> Case:
     llr_in = None if case.llr_in is None else case.llr_in[part]
-    return Case(case.name, case.y[part], case.no[part], llr_in)
+    return Case(case.name, case.y[part], case.no[part], llr_in, None if case.mode is None else case.mode[part])
 
 
 def _join(heard: Sequence[Heard], field: str) -> Tensor:

@@ -20,26 +20,15 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from link.errors import RecipeError
-from link.rate import Rate
+from link.manifest import HeaderSpec
 from train.curriculum import LossRecipe as LossRecipe
 from train.curriculum import ScheduleRecipe as ScheduleRecipe
 from train.defects import DEFECTS, check_defects, with_settings
+from train.modes import LinkRecipe as LinkRecipe
+from train.modes import RouterRecipe as RouterRecipe
 from train.section import Fraction, Positive, SnrDb, Weight
 from train.section import Section as _Section
 from train.section import nearest_key as nearest_key
-
-
-class LinkRecipe(Rate):
-    """What is sent, and how the receiver demaps it.
-
-    Tokens of `dim` are normalised by their own mean and deviation, which leaves two points where `dim` is 2 and one
-    where it is 1.
-    """
-
-    order: int = 16
-    dim: Annotated[int, Field(ge=3, le=4096)] = 16
-    demapper: Literal["max-log", "app"] = "app"
-    llr_clip: Positive = 30.0
 
 
 class OptimizerRecipe(_Section):
@@ -236,6 +225,8 @@ class Recipe(_Section):
     quantizer: QuantizerRecipe = QuantizerRecipe()
     channel: ChannelRecipe = ChannelRecipe()
     alarms: AlarmRecipe = AlarmRecipe()
+    router: RouterRecipe = RouterRecipe()
+    header: HeaderSpec = HeaderSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -250,15 +241,30 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        several = bool(self.link.modes)
         for name in self.defects:
             if DEFECTS[name].ema_only and self.quantizer.kind != "ema":
                 raise ValueError(f"defects: {name} is of a codebook of kind ema, got kind {self.quantizer.kind}")
+        if self.defects and several:
+            raise ValueError("defects: a link with several modes has none; leave out [[link.modes]]")
         for key in ("lambda_sym", "lambda_lb"):
-            if getattr(self.loss, key):
+            if getattr(self.loss, key) and not (several and self.router.enabled):
+                why = "no router chooses" if several else "the link has one mode"
                 raise ValueError(
-                    f"loss.{key} must be 0 where the link has one mode: what it weighs is a constant there, "
+                    f"loss.{key} must be 0 where {why}: what it weighs is a constant there, "
                     f"got {getattr(self.loss, key):g}"
                 )
+        if not several:
+            for key, default in (("router", RouterRecipe()), ("header", HeaderSpec())):
+                if getattr(self, key) != default:
+                    raise ValueError(
+                        f"[{key}] must be absent where the link has one mode; [[link.modes]] names several"
+                    )
+        if len(self.link.codebook_sizes) > 1 and self.quantizer.kind == "fsq":
+            raise ValueError(
+                "quantizer.kind fsq has one lattice, and tokens on it: all modes must have as many codewords, "
+                f"got {', '.join(map(str, self.link.codebook_sizes))}"
+            )
         return self
 
 

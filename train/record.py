@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch.utils.tensorboard import SummaryWriter
 
 from link.errors import ResultsError
-from train.collapse import CollapseMetrics, TokenDrift
+from train.collapse import CollapseMetrics, TokenDrift, Usage
 from train.schedule import Phase
 
 METRICS_NAME: Final = "metrics.jsonl"
@@ -37,6 +37,15 @@ class EpochRecord(BaseModel):
     token_drift : TokenDrift
         Of the encoder's tokens in evaluation against those of the epoch's training, augmentation and all.
     validation_samples : int
+    bits, symbols : float
+        Of a sample. Where there are several modes, means over validation set and grid as the router chose, with the share of
+        the header in the symbols.
+    mode_shares : tuple of float
+        Share of the samples of validation set and grid that were sent in each mode; empty where there is one.
+    codebook_usage : mapping of codewords, as text, to Usage
+        Of each codebook in validation, where there are several modes.
+    headers_lost, headers_wrong : float
+        Share of those samples.
     chance : float
         Share of the most frequent class in the validation set: the accuracy of an answer that knows nothing.
     """
@@ -58,8 +67,8 @@ class EpochRecord(BaseModel):
     soft_mean: float | None
     train_collapse: CollapseMetrics | None
     validation_collapse: CollapseMetrics | None
-    bits: int
-    symbols: int
+    bits: float
+    symbols: float
     restarted: int
     alarms: list[str]
     is_best: bool
@@ -71,6 +80,10 @@ class EpochRecord(BaseModel):
     token_drift: TokenDrift | None = None
     validation_samples: int | None = None
     chance: float | None = None
+    mode_shares: tuple[float, ...] = ()
+    codebook_usage: dict[str, Usage] = Field(default_factory=dict)
+    headers_lost: float | None = None
+    headers_wrong: float | None = None
 
     def text(self) -> str:
         """The epoch as lines for the screen."""
@@ -87,13 +100,23 @@ class EpochRecord(BaseModel):
             by_snr = " ".join(f"{snr}dB={value:.4f}" for snr, value in self.hard_accuracy.items())
             lines += [
                 f"  Val:   hard={self.hard_mean:.4f} soft={self.soft_mean:.4f} | hard {by_snr}",
-                f"  Rate:  bits={self.bits} syms={self.symbols} | VQ_ent: {train.vq_entropy:.3f}/{val.vq_entropy:.3f} "
+                f"  Rate:  bits={self.bits:.4g} syms={self.symbols:.4g} | "
+                f"VQ_ent: {train.vq_entropy:.3f}/{val.vq_entropy:.3f} "
                 f"Sym_ent: {train.symbol_entropy:.3f}/{val.symbol_entropy:.3f} "
                 f"H_assign: {train.h_assign:.3f}/{val.h_assign:.3f} "
                 f"LLR/theory: {train.llr_ratio:.2f}/{val.llr_ratio:.2f} Es: {train.es_db:+.2f}/{val.es_db:+.2f} dB",
                 f"  Codes: used={val.codes_used:.0%} perplexity={val.perplexity:.1f} restarted={self.restarted} "
                 f"| consistency: {train.consistency:.4f}/{val.consistency:.4f}",
             ]
+            if self.mode_shares:
+                usage = " ".join(
+                    f"K={size}: {found.codes_used:.0%}/{found.perplexity:.1f}"
+                    for size, found in self.codebook_usage.items()
+                )
+                lines.append(
+                    f"  Modes: {' '.join(f'{share:.0%}' for share in self.mode_shares)} | headers lost="
+                    f"{self.headers_lost:.2%} wrong={self.headers_wrong:.2%} | codes used/perplexity {usage}"
+                )
             lines += self._health(val.same_codes)
         lines += [f"  ALARM: {alarm}" for alarm in self.alarms]
         if self.is_best:

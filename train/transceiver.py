@@ -4,27 +4,34 @@
                                                 └─ soft: softmax ─> P(b) ─┴─> group ─> map ─> x
     y, no ─> LLR (+ llr_in), clip ─> posterior over codewords ─> mean embedding ─> head ─> logits
 
+Where there are several modes, each row goes the way of its own: the first tokens of the sample, with the mode's codebook and
+constellation. What its receiver is not sent is the prior's mean, as where all of a token's symbols were erased.
+
 Hard and soft differ in the assignment and nowhere else. Power is a constant of the constellation: soft symbols carry less
 energy than hard ones against the same noise and are never renormalised.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from link.bits import group, ungroup
-from link.codebook import posterior_logits, softmax
+from link.codebook import lookup, posterior_logits, softmax
 from link.constellation import app_llr, bits_per_symbol, map_bits, max_log_llr
+from train.codebook import Codebook
 from train.quantizer import build_quantizer
 from train.recipe import LinkRecipe, QuantizerRecipe
+from train.router import Router, sample_features
 
 
 class Sent(NamedTuple):
-    """What the transmitter makes of tokens.
+    """What the transmitter makes of tokens; where modes differ in size, 0 past a mode's own.
 
     Attributes
     ----------
@@ -45,7 +52,7 @@ class Sent(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What the receiver makes of symbols.
+    """What the receiver makes of symbols; LLRs and codewords are 0 past a mode's own.
 
     Attributes
     ----------
@@ -67,8 +74,74 @@ class Heard(NamedTuple):
     logits: Tensor
 
 
+class Codec(Protocol):
+    """What one mode does, whatever else there is."""
+
+    @property
+    def recipe(self) -> LinkRecipe: ...
+    @property
+    def quantizer(self) -> Codebook: ...
+
+
+class ModeCodec:
+    """One mode of a transceiver: a codebook, a constellation, and the first of the tokens.
+
+    Parameters
+    ----------
+    recipe : LinkRecipe
+        Of the mode alone.
+    quantizer : Codebook
+    positions : int
+        Tokens that the head takes.
+    """
+
+    def __init__(self, recipe: LinkRecipe, quantizer: Codebook, positions: int) -> None:
+        self.recipe = recipe
+        self.quantizer = quantizer
+        self._positions = positions
+
+    def send_hard(self, tokens: Tensor) -> Sent:
+        """Argmax, bits, constellation points of the first of (B, N, D) tokens."""
+        indices = self.quantizer.hard(tokens[:, : self.recipe.tokens])
+        chosen = functional.one_hot(indices, self.recipe.codewords).to(tokens.dtype)
+        return self._send(indices, chosen, self.quantizer.bits_of(indices))
+
+    def send_soft(self, tokens: Tensor, temperature: float, symbol_temperature: float = 1.0) -> Sent:
+        """Softmax, probabilities of bits, mean symbols of the first of (B, N, D) tokens."""
+        probabilities = self.quantizer.soft(tokens[:, : self.recipe.tokens], temperature)
+        bits = tempered(probabilities @ self.quantizer.label_bits, symbol_temperature)
+        return self._send(probabilities.detach().argmax(dim=-1), probabilities, bits)
+
+    def log_posterior(self, llr: Tensor) -> Tensor:
+        """Unnormalised log posterior of the codewords, (B, L) to (B, n, K)."""
+        per_token = llr.reshape(-1, self.recipe.tokens, self.recipe.index_bits)
+        found: Tensor = posterior_logits(per_token, self.quantizer.label_bits, self.quantizer.log_prior)
+        return found
+
+    def decode(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Channel LLRs, LLRs, codewords and embedding (B, N, D) from symbols (B, S, 2), those past the mode's ignored."""
+        link = self.recipe
+        demap = app_llr if link.demapper == "app" else max_log_llr
+        received = demap(symbols[:, : link.num_symbols], no[:, : link.num_symbols], link.order)
+        channel_llr = ungroup(received, link.num_bits)
+        llr = channel_llr if llr_in is None else channel_llr + llr_in[:, : link.num_bits]
+        llr = llr.clamp(-link.llr_clip, link.llr_clip)
+        log_posterior = self.log_posterior(llr)
+        embedding = softmax(log_posterior) @ self.quantizer.codebook
+        if link.tokens < self._positions:
+            unsent = softmax(self.quantizer.log_prior) @ self.quantizer.codebook
+            missing = unsent.expand(embedding.shape[0], self._positions - link.tokens, link.dim)
+            embedding = torch.cat([embedding, missing], dim=1)
+        return channel_llr, llr, log_posterior.argmax(dim=-1), embedding
+
+    def _send(self, indices: Tensor, probabilities: Tensor, token_bits: Tensor) -> Sent:
+        bits = token_bits.reshape(-1, self.recipe.num_bits)
+        symbols = map_bits(group(bits, bits_per_symbol(self.recipe.order)))
+        return Sent(indices, probabilities, bits, symbols)
+
+
 class Transceiver(nn.Module):
-    """One codebook, one constellation, an encoder before and a head behind.
+    """An encoder before, a head behind, and between them one mode or several.
 
     Parameters
     ----------
@@ -78,9 +151,15 @@ class Transceiver(nn.Module):
         (B, N, D) to (B, C).
     recipe : LinkRecipe
     quantizer : QuantizerRecipe, optional
+    router : Router, optional
+        What chooses between several modes; without one the default mode is sent.
 
     Attributes
     ----------
+    quantizer : Codebook
+        The first codebook; it decides where tokens may lie.
+    more_quantizers : nn.ModuleList
+        One for each further number of codewords.
     selected_by : str
         Path whose accuracy chooses the best checkpoint.
     """
@@ -88,40 +167,99 @@ class Transceiver(nn.Module):
     selected_by: Literal["hard", "soft"] = "hard"
 
     def __init__(
-        self, encoder: nn.Module, head: nn.Module, recipe: LinkRecipe, quantizer: QuantizerRecipe | None = None
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        recipe: LinkRecipe,
+        quantizer: QuantizerRecipe | None = None,
+        router: Router | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.quantizer = build_quantizer(quantizer or QuantizerRecipe(), recipe.codewords, recipe.dim)
+        quantizer = quantizer or QuantizerRecipe()
+        first, *others = (build_quantizer(quantizer, codewords, recipe.dim) for codewords in recipe.codebook_sizes)
+        self.quantizer = first
+        self.more_quantizers = nn.ModuleList(others)
+        self.router = router
         self.recipe = recipe
+
+    @property
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """All codebooks, in the order of `recipe.codebook_sizes`."""
+        return (self.quantizer, *self.more_quantizers)
+
+    @property
+    def modes(self) -> tuple[ModeCodec, ...]:
+        """Each mode by itself."""
+        sizes = self.recipe.codebook_sizes
+        return tuple(
+            ModeCodec(self.recipe.mode(number), self.codebooks[sizes.index(rate.codewords)], self.recipe.tokens)
+            for number, rate in enumerate(self.recipe.rates)
+        )
+
+    @property
+    def labels_sha256(self) -> str:
+        """sha256 of the label table; of the hashes of all, in hexadecimal and one after another, where there are several."""
+        hashes = [codebook.labels_sha256 for codebook in self.codebooks]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def encode(self, *inputs: Tensor) -> Tensor:
         """Tokens (B, N, D), each normalised by itself alone."""
         return self.quantizer.tokens(self.encoder(*inputs))
 
-    def send_hard(self, tokens: Tensor) -> Sent:
-        """The deployed transmitter: argmax, bits, constellation points."""
-        indices = self.quantizer.hard(tokens)
-        chosen = functional.one_hot(indices, self.recipe.codewords).to(tokens.dtype)
-        return self._send(indices, chosen, self.quantizer.bits_of(indices))
+    def route(self, tokens: Tensor, snr_db: Tensor) -> Tensor:
+        """Logits (B, R) of the modes, by the router, for estimates of Es/N0 (B,) in dB."""
+        assert self.router is not None
+        features = sample_features(tokens, self.quantizer) if self.router.sees_sample else None
+        logits: Tensor = self.router(snr_db, features)
+        return logits
 
-    def send_soft(self, tokens: Tensor, temperature: float, symbol_temperature: float = 1.0) -> Sent:
+    def mode_of(self, tokens: Tensor, snr_db: Tensor | None = None) -> Tensor:
+        """The deployed choice, (B,) int64: the router's argmax, or the default mode."""
+        if self.router is None:
+            return torch.full_like(tokens[:, 0, 0], self.recipe.default_mode, dtype=torch.int64)
+        assert snr_db is not None
+        return self.route(tokens, snr_db).argmax(dim=-1)
+
+    def send_hard(self, tokens: Tensor, mode: Tensor | None = None) -> Sent:
+        """The deployed transmitter: argmax, bits, constellation points.
+
+        Parameters
+        ----------
+        tokens : (B, N, D) float32
+        mode : (B,) int64, optional
+            Required where there are several.
+        """
+        if not self.recipe.modes:
+            return self.modes[0].send_hard(tokens)
+        return Sent(*self._by_mode(mode, self._sizes_sent, lambda codec, rows: codec.send_hard(tokens[rows])))
+
+    def send_soft(
+        self, tokens: Tensor, temperature: float, symbol_temperature: float = 1.0, mode: Tensor | None = None
+    ) -> Sent:
         """The surrogate: softmax, probabilities of bits, mean symbols."""
-        probabilities = self.quantizer.soft(tokens, temperature)
-        bits = tempered(probabilities @ self.quantizer.label_bits, symbol_temperature)
-        return self._send(probabilities.detach().argmax(dim=-1), probabilities, bits)
+        if not self.recipe.modes:
+            return self.modes[0].send_soft(tokens, temperature, symbol_temperature)
+        sent = self._by_mode(
+            mode,
+            self._sizes_sent,
+            lambda codec, rows: codec.send_soft(tokens[rows], temperature, symbol_temperature),
+        )
+        return Sent(*sent)
 
-    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None) -> Heard:
-        """Decode equalised symbols (B, S, 2) with noise variances (B, S)."""
-        demap = app_llr if self.recipe.demapper == "app" else max_log_llr
-        channel_llr = ungroup(demap(symbols, no, self.recipe.order), self.recipe.num_bits)
-        llr = channel_llr if llr_in is None else channel_llr + llr_in
-        llr = llr.clamp(-self.recipe.llr_clip, self.recipe.llr_clip)
-        per_token = llr.reshape(-1, self.recipe.tokens, self.recipe.index_bits)
-        log_posterior = posterior_logits(per_token, self.quantizer.label_bits, self.quantizer.log_prior)
-        embedding = softmax(log_posterior) @ self.quantizer.codebook
-        return Heard(channel_llr, llr, log_posterior.argmax(dim=-1), embedding, self.head(embedding))
+    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None, mode: Tensor | None = None) -> Heard:
+        """Decode equalised symbols (B, S, 2) with noise variances (B, S), each row in its mode (B,)."""
+        link = self.recipe
+        if not link.modes:
+            channel_llr, llr, indices_hat, embedding = self.modes[0].decode(symbols, no, llr_in)
+        else:
+            channel_llr, llr, indices_hat, embedding = self._by_mode(
+                mode,
+                ((link.num_bits,), (link.num_bits,), (link.tokens,), (link.tokens, link.dim)),
+                lambda codec, rows: codec.decode(symbols[rows], no[rows], None if llr_in is None else llr_in[rows]),
+            )
+        return Heard(channel_llr, llr, indices_hat, embedding, self.head(embedding))
 
     def noise_met(self, no: Tensor) -> Tensor:
         """Noise variances (B, S) that a training batch meets where it asks for `no`: the same."""
@@ -131,10 +269,58 @@ class Transceiver(nn.Module):
         """What is exported: this transceiver."""
         return self
 
-    def _send(self, indices: Tensor, probabilities: Tensor, token_bits: Tensor) -> Sent:
-        bits = token_bits.reshape(-1, self.recipe.num_bits)
-        symbols = map_bits(group(bits, bits_per_symbol(self.recipe.order)))
-        return Sent(indices, probabilities, bits, symbols)
+    @property
+    def _sizes_sent(self) -> tuple[tuple[int, ...], ...]:
+        """Of one row of what is sent, in the largest mode."""
+        link = self.recipe
+        return (link.tokens,), (link.tokens, link.codewords), (link.num_bits,), (link.num_symbols, 2)
+
+    def _by_mode(
+        self,
+        mode: Tensor | None,
+        sizes: Sequence[tuple[int, ...]],
+        work: Callable[[ModeCodec, Tensor], Sequence[Tensor]],
+    ) -> tuple[Tensor, ...]:
+        """Each row's results by the codec of its mode, padded with zeros to these sizes."""
+        if mode is None:
+            raise ValueError("mode must be given where there are several")
+        order = [torch.nonzero(mode == number)[:, 0] for number in range(len(self.recipe.rates))]
+        parts = [work(codec, rows) for codec, rows in zip(self.modes, order, strict=True) if len(rows)]
+        columns = zip(sizes, zip(*parts, strict=True), strict=True)
+        joined = [torch.cat([padded(part, size) for part in column]) for size, column in columns]
+        if len(parts) == 1:
+            return tuple(joined)
+        back = torch.argsort(torch.cat(order))
+        return tuple(column[back] for column in joined)
+
+
+def sent_of_mode(sent: Sent, link: LinkRecipe, rows: Tensor) -> Sent:
+    """Some rows of what was sent, all of one mode, without what pads them to the sizes of the largest."""
+    return Sent(
+        sent.indices[rows, : link.tokens],
+        sent.probabilities[rows, : link.tokens, : link.codewords],
+        sent.bits[rows, : link.num_bits],
+        sent.symbols[rows, : link.num_symbols],
+    )
+
+
+def heard_of_mode(heard: Heard, link: LinkRecipe, rows: Tensor) -> Heard:
+    """Some rows of what was heard, all of one mode, without what pads them to the sizes of the largest."""
+    return Heard(
+        heard.channel_llr[rows, : link.num_bits],
+        heard.llr[rows, : link.num_bits],
+        heard.indices_hat[rows, : link.tokens],
+        heard.embedding[rows],
+        heard.logits[rows],
+    )
+
+
+def padded(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
+    """A tensor (B, ...) with zeros behind, up to `sizes` in all dimensions but the first."""
+    missing = [size - has for size, has in zip(sizes, tensor.shape[1:], strict=True)]
+    if not any(missing):
+        return tensor
+    return functional.pad(tensor, [width for count in missing[::-1] for width in (0, count)])
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
@@ -159,7 +345,7 @@ def tempered(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 class TransmitterGraph(nn.Module):
-    """The hard transmitter with the interface of transmitter.onnx."""
+    """The hard transmitter with the interface of transmitter.onnx; Es/N0 comes behind the task's inputs where it routes."""
 
     def __init__(self, transceiver: Transceiver) -> None:
         super().__init__()
@@ -167,8 +353,13 @@ class TransmitterGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """mode, indices, bits, num_bits, symbols, num_symbols."""
-        recipe = self.transceiver.recipe
-        sent = self.transceiver.send_hard(self.transceiver.encode(*inputs))
+        model = self.transceiver
+        recipe = model.recipe
+        routed = model.router is not None
+        tokens = model.encode(*(inputs[:-1] if routed else inputs))
+        if recipe.modes:
+            return self.send(tokens, model.mode_of(tokens, inputs[-1] if routed else None))
+        sent = model.send_hard(tokens)
         mode = torch.zeros_like(sent.indices[:, 0])
         return (
             mode,
@@ -179,6 +370,18 @@ class TransmitterGraph(nn.Module):
             mode + recipe.num_symbols,
         )
 
+    def send(self, tokens: Tensor, mode: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The same of tokens (B, N, D) in given modes (B,)."""
+        every = [codec.send_hard(tokens) for codec in self.transceiver.modes]
+        indices, bits, symbols = (
+            _select(mode, [getattr(sent, name) for sent in every]) for name in ("indices", "bits", "symbols")
+        )
+        num_bits, num_symbols = (
+            lookup(torch.tensor([getattr(rate, name) for rate in self.transceiver.recipe.rates]), mode)
+            for name in ("num_bits", "num_symbols")
+        )
+        return mode, indices, bits.to(torch.uint8), num_bits, symbols, num_symbols
+
 
 class ReceiverGraph(nn.Module):
     """The receiver with the interface of receiver.onnx."""
@@ -188,6 +391,19 @@ class ReceiverGraph(nn.Module):
         self.transceiver = transceiver
 
     def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """llr, indices_hat, logits. There is one mode, so `mode` decides nothing."""
-        heard = self.transceiver.receive(symbols, no, llr_in)
-        return heard.llr, heard.indices_hat, heard.logits
+        """llr, indices_hat, logits. Where there is one mode, `mode` decides nothing."""
+        if not self.transceiver.recipe.modes:
+            heard = self.transceiver.receive(symbols, no, llr_in)
+            return heard.llr, heard.indices_hat, heard.logits
+        every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
+        llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))
+        return llr, indices_hat, self.transceiver.head(embedding)
+
+
+def _select(mode: Tensor, results: Sequence[Tensor]) -> Tensor:
+    """Each row's entry of the list that its mode names: what `_by_mode` does, in operations that can be exported."""
+    sizes = [max(lengths) for lengths in zip(*(result.shape[1:] for result in results), strict=True)]
+    first, *others = (padded(result, sizes) for result in results)
+    for number, other in enumerate(others, start=1):
+        first = torch.where((mode == number).reshape(-1, *[1] * (other.dim() - 1)), other, first)
+    return first

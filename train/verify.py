@@ -46,12 +46,18 @@ _RECEIVER_FROM, _PATHS_FROM = 0.05, 0.25
 class Remote(Protocol):
     """A client of a server that holds the bundle."""
 
-    def encode(self, inputs: Mapping[str, ArrayLike], /) -> Transmission:
-        """As link.runtime.Transmitter."""
+    def encode(self, inputs: Mapping[str, ArrayLike], /, *, snr_db: float | None = None) -> Transmission:
+        """As link.runtime.Transmitter, all rows at one SNR."""
         ...
 
     def decode(
-        self, symbols: ArrayLike, no: ArrayLike, *, llr_in: ArrayLike | None = None, include_llr: bool = False
+        self,
+        symbols: ArrayLike,
+        no: ArrayLike,
+        *,
+        mode: ArrayLike | None = None,
+        llr_in: ArrayLike | None = None,
+        include_llr: bool = False,
     ) -> Answer:
         """As link.runtime.Receiver; with LLRs, which a server may leave out unless asked."""
         ...
@@ -96,7 +102,7 @@ def verify(
     described, model = checkpoints.load(checkpoint)
     graphs = Transmitter(bundle), Receiver(bundle)
     rows = _check(graphs[0], inputs, labels)
-    contract = contract_agreement(bundle, model, checkpoints.task_of(described))
+    contract = contract_agreement(bundle, model, checkpoints.task_of(described), described.recipe.header)
     found = _Found(contract)
     if contract.comparable:
         found = _compare(found, graphs, described, model, rows, remote, settings, tell)
@@ -176,15 +182,24 @@ def _compare(
     """Transmitter and receiver, exactly; then, if all agree, soft against hard."""
     transmitter, receiver = graphs
     tell("transmitter", 0.0)
-    sent = _encode(transmitter, rows.inputs)
+    several = len(receiver.manifest.modes) > 1
+    snr_db = _spread(settings.snr_db, len(rows.labels)) if receiver.manifest.routed else None
+    sent = _encode(transmitter, rows.inputs, snr_db)
     sents = {"onnx": sent}
-    receivers: dict[str, Receive] = {"onnx": lambda case: receiver(case.y, case.no, llr_in=case.llr_in)}
+    receivers: dict[str, Receive] = {"onnx": lambda case: receiver(case.y, case.no, case.mode, case.llr_in)}
     if remote is not None:
-        sents["server"] = _encode(remote.encode, rows.inputs)
-        receivers["server"] = lambda case: remote.decode(case.y, case.no, llr_in=case.llr_in, include_llr=True)
-    transmitters = transmitter_agreement(model, rows.tensors, sents)
+        sents["server"] = _encode(remote.encode, rows.inputs, snr_db)
+        receivers["server"] = lambda case: remote.decode(
+            case.y, case.no, llr_in=case.llr_in, include_llr=True, **({} if case.mode is None else {"mode": case.mode})
+        )
+    transmitters = transmitter_agreement(model, rows.tensors, sents, snr_db)
     # A receiver is not to be blamed for what a wrong transmitter sends.
-    known = checkpoint_transmission(model, rows.tensors) if transmitters.findings else sent
+    known = sent
+    if several:
+        in_turn = np.arange(len(rows.labels)) % len(receiver.manifest.modes)
+        known = checkpoint_transmission(model, rows.tensors, mode=in_turn)
+    elif transmitters.findings:
+        known = checkpoint_transmission(model, rows.tensors)
     found = found._replace(
         transmitter=transmitters,
         receiver=receiver_agreement(
@@ -199,29 +214,75 @@ def _compare(
     )
     if found.findings():
         return found
-    soft_symbols, measured = surrogate(model, rows.tensors, described.vq_temp, sent.symbols, described.symbol_temp)
-    paths = Paths(model, soft_symbols, receiver, sent, rows.labels)
-    return found._replace(surrogate=measured, points=_compare_paths(paths, settings, tell))
+    measured, points = _compare_paths(graphs, described, model, rows, settings, tell)
+    return found._replace(surrogate=measured, points=points)
 
 
-def _compare_paths(paths: Paths, settings: VerifySettings, tell: Progress) -> tuple[PointResult, ...]:
-    points = []
+def _compare_paths(
+    graphs: tuple[Transmitter, Receiver],
+    described: Checkpoint,
+    model: Transceiver,
+    rows: _Rows,
+    settings: VerifySettings,
+    tell: Progress,
+) -> tuple[Surrogate, tuple[PointResult, ...]]:
+    """Soft against hard at each SNR; with a router, both in the modes that transmitter.onnx chooses there."""
+    transmitter, receiver = graphs
+    manifest = receiver.manifest
+    points: list[PointResult] = []
+    measured: list[Surrogate] = []
+    paths: Paths | None = None
     for index, snr_db in enumerate(settings.snr_db):
 
         def told(fraction: float, index: int = index, snr_db: float = snr_db) -> None:
             share = (index + fraction) / len(settings.snr_db)
             tell(f"soft and hard at {snr_db:g} dB", _PATHS_FROM + (1.0 - _PATHS_FROM) * share)
 
+        if paths is None or manifest.routed:
+            estimates = np.full(len(rows.labels), snr_db, np.float32) if manifest.routed else None
+            sent = _encode(transmitter, rows.inputs, estimates)
+            soft_symbols, found = surrogate(
+                model,
+                rows.tensors,
+                described.vq_temp,
+                sent.symbols,
+                described.symbol_temp,
+                sent.mode if len(manifest.modes) > 1 else None,
+            )
+            measured.append(found)
+            paths = Paths(model, soft_symbols, receiver, sent, rows.labels, manifest.header)
         test = DifferenceTest(settings.margin, settings.alpha, len(settings.snr_db))
         points.append(compare_at(paths, snr_db, test, settings.seed, settings.max_draws, told))
-    return tuple(points)
+    return _mean(measured), tuple(points)
+
+
+def _mean(measured: Sequence[Surrogate]) -> Surrogate:
+    """How soft the surrogate is on average over the SNRs."""
+    if len(measured) == 1:
+        return measured[0]
+    names = ("h_assign", "soft_es_db", "hard_es_db")
+    return measured[0].model_copy(
+        update={name: float(np.mean([getattr(each, name) for each in measured])) for name in names}
+    )
+
+
+def _spread(snr_db: Sequence[float], rows: int) -> NDArray[np.float32]:
+    """The SNRs shared out over the rows, each to rows that follow one another."""
+    return np.asarray(snr_db, dtype=np.float32)[np.arange(rows) * len(snr_db) // rows]
 
 
 def _encode(
-    encode: Callable[[Mapping[str, ArrayLike]], Transmission], inputs: Mapping[str, NDArray[Any]]
+    encode: Callable[..., Transmission], inputs: Mapping[str, NDArray[Any]], snr_db: NDArray[np.float32] | None
 ) -> Transmission:
+    """All rows, some at a time; those at one SNR together, where there is a router."""
     rows = len(next(iter(inputs.values())))
-    chunks = [encode({name: value[part] for name, value in inputs.items()}) for part in parts(rows)]
+    starts = [0] if snr_db is None else [0, *(1 + np.flatnonzero(np.diff(snr_db)))]
+    chunks = []
+    for start, stop in zip(starts, [*starts[1:], rows], strict=True):
+        at = {} if snr_db is None else {"snr_db": float(snr_db[start])}
+        for part in parts(stop - start):
+            chosen = slice(start + part.start, start + part.stop)
+            chunks.append(encode({name: value[chosen] for name, value in inputs.items()}, **at))
     return Transmission(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
 
 

@@ -116,6 +116,44 @@ def signs_bundle(signs_run, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def make_routed_recipe(make_signs_recipe):
+    """The same task in three modes of two codebooks, with a router; some keys changed."""
+
+    def make(**changes):
+        modes = [
+            {"tokens": 3, "codewords": 4, "order": 4},
+            {"tokens": 3, "codewords": 8, "order": 16},
+            {"tokens": 2, "codewords": 4, "order": 16},
+        ]
+        router = {"enabled": changes.pop("router__enabled", True)}
+        values = {
+            "name": "routed",
+            "link": {"dim": 4, "modes": modes, "default_mode": 2},
+            "router": router,
+            "header": {"frame_samples": 8},
+            "channel": {"train_snr_db": [-6.0, 20.0], "eval_snr_db": [-4.0, 4.0, 16.0], "eval_draws": 2},
+            "loss": {"lambda_sym": 0.01, "lambda_lb": 0.01} if router["enabled"] else {},
+        }
+        return make_signs_recipe(**(values | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def routed_run(make_routed_recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("routed") / "run"
+    train_recipe(make_routed_recipe(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def routed_signs_bundle(routed_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("routed") / "bundle"
+    export(routed_run, folder)
+    return folder
+
+
 @pytest.fixture
 def signs_model(signs_run):
     return load(signs_run)[1]

@@ -65,7 +65,18 @@ def test_an_alarm_says_what_is_wrong_and_names_the_mend(record, signs_recipe, va
 
 
 def test_every_symptom_is_held_by_a_defect_above():
-    assert {symptom for _, symptom, _ in DEFECTS} == set(Symptom)
+    assert {symptom for _, symptom, _ in DEFECTS} == set(Symptom) - {Symptom.ONE_MODE}
+
+
+def test_a_router_that_takes_one_mode_for_all_is_an_alarm_only_where_a_balance_was_asked_for(
+    record, make_routed_recipe, signs_recipe
+):
+    one, two = (record.model_copy(update={"mode_shares": shares}) for shares in ((0.0, 0.98, 0.02), (0.4, 0.6, 0.0)))
+    recipe = make_routed_recipe()
+    assert symptoms(one, recipe)[Symptom.ONE_MODE].text.startswith("98% of the samples are sent in mode 1")
+    assert Symptom.ONE_MODE not in symptoms(two, recipe)
+    assert Symptom.ONE_MODE not in symptoms(one, make_routed_recipe(loss={"lambda_sym": 0.01}))
+    assert Symptom.ONE_MODE not in symptoms(record, signs_recipe)
 
 
 @pytest.mark.parametrize(
