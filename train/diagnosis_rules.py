@@ -164,6 +164,16 @@ RULES: Final = (
         awaits="lambda_entropy",
     ),
     Rule(
+        "one-mode",
+        "the router sends nearly all samples in one mode",
+        "a header is paid for, and nothing is chosen",
+        evidence.of_epoch(Symptom.ONE_MODE),
+        (
+            Remedy("give the balance more weight", (Change("loss.lambda_lb", "times", 2.0, start=0.01),)),
+            Remedy("let symbols cost less", (Change("loss.lambda_sym", "times", 0.5),)),
+        ),
+    ),
+    Rule(
         "token-drift",
         "the encoder's tokens drift between training and evaluation",
         "the codebook was fitted to other tokens than it meets",

@@ -343,7 +343,7 @@ def test_the_loop_restarts_by_the_share_and_in_the_epochs_of_the_recipe(make_sig
     restarted = {}
     for epoch in (3, 4, 5):
         trainer.model.quantizer.ema_size.copy_(torch.tensor([0.5, 0.24, 0.16, 0.1]))  # 0.2 is 0.8 of a fair share
-        restarted[epoch] = trainer._restart(torch.randn(9, 4), plan(recipe.schedule, epoch))
+        restarted[epoch] = trainer._restart(torch.randn(3, 3, 4), plan(recipe.schedule, epoch))
     assert restarted == {3: 0, 4: 2, 5: 0}
 
 

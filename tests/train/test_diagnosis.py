@@ -95,6 +95,21 @@ def with_accuracy(run, learning, alignment):
     )
 
 
+def with_shares(run, *shares):
+    """Two modes and a weight of their balance, and the last epoch's samples sent in these shares."""
+    modes = [
+        {"tokens": run.recipe.link.tokens, "codewords": run.recipe.link.codewords, "order": order} for order in (4, 16)
+    ]
+    values = run.recipe.model_dump()
+    routed = values | {
+        "link": {key: values["link"][key] for key in ("dim", "demapper", "llr_clip")} | {"modes": modes},
+        "router": values["router"] | {"enabled": True},
+        "loss": values["loss"] | {"lambda_lb": 0.1},
+    }
+    records = (*run.records[:-1], run.records[-1].model_copy(update={"mode_shares": shares}))
+    return replace(run, recipe=parse_recipe(routed, "the test's recipe"), records=records)
+
+
 def ignorant(run, epochs=12):
     """A run that after so many epochs of warm-up answers as it would without looking."""
     record = run.records[0]
@@ -116,6 +131,7 @@ DEFECTS = {
     "accuracy-collapse": lambda run: with_accuracy(run, (0.9071, 0.9071), (0.5206, 0.90)),
     "evaluation-collapse": lambda run: last(run, perplexity=1.06),
     "same-codes": lambda run: last(run, same_codes=1.0),
+    "one-mode": lambda run: with_shares(run, 0.0, 1.0),
     "token-drift": lambda run: last(run, token_drift=TokenDrift(2.0, 2.5)),
     "code-entropy": lambda run: last(run, vq_entropy=0.3),
     "codes-unused": lambda run: last(run, codes_used=0.25),

@@ -113,7 +113,10 @@ def test_the_chunks_change_no_decision(signs_model, task, split, chunk_rows):
     assert parts.hard == whole.hard
     assert parts.soft == whole.soft
     assert (parts.hard_loss, parts.soft_loss) == pytest.approx((whole.hard_loss, whole.soft_loss), rel=1e-5)
-    assert asdict(parts.collapse) == pytest.approx(asdict(whole.collapse), rel=1e-5, abs=1e-6)
+    found, wanted = (
+        {key: value for key, value in asdict(run.collapse).items() if value is not None} for run in (parts, whole)
+    )
+    assert found == pytest.approx(wanted, rel=1e-5, abs=1e-6)
     assert parts.tokens.mean == pytest.approx(whole.tokens.mean, abs=1e-6)
 
 

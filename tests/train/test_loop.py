@@ -186,6 +186,8 @@ def test_metrics_hold_what_tells_a_collapse(signs_run):
         assert (line["bits"], line["symbols"]) == (6, 3)
         for part in ("train_collapse", "validation_collapse"):
             assert line[part].keys() == {
+                "codewords",
+                "order",
                 "vq_entropy",
                 "h_assign",
                 "symbol_entropy",

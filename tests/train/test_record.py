@@ -140,7 +140,7 @@ def test_the_text_of_an_epoch_over_the_link_holds_both_paths_and_both_entropies(
     train, validation = record.train_collapse, record.validation_collapse
     assert f"hard={record.hard_mean:.4f} soft={record.soft_mean:.4f}" in text
     assert f"VQ_ent: {train.vq_entropy:.3f}/{validation.vq_entropy:.3f}" in text
-    assert f"bits={record.bits} syms={record.symbols}" in text
+    assert f"bits={record.bits:g} syms={record.symbols:g}" in text
 
 
 def test_the_text_of_a_warm_up_epoch_says_that_there_is_no_link(records):
