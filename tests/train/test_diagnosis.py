@@ -97,9 +97,8 @@ def with_accuracy(run, learning, alignment):
 
 def with_shares(run, *shares):
     """Two modes and a weight of their balance, and the last epoch's samples sent in these shares."""
-    modes = [
-        {"tokens": run.recipe.link.tokens, "codewords": run.recipe.link.codewords, "order": order} for order in (4, 16)
-    ]
+    link = run.recipe.link
+    modes = [{"tokens": tokens, "codewords": link.codewords, "order": link.order} for tokens in (link.tokens, 1)]
     values = run.recipe.model_dump()
     routed = values | {
         "link": {key: values["link"][key] for key in ("dim", "demapper", "llr_clip")} | {"modes": modes},
