@@ -210,6 +210,11 @@ class Trainer:
             for number, codebook in enumerate(self.model.codebooks):
                 codebook.align_labels(self._label_error_rates(number))
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
+        if (
+            self.model.router is not None
+            and epoch == 1 + self.recipe.router.explore_epochs + self.recipe.schedule.warmup_epochs
+        ):
+            self.best_accuracy = -1.0  # what came before was sent without a choice
         # Later epochs win ties: they had more alignment.
         if record.hard_mean is not None and record.hard_mean >= self.best_accuracy:
             self.best_epoch, self.best_accuracy = epoch, record.hard_mean

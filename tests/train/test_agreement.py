@@ -31,7 +31,7 @@ def resend(model, indices):
     """What the checkpoint's chain sends for these indices."""
     chosen = torch.from_numpy(indices)
     bits = model.quantizer.bits_of(chosen)
-    return model._send(chosen, torch.zeros(()), bits)
+    return model.modes[0]._send(chosen, torch.zeros(()), bits)
 
 
 def exchanged(model, sent, where, pair):
