@@ -251,12 +251,10 @@ def _interface_findings(reference: Transmission, other: Transmission) -> list[st
         if got is None or np.shape(got) != expected.shape or np.asarray(got).dtype != expected.dtype:
             shape, dtype = np.shape(got), np.asarray(got).dtype
             findings.append(f"{field} is {dtype} {shape}, expected {expected.dtype} {expected.shape}")
-    if findings:
-        return findings
-    for field in ("num_bits", "num_symbols"):
-        wrong = (getattr(other, field) != getattr(reference, field)) & (other.mode == reference.mode)
-        if wrong.any():
-            findings.append(f"{field} differs in {int(wrong.sum())} of {len(wrong)} samples")
+        elif field in ("num_bits", "num_symbols"):
+            wrong = (got != expected) & (other.mode == reference.mode)
+            if wrong.any():
+                findings.append(f"{field} differs in {int(wrong.sum())} of {len(wrong)} samples")
     return findings
 
 

@@ -210,6 +210,11 @@ class Trainer:
             for number, codebook in enumerate(self.model.codebooks):
                 codebook.align_labels(self._label_error_rates(number))
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
+        if (
+            self.model.router is not None
+            and epoch == 1 + self.recipe.router.explore_epochs + self.recipe.schedule.warmup_epochs
+        ):
+            self.best_accuracy = -1.0  # what came before was sent without a choice
         accuracy = record.soft_mean if self.model.selected_by == "soft" else record.hard_mean
         # Later epochs win ties: they had more alignment.
         if accuracy is not None and accuracy >= self.best_accuracy:

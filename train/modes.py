@@ -120,7 +120,9 @@ class RouterRecipe(Section):
         Share of the rows that are sent in a mode drawn with equal probabilities, whatever the router says, so that every
         mode goes on learning. The router learns from all modes of all rows in any case.
     explore_epochs : int
-        Epochs over the link, from its first, in which all rows are.
+        Epochs over the link, from its first, in which all rows are, and the router does not learn: while the codec is poor,
+        the mode of most symbols is the best everywhere, and a router that has settled on it hardly learns any more. Epochs
+        before the router learns are not compared with later ones for the best.
     """
 
     enabled: bool = False
@@ -133,9 +135,9 @@ class RouterRecipe(Section):
     explore: Fraction = 0.2
     explore_epochs: Epochs = 0
 
-    def explored(self, epoch: int) -> float:
-        """Share of the rows that explore in an epoch over the link, counted from its first."""
-        return 1.0 if epoch <= self.explore_epochs else self.explore
+    def learns(self, epoch: int) -> bool:
+        """Whether the router learns in an epoch over the link, counted from its first."""
+        return epoch > self.explore_epochs
 
     def temperature(self, epoch: int) -> float:
         """Gumbel temperature of an epoch over the link, counted from its first.

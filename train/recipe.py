@@ -260,6 +260,12 @@ class Recipe(_Section):
                     raise ValueError(
                         f"[{key}] must be absent where the link has one mode; [[link.modes]] names several"
                     )
+        available = self.schedule.epochs - self.schedule.warmup_epochs
+        if self.router.enabled and self.router.explore_epochs >= available:
+            raise ValueError(
+                f"router.explore_epochs must be below the {available} epochs over the link, "
+                f"got {self.router.explore_epochs}"
+            )
         if len(self.link.codebook_sizes) > 1 and self.quantizer.kind == "fsq":
             raise ValueError(
                 "quantizer.kind fsq has one lattice, and tokens on it: all modes must have as many codewords, "

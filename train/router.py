@@ -26,6 +26,8 @@ from train.losses import entropy
 from train.modes import RouterRecipe
 
 FEATURES: Final = 5
+_GAIN: Final = 4.0
+"""Of the logits over the last layer: a router has fewer steps to learn in than the codec, at the codec's learning rate."""
 _SMALLEST: Final = 1e-6
 
 
@@ -79,7 +81,7 @@ class Router(nn.Module):
         if self.sees_sample:
             assert features is not None
             seen = torch.cat([seen, features], dim=-1)
-        logits: Tensor = self.out(functional.gelu(self.hidden(2.0 * seen)))
+        logits: Tensor = _GAIN * self.out(functional.gelu(self.hidden(2.0 * seen)))
         return logits
 
 

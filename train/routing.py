@@ -128,9 +128,9 @@ class ModeChoice:
         """
         recipe, modes = self._recipe.router, len(self._recipe.link.modes)
         drawn = torch.from_numpy(np.floor(noise.explore[:, 1] * modes).astype(np.int64))
-        if model.router is None:
+        if model.router is None or not recipe.learns(epoch):
             return Routing(drawn, *self._headers(drawn, snr_db, noise.header))
-        explores = torch.from_numpy(noise.explore[:, 0] < recipe.explored(epoch))
+        explores = torch.from_numpy(noise.explore[:, 0] < recipe.explore)
         gumbel = torch.from_numpy(noise.gumbel).to(tokens.dtype)
         estimate = torch.from_numpy(snr_db + noise.snr_error_db).to(tokens.dtype)
         choice = choose(model.route(tokens, estimate), gumbel, recipe.temperature(epoch))
