@@ -55,12 +55,18 @@ def p_value(answers, labels, seed=7):
     return (1 + reached) / (1 + PERMUTATIONS)
 
 
-@pytest.fixture(scope="module", params=["digits", "signs"])
-def link_and_split(request, digits_link, signs_bundle):
-    """Each task's bundle, with rows that it was not trained on."""
+@pytest.fixture(scope="module", params=["digits", "signs", "routed"])
+def link_and_split(request, digits_link, signs_bundle, routed_signs_bundle):
+    """Each task's bundle, and one of several modes, with rows that it was not trained on."""
     if request.param == "digits":
         return digits_link, load_task("digits").load(None).test
-    return Link(load_bundle(signs_bundle)), load_task("signs").load(None).validation
+    bundle = signs_bundle if request.param == "signs" else routed_signs_bundle
+    return Link(load_bundle(bundle)), load_task("signs").load(None).validation
+
+
+def decide(link, result, y, no, rows):
+    """Answers to receptions, each with the header of the sample that it came from: that is part of the reception."""
+    return link.receiver(y, no, None if result.header is None else result.header.mode[rows]).decisions
 
 
 def receive(link, split):
@@ -77,8 +83,9 @@ def test_the_derangement_moves_every_row():
 def test_with_the_reception_of_another_sample_the_answers_are_independent_of_the_labels(link_and_split):
     link, split = link_and_split
     other = derangement(len(split))
-    received = receive(link, split).received
-    answers = link.receiver(received.y[other], received.no[other]).decisions
+    result = receive(link, split)
+    received = result.received
+    answers = decide(link, result, received.y[other], received.no[other], other)
     # They are that sample's answers, which is what makes the test worth something.
     # Half of them: 25 standard deviations over chance for ten classes and 360 rows, 7 for four and 180.
     assert (answers == split.labels[other]).mean() > 0.5
@@ -87,9 +94,10 @@ def test_with_the_reception_of_another_sample_the_answers_are_independent_of_the
 
 def test_with_plain_noise_the_answers_are_independent_of_the_labels(link_and_split):
     link, split = link_and_split
-    received = receive(link, split).received
+    result = receive(link, split)
+    received = result.received
     noise = np.random.default_rng(5).normal(scale=0.5**0.5, size=received.y.shape).astype(np.float32)
-    answers = link.receiver(noise, received.no).decisions
+    answers = decide(link, result, noise, received.no, np.arange(len(split)))
     assert len(np.unique(answers)) > 1
     assert p_value(answers, split.labels) >= P_MIN
 
