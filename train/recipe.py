@@ -228,7 +228,6 @@ class Recipe(_Section):
     task: str
     task_options: dict[str, Any] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    defects: tuple[str, ...] = ()
     link: LinkRecipe
     schedule: ScheduleRecipe
     optimizer: OptimizerRecipe = OptimizerRecipe()
@@ -236,6 +235,7 @@ class Recipe(_Section):
     quantizer: QuantizerRecipe = QuantizerRecipe()
     channel: ChannelRecipe = ChannelRecipe()
     alarms: AlarmRecipe = AlarmRecipe()
+    defects: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
