@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -113,8 +113,8 @@ def markdown(ablation: Ablation, done: Sequence[Measured], baselines: Sequence[B
                     name = condition_name(defects)
                     lines.append("| " + " | ".join([schedule, name, kept, epochs, str(len(rows)), *cells]) + " |")
     for name, cells in (
-        ("label by repetition", [_cell([row.repetition[c.channel][c.snr_db] for row in baselines]) for c in columns]),
-        ("no link", [_cell([row.no_link for row in baselines])] * len(columns)),
+        ("label by repetition", [_repeated(baselines, column) for column in columns]),
+        ("no link", [_cell([row.no_link for row in baselines]) if column.path != "gap" else "" for column in columns]),
     ):
         lines.append("| " + " | ".join([f"**{name}**", "", "", "", str(len(baselines)), *cells]) + " |")
     return "\n".join(lines) + "\n"
@@ -126,28 +126,36 @@ def select(done: Sequence[Measured], schedule: str, defects: Defects, kept: str)
 
 
 class _Column(NamedTuple):
-    path: str
+    """Accuracy of a path, or the gap between both: soft less hard."""
+
+    path: Literal["soft", "hard", "gap"]
     channel: str
     snr_db: str
     head: str
-    value: Callable[[Measured], float]
+
+    def value(self, row: Measured) -> float:
+        """Of one checkpoint."""
+        hard, soft = (paths[self.channel][self.snr_db] for paths in (row.hard, row.soft))
+        return hard if self.path == "hard" else soft if self.path == "soft" else soft - hard
 
 
 def _columns(ablation: Ablation) -> list[_Column]:
-    """Soft and hard at each SNR of the first channel, and hard over the others."""
-    columns = []
-    for place, channel in enumerate(ablation.channels):
-        for path in ("soft", "hard") if place == 0 else ("hard",):
-            for snr in ablation.snr_db:
-                name = f"{snr:g}"
+    """Soft, hard and their gap at each SNR of the first channel, and hard over the others."""
+    first, *others = ablation.channels
+    points = [f"{snr_db:g}" for snr_db in ablation.snr_db]
+    heads: tuple[tuple[Literal["soft", "hard", "gap"], str], ...] = (
+        ("soft", "soft"),
+        ("hard", "hard"),
+        ("gap", "soft - hard"),
+    )
+    columns = [_Column(path, first, snr, f"{head} {snr} dB") for path, head in heads for snr in points]
+    return columns + [_Column("hard", channel, snr, f"hard {channel} {snr} dB") for channel in others for snr in points]
 
-                def value(row: Measured, path: str = path, channel: str = channel, name: str = name) -> float:
-                    by_channel: dict[str, dict[str, float]] = getattr(row, path)
-                    return by_channel[channel][name]
 
-                head = f"{path} {name} dB" if place == 0 else f"{path} {channel} {name} dB"
-                columns.append(_Column(path, channel, name, head, value))
-    return columns
+def _repeated(baselines: Sequence[Baseline], column: _Column) -> str:
+    if column.path == "gap":
+        return ""
+    return _cell([row.repetition[column.channel][column.snr_db] for row in baselines])
 
 
 def _cell(values: Sequence[float]) -> str:

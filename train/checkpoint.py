@@ -232,10 +232,13 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def save_backbone(folder: Path, backbone: nn.Module) -> None:
-    """Keep the frozen backbone of a run beside its checkpoints, once."""
+    """Keep the frozen backbone of a run beside its checkpoints; a file that holds something else is written anew."""
     file = folder / BACKBONE_NAME
-    if file.is_file():
-        return
+    try:
+        if file.is_file() and weights_sha256(load_file(file)) == weights_sha256(backbone.state_dict()):
+            return
+    except (OSError, SafetensorError):  # cut short, say: all of it is at hand
+        pass
     folder.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
     save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, temporary)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from link.errors import MissingExtra, RecipeError
 from link.tokenizer import Tokenizer
 
 _WIDTH: Final = 128
+_SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Large enough to be nothing after a softmax, small enough for half precision.
 _MASKED: Final = -1e4
 _SCRATCH: Final = {
@@ -249,13 +251,26 @@ def token_of(tokenizer: str, number: int) -> str:
 
 
 def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
-    """tokenizer.json of a WordPiece tokenizer with the words of `texts` (Schuster and Nakajima 2012)."""
+    """tokenizer.json that knows the words of `texts`, the most frequent first, and spells all others.
+
+    Ties go by the word, so that the same texts give the same file: the trainers of the library break them by a hash that
+    changes from call to call.
+    """
     try:
-        import tokenizers
+        from tokenizers import Tokenizer as Library
+        from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
     except ImportError:
         raise MissingExtra("tokenizers", "text") from None
-    learned = tokenizers.BertWordPieceTokenizer(lowercase=True)
-    learned.train_from_iterator(texts, vocab_size=vocabulary, min_frequency=2, show_progress=False)
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    letters = sorted({letter for word in counts for letter in word})
+    words = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))
+    names = dict.fromkeys([*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words])
+    known = {name: number for number, name in enumerate(list(names)[:vocabulary])}
+    learned = Library(models.WordPiece(known, unk_token="[UNK]"))
+    learned.normalizer, learned.pre_tokenizer, learned.decoder = normalizer, splitter, decoders.WordPiece()
+    learned.add_special_tokens(list(_SPECIAL))
+    learned.post_processor = processors.BertProcessing(("[SEP]", known["[SEP]"]), ("[CLS]", known["[CLS]"]))
     text: str = learned.to_str()
     return text
 

@@ -185,9 +185,23 @@ def _states(
         digest.update(np.ascontiguousarray(array).data)
     key = digest.hexdigest()[:32]
     values, offsets = folder / f"states-{key}.npy", folder / f"offsets-{key}.npy"
-    if not offsets.is_file():
+    found = _kept_states(values, offsets)
+    if found is None:
         _encode(part, inputs, encoder, values, offsets, progress)
-    return States(np.load(values, mmap_mode="r"), np.load(offsets))
+        found = _kept_states(values, offsets)
+    assert found is not None
+    return found
+
+
+def _kept_states(values: Path, offsets: Path) -> States | None:
+    """The states on disk; None where they are absent or broken, and have to be computed."""
+    try:
+        starts = np.load(offsets)
+        states = np.load(values, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = starts.ndim == 1 and states.ndim == 2 and len(states) == starts[-1] and states.dtype == np.float16
+    return States(states, starts) if whole else None
 
 
 @torch.no_grad()
@@ -207,6 +221,9 @@ def _encode(
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     hidden = _hidden_size(encoder, inputs)
     values.parent.mkdir(parents=True, exist_ok=True)
+    for orphan in values.parent.glob(f"{values.stem}.*.tmp"):  # of a process that was killed
+        if not Path(f"/proc/{orphan.suffixes[-2][1:]}").exists():
+            orphan.unlink(missing_ok=True)
     _require_room(values.parent, int(starts[-1]) * hidden * 2)
     temporary = values.with_suffix(f".{os.getpid()}.tmp")
     kept = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=(int(starts[-1]), hidden))
@@ -221,7 +238,9 @@ def _encode(
                 progress(part, min(first + _ROWS, rows), rows)
         kept.flush()
         temporary.replace(values)
-        np.save(offsets, starts)
+        with temporary.open("wb") as stream:
+            np.save(stream, starts)
+        temporary.replace(offsets)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,6 +8,8 @@ runs that go on where they were interrupted come with it. The folder serves as `
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -30,6 +33,7 @@ from train.tasks import PretrainedEncoder, PretrainedTask, Split, TextTask, load
 
 SUMMARY_NAME: Final = "finetuning.json"
 _WORK_NAME: Final = "training"
+_JOB_NAME: Final = "job.json"
 _DROPOUT: Final = 0.1
 _WARMUP: Final = 0.06
 _SAVES_AN_EPOCH: Final = 8
@@ -141,7 +145,8 @@ def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: F
     encoder.backbone.load_state_dict(weights)
     model = Classifier(encoder, len(task.classes))
     trainer = _trainer(transformers, model, data.train, data.validation, folder / _WORK_NAME, settings)
-    checkpoint = transformers.trainer_utils.get_last_checkpoint(str(folder / _WORK_NAME))
+    _claim(folder / _WORK_NAME, recipe, settings, data.train)
+    checkpoint = _last_whole(folder / _WORK_NAME)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - started
@@ -157,6 +162,40 @@ def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: F
     )
     (folder / SUMMARY_NAME).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def _claim(work: Path, recipe: Recipe, settings: FinetuneSettings, train: Split) -> None:
+    """Say whose the half-trained weights in `work` are, or refuse to go on from another job's."""
+    digest = hashlib.sha256(np.ascontiguousarray(train.inputs["input_ids"]).data)
+    digest.update(train.labels.data)
+    job = {
+        "task_options": recipe.task_options,
+        "settings": settings.model_dump(),
+        "rows_sha256": digest.hexdigest(),
+    }
+    file = work / _JOB_NAME
+    if file.is_file():
+        if json.loads(file.read_text(encoding="utf-8")) != job:
+            raise RecipeError(
+                f"{work} holds an unfinished job of other rows or settings; name another folder with --out"
+            )
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
+
+
+def _last_whole(work: Path) -> str | None:
+    """The newest checkpoint of the trainer that was written to its end; None where there is none."""
+    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            with safe_open(path / "model.safetensors", framework="pt") as stream:
+                stream.keys()
+        except (OSError, ValueError, SafetensorError):
+            continue
+        return str(path)
+    return None
 
 
 @torch.no_grad()

@@ -195,6 +195,10 @@ class Trainer:
                 f"{folder} holds a run of another recipe ({'; '.join(differences[:3])}); name another folder with --out"
             )
         self._unfreeze_by(found.epoch)
+        if found.backbone_sha256 != self.stage.backbone_sha256:
+            raise CheckpointError(
+                f"{folder} was trained behind an encoder whose weights have changed since; name another folder with --out"
+            )
         checkpoints.resume(file, self.model, self.optimizer)
         self.best_epoch, self.best_accuracy = found.best_epoch, found.best_accuracy
         return found.epoch

@@ -217,7 +217,6 @@ class Recipe(_Section):
     task: str
     task_options: dict[str, Any] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    defects: tuple[str, ...] = ()
     link: LinkRecipe
     schedule: ScheduleRecipe
     optimizer: OptimizerRecipe = OptimizerRecipe()
@@ -227,6 +226,7 @@ class Recipe(_Section):
     alarms: AlarmRecipe = AlarmRecipe()
     router: RouterRecipe = RouterRecipe()
     header: HeaderSpec = HeaderSpec()
+    defects: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -51,6 +51,7 @@ class Stage:
         self.backbone_sha256: str | None = None
         self._whole_task, self._whole_data = task, data
         self._encoder: PretrainedEncoder | None = None
+        self._kept_in: Path | None = None
         if hasattr(self.model.encoder, "backbone"):
             self._encoder = cast(PretrainedEncoder, self.model.encoder)
             weights = cast(PretrainedTask, task).pretrained()
@@ -65,8 +66,9 @@ class Stage:
 
     def keep_backbone(self, folder: Path) -> None:
         """Write the frozen backbone into the run's folder, where its checkpoints look for it."""
-        if self.frozen and self._encoder is not None:
+        if self.frozen and self._encoder is not None and self._kept_in != folder:
             checkpoints.save_backbone(folder, self._encoder.backbone)
+            self._kept_in = folder
 
     def unfreeze(self) -> nn.Module:
         """Put the backbone in front of the model again; the backbone."""

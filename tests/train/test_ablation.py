@@ -214,6 +214,10 @@ def test_the_table_has_a_row_for_each_condition_that_was_measured_and_the_baseli
     assert cells["hard rayleigh 12 dB"] == "80.0 ±0.0 [±0.0]"
     assert lines[4].startswith("| **label by repetition** |")
     assert lines[5].count("99.0 ±0.0 [±0.0]") == 6
+    assert "soft - hard rayleigh 0 dB" not in head
+    # Seed by seed: the soft path of both seeds is the same, so the gap varies as the hard one does.
+    soft = 100.0 * done[1].soft["awgn"]["0"]
+    assert cells["soft - hard 0 dB"] == f"{soft - 55.0:.1f} ±7.1 [±63.5]"
     assert len(lines) == 6
     png, svg = plot_ablation(ablation, done, baselines, tmp_path / "plot")
     assert png.stat().st_size > 1000
