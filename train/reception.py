@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from link.bits import label_bits
 from link.channel.awgn import add_noise
@@ -231,6 +231,7 @@ class _Comparison:
         self._model = model
         self._exact = copy.deepcopy(model).double()
         self._names = names
+        self._terms = max((m.in_features for m in model.head.modules() if isinstance(m, nn.Linear)), default=1)
         self._wrong: dict[str, dict[str, str]] = {}
         self._near_ties = dict.fromkeys(names, 0)
         self._cases = self._receptions = self._decisions = 0
@@ -307,7 +308,7 @@ class _Comparison:
             logits.numpy(),
             log_posterior,
             llr_tolerance,
-            _tolerance(logits, logits64),
+            _tolerance(logits, logits64, self._terms),
             2.0 * (max(rate.index_bits for rate in recipe.rates) * llr_tolerance + SAFETY * EPS32 * scale),
         )
 
@@ -377,7 +378,11 @@ def _join(heard: Sequence[Heard], field: str) -> Tensor:
     return torch.cat([getattr(chunk, field) for chunk in heard])
 
 
-def _tolerance(single: Tensor, double: Tensor) -> float:
-    """What float32 explains between two results that were rounded in different orders; 0 where the result is NaN."""
-    explained = SAFETY * (float((single.double() - double).abs().max()) + EPS32 * float(double.abs().max()))
+def _tolerance(single: Tensor, double: Tensor, terms: int = 1) -> float:
+    """What float32 explains between two results that were rounded in different orders; 0 where the result is NaN.
+
+    Each is a sum of so many `terms`, whose rounding adds up as a random walk does: what was measured may be a lucky sample.
+    """
+    walk = math.sqrt(terms) * EPS32 * float(double.abs().max())
+    explained = SAFETY * (float((single.double() - double).abs().max()) + walk)
     return explained if math.isfinite(explained) else 0.0

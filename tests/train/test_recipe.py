@@ -86,7 +86,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(minimal, key, ans
 
 
 def test_a_key_like_no_other_is_answered_with_all_known_keys(minimal):
-    with pytest.raises(RecipeError, match=r"unknown key qqqq; known keys: name, task, task_options, seed, defects, "):
+    with pytest.raises(RecipeError, match=r"unknown key qqqq; known keys: name, task, task_options, seed, link"):
         load_recipe(minimal, {"qqqq": "1"})
 
 
