@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from link.codebook import scores, softmax
 from train.codebook import Codebook
 from train.losses import entropy
 from train.modes import RouterRecipe
@@ -94,7 +95,8 @@ def sample_features(tokens: Tensor, codebook: Codebook, temperature: float = 1.0
     tokens = tokens.detach()
     flat = tokens.flatten(1)
     mean = tokens.mean(dim=1)
-    assigned = codebook.soft(tokens, temperature)
+    # Not Codebook.soft, whose scale is a number and cannot be traced.
+    assigned = softmax(scores(tokens, codebook.codebook) * (codebook.scale.to(tokens.dtype) / temperature))
     error = (tokens - assigned @ codebook.codebook).square().mean(dim=(1, 2))
     norm = mean.square().sum(dim=-1).clamp_min(_SMALLEST)
     return torch.stack(
