@@ -98,3 +98,9 @@ def test_a_learned_tokenizer_names_its_padding_and_its_words():
     assert scratch_config(learned, 16)["vocab_size"] == len(json.loads(learned)["model"]["vocab"])
     with pytest.raises(RecipeError, match=r"no token 99999"):
         token_of(learned, 99999)
+
+
+def test_the_same_texts_give_the_same_tokenizer():
+    """The trainers of the tokenizers library break ties by a hash that changes from call to call."""
+    texts = [f"{first} {second} tail" for first in "abcdefgh" for second in ("one", "two", "three", "four")]
+    assert len({learn_tokenizer(texts, 60) for _ in range(4)}) == 1

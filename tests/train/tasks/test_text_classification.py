@@ -376,3 +376,54 @@ def test_a_thawed_backbone_moves_and_a_frozen_one_does_not(pretrained, frozen_ru
     for name, tensor in start.items():
         assert torch.equal(frozen.encoder.backbone.state_dict()[name], tensor)
     assert any(not torch.equal(moved.encoder.backbone.state_dict()[name], tensor) for name, tensor in start.items())
+
+
+@pytest.mark.parametrize("broken", [b"", b"no array"])
+@pytest.mark.parametrize("part", ["states", "offsets"])
+def test_broken_states_are_computed_again(frozen_recipe, frozen_run, folder, part, broken):
+    described, model = checkpoints.load(frozen_run)
+    task = task_of(described)
+    data = task.load(folder)
+    whole = frozen_data(task, data, model.encoder).validation.inputs["states"][:]
+    for file in cache_folder().glob(f"{part}-*.npy"):
+        file.write_bytes(broken)
+    again = frozen_data(task, data, model.encoder).validation.inputs["states"][:]
+    # Rows that were encoded with others of like length differ by rounding alone.
+    assert torch.allclose(again, whole, atol=1e-2)
+
+
+def test_a_run_whose_encoder_has_changed_is_not_gone_on_with(pretrained, folder, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    _, encoder, _, _ = pretrained
+    mine = tmp_path / "encoder"
+    shutil.copytree(encoder, mine, ignore=shutil.ignore_patterns("training"))
+    recipe = load_recipe(
+        "text", SETTINGS | {"task_options.encoder": str(mine), "optimizer.encoder_learning_rate": "0.0"}
+    )
+
+    class Cut(Exception):
+        pass
+
+    def cut(record):
+        if record.epoch == 3:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(recipe, tmp_path / "run", data_folder=folder, on_epoch=cut)
+    weights = load_file(mine / "model.safetensors")
+    save_file({name: tensor + 0.1 for name, tensor in weights.items()}, mine / "model.safetensors", {"format": "pt"})
+    with pytest.raises(checkpoints.CheckpointError, match=r"an encoder whose weights have changed since"):
+        train(recipe, tmp_path / "run", data_folder=folder)
+    assert checkpoints.load(tmp_path / "run")[0].epoch == 3
+
+
+def test_finetuning_does_not_go_on_from_another_job(pretrained, folder, tmp_path):
+    recipe, _, settings, _ = pretrained
+    work = tmp_path / "training"
+    work.mkdir()
+    (work / "job.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"holds an unfinished job of other rows or settings"):
+        finetune(recipe, tmp_path, folder, settings)
