@@ -27,8 +27,9 @@ from train import checkpoint as checkpoints
 from train.baseline import without_link
 from train.evaluate import evaluate
 from train.export import export
-from train.loop import train
-from train.recipe import Recipe, load_recipe
+from train.recipe import Recipe
+from train.recipe_file import load_recipe
+from train.run import train
 
 SNR_DB: Final = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0)
 SWEEP: Final = SweepSpec(snr_db=SNR_DB, seed=7, draws=20)

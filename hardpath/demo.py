@@ -23,7 +23,7 @@ from hardpath.terminal import note, percent, progress, say, say_table, waiting, 
 from link.errors import HardpathError, ServerError
 
 if TYPE_CHECKING:
-    from train.loop import Summary
+    from train.run import Summary
 
 SNR_DB: Final = tuple(float(snr_db) for snr_db in range(-6, 19, 3))
 SWEEP_SEED: Final = 7
@@ -47,7 +47,7 @@ def run_demo(folder: Path, seed: int) -> None:
     from link.sweep import SweepSpec
     from train.baseline import without_link
     from train.export import export
-    from train.recipe import load_recipe
+    from train.recipe_file import load_recipe
     from train.record import read_metrics
     from train.tasks import load_task
     from train.verify import VerifySettings, render

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from link.manifest import Manifest
     from link.sweep import SweepResult, SweepSpec
     from train.finetune import Finetuned, FinetuneSettings
-    from train.loop import Summary
     from train.recipe import Recipe
+    from train.run import Summary
     from train.tasks import TextTask
     from train.verify import Verification, VerifySettings
 
@@ -44,8 +44,8 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
     """Train with a paragraph an epoch on the screen, or with a progress bar where `brief`."""
     import torch
 
-    from train.loop import train
     from train.record import EpochRecord
+    from train.run import train
 
     torch.set_num_threads(threads)
     _say_what_is_there(folder, recipe)

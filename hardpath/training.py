@@ -38,7 +38,7 @@ def train(
 ) -> None:
     """Train in two phases, learn soft and align hard. Run again, it goes on where it stopped."""
     from hardpath.jobs import run_training
-    from train.recipe import load_recipe
+    from train.recipe_file import load_recipe
 
     chosen = load_recipe(recipe, overrides_of(settings, seed=seed, encoder=encoder), presets or [])
     folder = out or Path("runs") / chosen.name
@@ -73,7 +73,7 @@ def finetune(
     """Fine-tune a pretrained encoder as a classifier, before any link. Run again, it goes on where it stopped."""
     from hardpath.jobs import run_finetuning
     from train.finetune import FinetuneSettings
-    from train.recipe import load_recipe
+    from train.recipe_file import load_recipe
 
     chosen = load_recipe(recipe, overrides_of(settings, encoder=encoder))
     how = FinetuneSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, bf16=bf16, seed=seed)

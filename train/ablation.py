@@ -31,9 +31,9 @@ from train import checkpoint as checkpoints
 from train.ablation_design import Case, Defects
 from train.evaluate import chunks, encode, tensors
 from train.export import export
-from train.loop import train
 from train.recipe import Recipe
 from train.record import EpochRecord, read_metrics
+from train.run import train
 from train.tasks import Split, Task
 from train.transceiver import Transceiver
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from link.errors import ArgumentError
 from link.grid import SweepSpec
 from train.defects import DEFECTS, TOGETHER, check_defects
-from train.recipe import Recipe, load_recipe, preset_names, preset_sections
+from train.recipe import Recipe
+from train.recipe_file import load_recipe, preset_names, preset_sections
 
 OWN_SCHEDULE: Final = "own"
 TWO_PHASE: Final = "two-phase"

@@ -28,7 +28,8 @@ from link.bits import group, label_bits
 from link.codebook import scores
 from link.constellation import bits_per_symbol, map_bits
 from link.runtime import Transmission
-from train.transceiver import ModeCodec, Transceiver, TransmitterGraph
+from train.graphs import TransmitterGraph
+from train.transceiver import ModeCodec, Transceiver
 
 SAFETY: Final = 4.0
 NEAR_TIE_RATE: Final = 1e-4

@@ -27,9 +27,10 @@ from link.randomness import Draws, Stream
 from train import checkpoint as checkpoints
 from train.agreement import parts
 from train.checkpoint import Checkpoint
+from train.graphs import ReceiverGraph, TransmitterGraph
 from train.recipe import LinkRecipe
 from train.tasks import TOKENIZER_FACT, Split, Task, TextTask
-from train.transceiver import ReceiverGraph, Transceiver, TransmitterGraph
+from train.transceiver import Transceiver
 
 OPSET: Final = 18
 CHECKED_ROWS: Final = 360

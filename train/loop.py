@@ -6,143 +6,33 @@ An epoch is a function of the recipe, its number and the state after the one bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from link.errors import CheckpointError
-from link.lock import locked
 from link.provenance import code_version
-from link.randomness import Draws, Stream, permutation
-from link.theory import bit_error_rates
 from train import checkpoint as checkpoints
 from train import losses
 from train.alarms import alarms
+from train.batches import Batch, Batches
 from train.checkpoint import Checkpoint
 from train.collapse import CollapseMonitor, loss_shares, token_drift
-from train.ending import ending
-from train.evaluate import Evaluation, decide_without_link, encode, evaluate, tensors
+from train.evaluate import Evaluation, decide_without_link, evaluate
 from train.features import Progress
 from train.objective import send, terms_of
 from train.recipe import Recipe
-from train.record import EpochRecord, Recorder, read_metrics
-from train.routing import ModeChoice, Routing, RoutingNoise
+from train.record import EpochRecord
+from train.routing import ModeChoice, Routing
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.stage import Stage
-from train.tasks import Data, Split, Task, load_task, task_facts
+from train.tasks import Data, Task
 from train.transceiver import Transceiver
-
-START_TOKENS: Final = 2**16
-"""Most tokens that the codebook is started from."""
-
-
-class Summary(NamedTuple):
-    """How a run ended: its best and its last checkpoint."""
-
-    best: Checkpoint
-    last: Checkpoint
-
-    def text(self, folder: Path) -> str:
-        """Best against last, for the screen."""
-        rule = "=" * 70
-        lines = [rule, "Training finished!"]
-        for name, kept in self._asdict().items():
-            by_snr = " ".join(f"{snr}dB={value:.4f}" for snr, value in kept.hard_accuracy.items())
-            lines += [
-                f"  {name.capitalize()}: epoch {kept.epoch}, {kept.phase.value}, vq_T={kept.vq_temp:.3f}, "
-                f"hard {kept.mean_hard_accuracy:.4f} ({by_snr})",
-                f"        {folder / name}",
-            ]
-        if self.last.ended is not None:
-            lines.append(
-                f"  Ended after epoch {self.last.epoch} of {self.last.recipe.schedule.epochs}: {self.last.ended}"
-            )
-        gap = self.best.mean_hard_accuracy - self.last.mean_hard_accuracy
-        return "\n".join([*lines, f"  Best - last: {100 * gap:.2f} points, hard, mean over the grid", rule])
-
-
-def train(
-    recipe: Recipe,
-    folder: Path,
-    *,
-    data_folder: Path | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    on_encoding: Progress | None = None,
-) -> Summary:
-    """Train a recipe into a folder, going on where an interrupted run of the same recipe stopped.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    folder : Path
-        Gets best/, last/, metrics.jsonl and tensorboard/.
-    data_folder : Path, optional
-        Files of the task's data set, where it needs any.
-    on_epoch : callable, optional
-        Called with each finished epoch.
-    on_encoding : callable, optional
-        Told how far a frozen backbone is with the data; see train.features.
-
-    Raises
-    ------
-    CheckpointError
-        If the folder holds a run of another recipe.
-    """
-    with locked(folder):
-        return _train(recipe, folder, data_folder, on_epoch, on_encoding)
-
-
-def _train(
-    recipe: Recipe,
-    folder: Path,
-    data_folder: Path | None,
-    on_epoch: Callable[[EpochRecord], None] | None,
-    on_encoding: Progress | None,
-) -> Summary:
-    facts = checkpoints.facts_of_run(folder)
-    if facts is None:
-        facts = task_facts(recipe, data_folder)
-    task = load_task(recipe.task, recipe.task_options, facts)
-    trainer = Trainer(recipe, task, task.load(data_folder), facts=facts, on_encoding=on_encoding)
-    start = trainer.restore(folder)
-    recorder = Recorder(folder, after=start)
-    records = read_metrics(folder)
-    ended = checkpoints.read(folder / "last").ended if start else None
-    try:
-        for epoch in range(start + 1, recipe.schedule.epochs + 1):
-            if ended is not None:
-                break
-            record = trainer.run_epoch(epoch, folder)
-            recorder.write(record)
-            records.append(record)
-            ended = ending(recipe.schedule, records) if epoch < recipe.schedule.epochs else None
-            reached = trainer.checkpoint(record).model_copy(update={"ended": ended})
-            checkpoints.save(folder / "last", reached, trainer.model, trainer.optimizer)
-            if on_epoch is not None:
-                on_epoch(record)
-    finally:
-        recorder.close()
-    return Summary(checkpoints.read(folder / "best"), checkpoints.read(folder / "last"))
-
-
-class _Batch(NamedTuple):
-    """Rows of one step and the noise that each of them meets."""
-
-    inputs: list[Tensor]
-    labels: Tensor
-    normals: Tensor
-    snr_db: np.ndarray
-    routing: RoutingNoise | None
-
-    @property
-    def no(self) -> Tensor:
-        """Noise variance of each symbol, (B, S)."""
-        variance = torch.from_numpy((10.0 ** (-self.snr_db / 10.0)).astype(np.float32))
-        return variance[:, None].expand(self.normals.shape[:-1])
+from train.upkeep import Upkeep
 
 
 class Trainer:
@@ -166,7 +56,8 @@ class Trainer:
         self.best_epoch = 0
         self.best_accuracy = -1.0
         self._mode_choice = ModeChoice(recipe) if recipe.link.modes else None
-        self._steps_per_epoch = -(-len(self.data.train) // recipe.optimizer.batch_size)
+        self.batches = Batches(recipe, self.stage, self._mode_choice)
+        self.upkeep = Upkeep(recipe, self.stage)
 
     @property
     def model(self) -> Transceiver:
@@ -209,10 +100,9 @@ class Trainer:
         self._unfreeze_by(epoch)
         self.stage.keep_backbone(folder)
         if epoch == self.recipe.schedule.warmup_epochs + 1:
-            self._start_codebook()
+            self.upkeep.start()
         if epoch == self.recipe.schedule.alignment_start_epoch:
-            for number, codebook in enumerate(self.model.codebooks):
-                codebook.align_labels(self._label_error_rates(number))
+            self.upkeep.align_labels()
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
         if (
             self.model.router is not None
@@ -267,7 +157,7 @@ class Trainer:
         """One epoch of encoder and head alone."""
         self.model.train()
         total, correct = 0.0, 0
-        for step, batch in self._batches(settings.epoch):
+        for step, batch in self.batches.of(settings.epoch):
             logits = self.model.head(self.model.encode(*batch.inputs))
             loss = losses.task_loss(logits, batch.labels)
             self._step(loss, step)
@@ -290,7 +180,7 @@ class Trainer:
         tokens = torch.empty(0)
         link_epoch = settings.epoch - self.recipe.schedule.warmup_epochs
         weights = self.recipe.loss.at(link_epoch)
-        for step, batch in self._batches(settings.epoch):
+        for step, batch in self.batches.of(settings.epoch):
             tokens = self.model.encode(*batch.inputs)
             monitor.add_tokens(tokens)
             routing = self._route(tokens, batch, link_epoch)
@@ -309,15 +199,11 @@ class Trainer:
             terms = terms_of(self.model, sent, settings, weights, self.recipe.header)
             loss = terms.total(weights)
             self._step(loss, step)
-            for number, codebook in enumerate(self.model.codebooks):
-                flat = self._tokens_of(number, tokens)
-                codebook.update(flat, codebook.hard(flat))
+            self.upkeep.update(tokens)
             for name, value in {"loss": loss, **terms.values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
             correct += sent.correct
-        restarted = self._restart(tokens, settings)
-        for codebook in self.model.codebooks:
-            codebook.refresh_prior()
+        restarted = self.upkeep.end_epoch(tokens, settings)
         evaluation = evaluate(
             self.model,
             self.task,
@@ -338,33 +224,8 @@ class Trainer:
             restarted=restarted,
         )
 
-    def _batches(self, epoch: int) -> Iterator[tuple[int, _Batch]]:
-        """The epoch's steps, counted over the whole run, and their batches."""
-        seed, rows, split = self.recipe.seed, len(self.data.train), self.data.train
-        draws = Draws(seed, np.arange(rows), epoch)
-        inputs = tensors(self.task, Split(self.task.augment(split.inputs, draws), split.labels))
-        labels = torch.from_numpy(split.labels)
-        noise = draws.normals(Stream.TRAINING_NOISE, 0, self.recipe.link.num_symbols).astype(np.float32)
-        low, high = self.recipe.channel.train_snr_db
-        snr_db = low + (high - low) * draws.uniforms(Stream.TRAINING_SNR, 0, 1)[:, 0]
-        routing = None if self._mode_choice is None else self._mode_choice.noise(draws)
-        order = permutation(seed, rows, epoch)
-        size = self.recipe.optimizer.batch_size
-        for index in range(self._steps_per_epoch):
-            chosen = order[index * size : (index + 1) * size]
-            yield (
-                (epoch - 1) * self._steps_per_epoch + index,
-                _Batch(
-                    self.stage.rows(inputs, chosen),
-                    labels[chosen],
-                    torch.from_numpy(noise[chosen]),
-                    snr_db[chosen],
-                    None if routing is None else routing.rows(chosen),
-                ),
-            )
-
     def _step(self, loss: Tensor, step: int) -> None:
-        steps = self._steps_per_epoch * self.recipe.schedule.epochs
+        steps = self.batches.per_epoch * self.recipe.schedule.epochs
         recipe = self.recipe.optimizer
         for parameters, rate in zip(
             self.optimizer.param_groups, (recipe.learning_rate, recipe.encoder_learning_rate), strict=False
@@ -374,59 +235,11 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
-    @torch.no_grad()
-    def _start_codebook(self) -> None:
-        """Codebook, labels and scale from what the warmed-up encoder makes of the training set."""
-        self.model.eval()
-        link, split = self.recipe.link, self.data.train
-        chosen = np.arange(len(split))
-        if len(split) * link.tokens > START_TOKENS:
-            chosen = np.sort(permutation(self.recipe.seed, len(split))[: START_TOKENS // link.tokens])
-        tokens = encode(self.model, [tensor[chosen] for tensor in tensors(self.task, split)])
-        for number, codebook in enumerate(self.model.codebooks):
-            codebook.start(
-                self._tokens_of(number, tokens),
-                temperature=self.recipe.schedule.temp_reference,
-                target_entropy=self.recipe.quantizer.target_assignment_entropy,
-                bit_error_rates=self._label_error_rates(number),
-                seed=self.recipe.seed,
-            )
-
-    def _tokens_of(self, number: int, tokens: Tensor) -> Tensor:
-        """Those of (B, N, D) tokens that some mode sends with a codebook, in one row."""
-        link = self.recipe.link
-        return tokens.detach()[:, : link.codebook_link(number).tokens].reshape(-1, link.dim)
-
-    def _route(self, tokens: Tensor, batch: _Batch, link_epoch: int) -> Routing | None:
+    def _route(self, tokens: Tensor, batch: Batch, link_epoch: int) -> Routing | None:
         """The modes of a batch; None where there is one."""
         if self._mode_choice is None or batch.routing is None:
             return None
         return self._mode_choice.choose(self.model, tokens, batch.snr_db, batch.routing, link_epoch)
-
-    def _label_error_rates(self, number: int = 0) -> np.ndarray:
-        """Error rate of each bit of a codebook's labels, (k,), at the Es/N0 that they are searched for; mean over modes."""
-        link, snr_db = self.recipe.link, self.recipe.quantizer.label_snr_db
-        rates = []
-        for mode in link.rates:
-            if mode.codewords == link.codebook_sizes[number]:
-                by_position = bit_error_rates(mode.order, snr_db)
-                # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
-                rates.append(np.resize(by_position, mode.num_bits).reshape(mode.tokens, mode.index_bits).mean(axis=0))
-        return rates[0] if len(rates) == 1 else np.asarray(np.mean(rates, axis=0))
-
-    def _restart(self, tokens: Tensor, settings: EpochPlan) -> int:
-        recipe, seed = self.recipe.quantizer, self.recipe.seed
-        if not recipe.restarts_in(settings.epoch, learning=settings.restarts):
-            return 0
-        return sum(
-            codebook.restart(
-                self._tokens_of(number, tokens),
-                recipe.fair_threshold(codebook.codewords),
-                seed=seed,
-                draw=settings.epoch,
-            )
-            for number, codebook in enumerate(self.model.codebooks)
-        )
 
     def _accuracy_without_link(self) -> float:
         split = self.data.validation

@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
         Examples
         --------
-        >>> from train.recipe import load_recipe
+        >>> from train.recipe_file import load_recipe
         >>> Change("schedule.temp_freeze_floor", "plus", 0.1, most=0.8).setting(load_recipe("digits"))
         'schedule.temp_freeze_floor=0.8'
         """

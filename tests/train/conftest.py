@@ -11,8 +11,8 @@ from link.bundle import load_bundle
 from link.chain import Link
 from train.checkpoint import load
 from train.export import export
-from train.loop import train as train_recipe
-from train.recipe import load_recipe, parse_recipe
+from train.recipe_file import load_recipe, parse_recipe
+from train.run import train as train_recipe
 from train.tasks import load_task
 
 EXTRA_TASKS = Path(__file__).parent / "extra_tasks"

@@ -18,7 +18,7 @@ from train.ablation_report import Baseline, markdown, over_seeds, plot_ablation
 from train.checkpoint import load
 from train.defects import DEFECTS, TOGETHER
 from train.evaluate import evaluate
-from train.recipe import load_recipe
+from train.recipe_file import load_recipe
 from train.tasks import load_task
 
 QUICK = {"schedule.epochs": "4", "schedule.warmup_epochs": "2", "schedule.alignment_start_epoch": "4"}

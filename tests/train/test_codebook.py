@@ -18,10 +18,11 @@ from train.checkpoint import load, read
 from train.evaluate import evaluate
 from train.export import check_bundle, export
 from train.fsq import FiniteScalarQuantizer
-from train.loop import Trainer, train
+from train.loop import Trainer
 from train.losses import assignment_entropy, usage_entropy
 from train.quantizer import Quantizer, build_quantizer
 from train.recipe import QuantizerRecipe
+from train.run import train
 from train.schedule import plan
 from train.tasks import load_task
 
@@ -343,7 +344,7 @@ def test_the_loop_restarts_by_the_share_and_in_the_epochs_of_the_recipe(make_sig
     restarted = {}
     for epoch in (3, 4, 5):
         trainer.model.quantizer.ema_size.copy_(torch.tensor([0.5, 0.24, 0.16, 0.1]))  # 0.2 is 0.8 of a fair share
-        restarted[epoch] = trainer._restart(torch.randn(3, 3, 4), plan(recipe.schedule, epoch))
+        restarted[epoch] = trainer.upkeep.restart(torch.randn(3, 3, 4), plan(recipe.schedule, epoch))
     assert restarted == {3: 0, 4: 2, 5: 0}
 
 

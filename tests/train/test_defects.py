@@ -16,11 +16,11 @@ from train.checkpoint import build_transceiver, load, read
 from train.defective import DefectiveQuantizer, DefectiveTransceiver, PooledHead, soft_points
 from train.defects import DEFECTS, TOGETHER
 from train.export import export
-from train.loop import train
 from train.objective import send, terms_of
 from train.quantizer import Quantizer
-from train.recipe import load_recipe, parse_recipe
+from train.recipe_file import load_recipe, parse_recipe
 from train.record import read_metrics
+from train.run import train
 from train.schedule import EpochPlan, Phase
 from train.transceiver import Transceiver
 

@@ -13,11 +13,11 @@ from train.collapse import TokenDrift
 from train.diagnosis import diagnose, read_run
 from train.diagnosis_rules import RULES
 from train.diagnosis_run import full_from
-from train.loop import train as train_recipe
 from train.quantizer import Quantizer
-from train.recipe import load_recipe, parse_recipe
+from train.recipe_file import load_recipe, parse_recipe
 from train.record import METRICS_NAME
 from train.remedy import Change, Remedy
+from train.run import train as train_recipe
 from train.schedule import Phase
 
 

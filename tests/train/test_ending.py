@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from train import loop
 from train.checkpoint import FILE_NAME, read
 from train.ending import ending
-from train.loop import train
 from train.recipe import ScheduleRecipe
 from train.record import METRICS_NAME, read_metrics
+from train.run import train
 from train.schedule import is_final
 
 TWO_PHASE = ScheduleRecipe(epochs=12, warmup_epochs=2, alignment_start_epoch=6, hardening_epochs=2)

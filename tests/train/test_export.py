@@ -22,9 +22,10 @@ from link.randomness import Draws
 from train.checkpoint import FILE_NAME, load, read
 from train.checkpoint import save as save_checkpoint
 from train.export import BATCH_SIZES, check_bundle, export
-from train.loop import train
+from train.graphs import TransmitterGraph
+from train.run import train
 from train.tasks import load_task
-from train.transceiver import Transceiver, TransmitterGraph
+from train.transceiver import Transceiver
 
 
 @pytest.fixture(scope="module")

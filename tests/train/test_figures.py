@@ -8,8 +8,8 @@ from link.sweep import SweepSpec, sweep
 from train import checkpoint as checkpoints
 from train.evaluate import evaluate
 from train.export import export
-from train.loop import train
-from train.recipe import load_recipe
+from train.recipe_file import load_recipe
+from train.run import train
 from train.tasks import load_task
 
 LEAST = {0.0: 0.91, 6.0: 0.975, 12.0: 0.98}

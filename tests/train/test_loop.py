@@ -14,10 +14,12 @@ from link.errors import CheckpointError
 from link.randomness import permutation
 from train import loop
 from train.checkpoint import FILE_NAME, read
-from train.loop import Trainer, train
+from train.loop import Trainer
 from train.record import METRICS_NAME, read_metrics
+from train.run import train
 from train.schedule import Phase
 from train.tasks import load_task
+from train.upkeep import Upkeep
 
 
 def run_until(recipe, folder, epoch):
@@ -271,7 +273,7 @@ def test_the_scale_is_the_same_in_every_schedule(make_signs_recipe):
     for schedule in ({"temp_freeze_floor": 0.9}, {"kind": "anneal"}, {"kind": "floor"}, {"kind": "freeze"}):
         values = {"epochs": 20, "warmup_epochs": 2, "alignment_start_epoch": 4, **schedule}
         trainer = trainer_of(make_signs_recipe(schedule=values))
-        trainer._start_codebook()
+        trainer.upkeep.start()
         scales.add(float(trainer.model.quantizer.scale))
     assert len(scales) == 1
 
@@ -280,7 +282,7 @@ def test_every_row_is_trained_on_once_an_epoch_in_an_order_of_its_own(signs_reci
     trainer = trainer_of(signs_recipe)
     orders = []
     for epoch in (1, 2):
-        batches = list(trainer._batches(epoch))
+        batches = list(trainer.batches.of(epoch))
         assert [step for step, _ in batches] == [(epoch - 1) * 7 + index for index in range(7)]
         assert [len(batch.labels) for _, batch in batches] == [32] * 6 + [8]
         labels = torch.cat([batch.labels for _, batch in batches])
@@ -297,7 +299,7 @@ def test_snr_and_noise_belong_to_the_row_and_the_epoch(make_signs_recipe):
     def by_row(batch_size, epoch):
         recipe = make_signs_recipe(optimizer__batch_size=batch_size)
         trainer = trainer_of(recipe)
-        batches = [batch for _, batch in trainer._batches(epoch)]
+        batches = [batch for _, batch in trainer.batches.of(epoch)]
         order = np.argsort(permutation(recipe.seed, 200, epoch))
         snr_db = np.concatenate([batch.snr_db for batch in batches])[order]
         normals = torch.cat([batch.normals for batch in batches])[order]
@@ -319,14 +321,14 @@ def test_the_codebook_starts_from_an_encoder_in_evaluation_mode(signs_recipe):
     trainer.model.train()
     modes = []
     trainer.model.encoder.register_forward_hook(lambda module, *_: modes.append(module.training))
-    trainer._start_codebook()
+    trainer.upkeep.start()
     assert modes == [False]
 
 
 def test_the_codebook_starts_once_a_run_after_warm_up(signs_recipe, tmp_path, monkeypatch):
     started, finished = [], []
-    start = Trainer._start_codebook
-    monkeypatch.setattr(Trainer, "_start_codebook", lambda self: started.append(1) or start(self))
+    start = Upkeep.start
+    monkeypatch.setattr(Upkeep, "start", lambda self: started.append(1) or start(self))
     train(signs_recipe, tmp_path, on_epoch=lambda record: finished.append((record.epoch, len(started))))
     assert finished == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
 
@@ -348,7 +350,7 @@ def test_the_learning_rate_falls_from_the_recipes_to_nearly_zero_over_all_steps(
 def test_scale_and_labels_stay_once_the_codebook_has_started(signs_recipe):
     trainer = trainer_of(signs_recipe)
     quantizer = trainer.model.quantizer
-    trainer._start_codebook()
+    trainer.upkeep.start()
     scale, labels, codebook = float(quantizer.scale), quantizer.labels.clone(), quantizer.codebook.clone()
     for epoch in (3, 4, 5):
         trainer._train_link(loop.plan(signs_recipe.schedule, epoch))
@@ -368,11 +370,11 @@ def test_warm_up_does_not_touch_the_codebook(signs_recipe, same_tensors):
 def test_codewords_restart_while_learning_and_not_in_alignment(make_signs_recipe):
     recipe = make_signs_recipe(quantizer__restart_threshold=1.0)
     trainer = trainer_of(recipe)
-    trainer._start_codebook()
+    trainer.upkeep.start()
     tokens = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
     trainer.model.quantizer.ema_size.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
-    assert trainer._restart(tokens, loop.plan(recipe.schedule, 4)) == 0
-    assert trainer._restart(tokens, loop.plan(recipe.schedule, 3)) == 3
+    assert trainer.upkeep.restart(tokens, loop.plan(recipe.schedule, 4)) == 0
+    assert trainer.upkeep.restart(tokens, loop.plan(recipe.schedule, 3)) == 3
 
 
 def test_a_small_run_learns(digits_run):

@@ -12,6 +12,7 @@ from link.header_theory import uniform_rates
 from link.randomness import Draws
 from train import checkpoint as checkpoints
 from train.evaluate import encode, evaluate, tensors
+from train.graphs import ReceiverGraph, TransmitterGraph
 from train.loop import Trainer
 from train.losses import expected_symbols, load_balance
 from train.objective import send, terms_of
@@ -20,7 +21,6 @@ from train.router import choose
 from train.routing import ModeChoice, symbols_of_modes
 from train.schedule import plan
 from train.tasks import load_task
-from train.transceiver import ReceiverGraph, TransmitterGraph
 
 ROWS = 40
 
@@ -30,7 +30,7 @@ def model_and_tokens(make_routed_recipe, **changes):
     recipe = make_routed_recipe(**changes)
     task = load_task(recipe.task)
     trainer = Trainer(recipe, task, task.load(None))
-    trainer._start_codebook()
+    trainer.upkeep.start()
     model = trainer.model.eval()
     split = trainer.data.validation
     return trainer, model, encode(model, tensors(task, split))[:ROWS].detach()
@@ -102,7 +102,7 @@ def routed_pass(trainer, weights, epoch=4):
     """The first batch of an epoch, sent in the modes that were drawn, with its terms."""
     trainer.model.train()
     settings = plan(trainer.recipe.schedule, epoch)
-    _, batch = next(trainer._batches(epoch))
+    _, batch = next(trainer.batches.of(epoch))
     tokens = trainer.model.encode(*batch.inputs)
     routing = trainer._route(tokens, batch, epoch - trainer.recipe.schedule.warmup_epochs)
     sent = send(trainer.model, tokens, batch.labels, batch.no, batch.normals, settings, routing=routing)
@@ -135,7 +135,7 @@ def test_the_routers_gradient_is_that_of_the_loss_in_every_mode(make_routed_reci
     model.zero_grad()
     terms.values["task"].backward()
     found = model.router.out.bias.grad
-    _, batch = next(trainer._batches(4))
+    _, batch = next(trainer.batches.of(4))
     noisy = torch.from_numpy(batch.routing.gumbel).float()  # all logits are 0 at the start
     temperature = trainer.recipe.router.temperature(2)
     soft = torch.softmax(noisy / temperature, dim=-1)
@@ -200,7 +200,7 @@ def test_a_row_whose_header_was_lost_says_nothing(make_routed_recipe):
     """It is erased: its answer is that of the prior, whatever was sent."""
     trainer, model, tokens = model_and_tokens(make_routed_recipe)
     settings = plan(trainer.recipe.schedule, 4)
-    _, batch = next(trainer._batches(4))
+    _, batch = next(trainer.batches.of(4))
     tokens = model.encode(*batch.inputs)
     routing = trainer._route(tokens, batch, 2)
     lost = torch.zeros(len(tokens), dtype=torch.bool)
@@ -221,7 +221,7 @@ def test_a_row_whose_header_was_lost_says_nothing(make_routed_recipe):
 
 
 def test_a_routed_run_is_the_same_when_interrupted(make_routed_recipe, routed_run, tmp_path, same_tensors):
-    from train.loop import train
+    from train.run import train
 
     class Stop(Exception):
         pass

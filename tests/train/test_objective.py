@@ -18,7 +18,7 @@ from train.tasks import load_task
 def trainer_of(recipe):
     task = load_task(recipe.task)
     trainer = Trainer(recipe, task, task.load(None))
-    trainer._start_codebook()
+    trainer.upkeep.start()
     return trainer
 
 
@@ -28,7 +28,7 @@ ALL = LossRecipe(**{term.weight: 1.0 for term in TERMS if term.weight})
 def first_pass(trainer, epoch, weights=ALL, **changes):
     """The first batch of an epoch, sent and heard, with its terms."""
     settings = plan(trainer.recipe.schedule, epoch)._replace(**changes)
-    _, batch = next(trainer._batches(epoch))
+    _, batch = next(trainer.batches.of(epoch))
     sent = send(
         trainer.model,
         trainer.model.encode(*batch.inputs),
@@ -119,7 +119,7 @@ def stepped(make_signs_recipe, term, phase, group, held=()):
     model = trainer.model.double()
     epoch, changes = PHASES[phase]
     settings = plan(trainer.recipe.schedule, epoch)._replace(**changes)
-    _, batch = next(trainer._batches(epoch))
+    _, batch = next(trainer.batches.of(epoch))
     inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in batch.inputs]
 
     def sent():

@@ -7,9 +7,9 @@ import pytest
 
 from train import loop
 from train.checkpoint import load, read
-from train.loop import train
-from train.recipe import load_recipe
+from train.recipe_file import load_recipe
 from train.record import read_metrics
+from train.run import train
 from train.tasks import Data, Split, load_task
 
 SCHEDULES = ("basic", "conservative", "aggressive", "anneal", "floor-0.5", "floor-0.7", "freeze-15")

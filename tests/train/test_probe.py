@@ -9,9 +9,9 @@ from torch import nn
 
 from train import checkpoint as checkpoints
 from train.diagnosis import diagnose, read_run
-from train.loop import train as train_recipe
 from train.probe import probe
 from train.record import METRICS_NAME
+from train.run import train as train_recipe
 from train.tasks import load_task
 from train.transceiver import Transceiver
 

@@ -3,7 +3,8 @@ from pydantic import ValidationError
 
 from link.errors import RecipeError
 from train import recipe as recipe_module
-from train.recipe import LossRecipe, Recipe, load_recipe, parse_recipe, preset_names, recipe_names
+from train.recipe import LossRecipe, Recipe
+from train.recipe_file import load_recipe, parse_recipe, preset_names, recipe_names
 from train.tasks import task_names
 
 MINIMAL = """

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.recipe import ScheduleRecipe, load_recipe
+from train.recipe import ScheduleRecipe
+from train.recipe_file import load_recipe
 from train.schedule import Phase, learning_rate_factor, plan
 
 SCHEDULE = ScheduleRecipe(epochs=30, warmup_epochs=4, alignment_start_epoch=21, temp_decay=0.9)

@@ -9,7 +9,7 @@ from link.channel import Awgn
 from link.errors import ArgumentError, RecipeError
 from link.randomness import Draws
 from train.export import export
-from train.loop import train
+from train.run import train
 from train.tasks import load_task, task_names
 
 

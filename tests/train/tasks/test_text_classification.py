@@ -17,8 +17,9 @@ from train.evaluate import encode, tensors
 from train.export import export
 from train.features import FrozenTask, cache_folder, frozen_data
 from train.finetune import FinetuneSettings, finetune
-from train.loop import Trainer, train
-from train.recipe import load_recipe
+from train.loop import Trainer
+from train.recipe_file import load_recipe
+from train.run import train
 from train.tasks import load_task, task_facts
 from train.tasks.text_classification import Options, class_indices, read_parts
 

@@ -1,0 +1,91 @@
+"""The batches of an epoch: which rows, in which order, and the noise that each of them meets, every draw by its address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from link.randomness import Draws, Stream, permutation
+from train.evaluate import tensors
+from train.recipe import Recipe
+from train.routing import ModeChoice, RoutingNoise
+from train.stage import Stage
+from train.tasks import Split
+
+
+class Batch(NamedTuple):
+    """Rows of one step and the noise that each of them meets.
+
+    Attributes
+    ----------
+    inputs : list of (B, ...) tensors
+    labels : (B,) int64
+    normals : (B, S, 2) float32
+        Standard normals.
+    snr_db : (B,) float64
+        Es/N0, dB.
+    routing : RoutingNoise or None
+        None where there is one mode.
+    """
+
+    inputs: list[Tensor]
+    labels: Tensor
+    normals: Tensor
+    snr_db: NDArray[np.float64]
+    routing: RoutingNoise | None
+
+    @property
+    def no(self) -> Tensor:
+        """Noise variance of each symbol, (B, S)."""
+        variance = torch.from_numpy((10.0 ** (-self.snr_db / 10.0)).astype(np.float32))
+        return variance[:, None].expand(self.normals.shape[:-1])
+
+
+class Batches:
+    """The training rows, batch by batch.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    stage : Stage
+        Gives the rows as the model takes them now.
+    mode_choice : ModeChoice, optional
+        Required where there are several modes.
+    """
+
+    def __init__(self, recipe: Recipe, stage: Stage, mode_choice: ModeChoice | None = None) -> None:
+        self._recipe = recipe
+        self._stage = stage
+        self._mode_choice = mode_choice
+        self.per_epoch = -(-len(stage.data.train) // recipe.optimizer.batch_size)
+
+    def of(self, epoch: int) -> Iterator[tuple[int, Batch]]:
+        """The epoch's steps, counted over the whole run, and their batches."""
+        recipe, split = self._recipe, self._stage.data.train
+        rows = len(split)
+        draws = Draws(recipe.seed, np.arange(rows), epoch)
+        inputs = tensors(self._stage.task, Split(self._stage.task.augment(split.inputs, draws), split.labels))
+        labels = torch.from_numpy(split.labels)
+        noise = draws.normals(Stream.TRAINING_NOISE, 0, recipe.link.num_symbols).astype(np.float32)
+        low, high = recipe.channel.train_snr_db
+        snr_db = low + (high - low) * draws.uniforms(Stream.TRAINING_SNR, 0, 1)[:, 0]
+        routing = None if self._mode_choice is None else self._mode_choice.noise(draws)
+        order = permutation(recipe.seed, rows, epoch)
+        size = recipe.optimizer.batch_size
+        for index in range(self.per_epoch):
+            chosen = order[index * size : (index + 1) * size]
+            yield (
+                (epoch - 1) * self.per_epoch + index,
+                Batch(
+                    self._stage.rows(inputs, chosen),
+                    labels[chosen],
+                    torch.from_numpy(noise[chosen]),
+                    snr_db[chosen],
+                    None if routing is None else routing.rows(chosen),
+                ),
+            )

@@ -1,0 +1,79 @@
+"""The two graphs of a bundle as torch modules: what is traced into transmitter.onnx and receiver.onnx.
+
+A traced graph has one way for all rows, so each mode does all of them and every row takes its own mode's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from link.codebook import lookup
+from train.transceiver import Transceiver, padded
+
+
+class TransmitterGraph(nn.Module):
+    """The hard transmitter with the interface of transmitter.onnx; Es/N0 comes behind the task's inputs where it routes."""
+
+    def __init__(self, transceiver: Transceiver) -> None:
+        super().__init__()
+        self.transceiver = transceiver
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """mode, indices, bits, num_bits, symbols, num_symbols."""
+        model = self.transceiver
+        recipe = model.recipe
+        routed = model.router is not None
+        tokens = model.encode(*(inputs[:-1] if routed else inputs))
+        if recipe.modes:
+            return self.send(tokens, model.mode_of(tokens, inputs[-1] if routed else None))
+        sent = model.send_hard(tokens)
+        mode = torch.zeros_like(sent.indices[:, 0])
+        return (
+            mode,
+            sent.indices,
+            sent.bits.to(torch.uint8),
+            mode + recipe.num_bits,
+            sent.symbols,
+            mode + recipe.num_symbols,
+        )
+
+    def send(self, tokens: Tensor, mode: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The same of tokens (B, N, D) in given modes (B,)."""
+        every = [codec.send_hard(tokens) for codec in self.transceiver.modes]
+        indices, bits, symbols = (
+            _select(mode, [getattr(sent, name) for sent in every]) for name in ("indices", "bits", "symbols")
+        )
+        num_bits, num_symbols = (
+            lookup(torch.tensor([getattr(rate, name) for rate in self.transceiver.recipe.rates]), mode)
+            for name in ("num_bits", "num_symbols")
+        )
+        return mode, indices, bits.to(torch.uint8), num_bits, symbols, num_symbols
+
+
+class ReceiverGraph(nn.Module):
+    """The receiver with the interface of receiver.onnx."""
+
+    def __init__(self, transceiver: Transceiver) -> None:
+        super().__init__()
+        self.transceiver = transceiver
+
+    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """llr, indices_hat, logits. Where there is one mode, `mode` decides nothing."""
+        if not self.transceiver.recipe.modes:
+            heard = self.transceiver.receive(symbols, no, llr_in)
+            return heard.llr, heard.indices_hat, heard.logits
+        every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
+        llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))
+        return llr, indices_hat, self.transceiver.head(embedding)
+
+
+def _select(mode: Tensor, results: Sequence[Tensor]) -> Tensor:
+    """Each row's entry of the list that its mode names: what `_by_mode` does, in operations that can be exported."""
+    sizes = [max(lengths) for lengths in zip(*(result.shape[1:] for result in results), strict=True)]
+    first, *others = (padded(result, sizes) for result in results)
+    for number, other in enumerate(others, start=1):
+        first = torch.where((mode == number).reshape(-1, *[1] * (other.dim() - 1)), other, first)
+    return first

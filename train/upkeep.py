@@ -1,0 +1,100 @@
+"""What moves the codebooks of a run: start, running means, restarts, labels. Gradients do not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from link.randomness import permutation
+from link.theory import bit_error_rates
+from train.evaluate import encode, tensors
+from train.recipe import Recipe
+from train.schedule import EpochPlan
+from train.stage import Stage
+
+START_TOKENS: Final = 2**16
+"""Most tokens that the codebook is started from."""
+
+
+class Upkeep:
+    """The codebooks of a stage's model.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    stage : Stage
+    """
+
+    def __init__(self, recipe: Recipe, stage: Stage) -> None:
+        self._recipe = recipe
+        self._stage = stage
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Codebook, labels and scale from what the warmed-up encoder makes of the training set."""
+        model, split = self._stage.model.eval(), self._stage.data.train
+        link, recipe = self._recipe.link, self._recipe
+        chosen = np.arange(len(split))
+        if len(split) * link.tokens > START_TOKENS:
+            chosen = np.sort(permutation(recipe.seed, len(split))[: START_TOKENS // link.tokens])
+        tokens = encode(model, [tensor[chosen] for tensor in tensors(self._stage.task, split)])
+        for number, codebook in enumerate(model.codebooks):
+            codebook.start(
+                self._tokens_of(number, tokens),
+                temperature=recipe.schedule.temp_reference,
+                target_entropy=recipe.quantizer.target_assignment_entropy,
+                bit_error_rates=self._label_error_rates(number),
+                seed=recipe.seed,
+            )
+
+    def align_labels(self) -> None:
+        """Search labels once more where alignment begins, if the recipe has it so."""
+        for number, codebook in enumerate(self._stage.model.codebooks):
+            codebook.align_labels(self._label_error_rates(number))
+
+    def update(self, tokens: Tensor) -> None:
+        """Move the running means by the tokens (B, N, D) of a step."""
+        for number, codebook in enumerate(self._stage.model.codebooks):
+            flat = self._tokens_of(number, tokens)
+            codebook.update(flat, codebook.hard(flat))
+
+    def end_epoch(self, tokens: Tensor, settings: EpochPlan) -> int:
+        """Restart dead codewords from the last step's tokens (B, N, D), take up the prior; how many restarted."""
+        restarted = self.restart(tokens, settings)
+        for codebook in self._stage.model.codebooks:
+            codebook.refresh_prior()
+        return restarted
+
+    def restart(self, tokens: Tensor, settings: EpochPlan) -> int:
+        """Put dead codewords on tokens (B, N, D), where the recipe does so in this epoch; how many."""
+        recipe, seed = self._recipe.quantizer, self._recipe.seed
+        if not recipe.restarts_in(settings.epoch, learning=settings.restarts):
+            return 0
+        return sum(
+            codebook.restart(
+                self._tokens_of(number, tokens),
+                recipe.fair_threshold(codebook.codewords),
+                seed=seed,
+                draw=settings.epoch,
+            )
+            for number, codebook in enumerate(self._stage.model.codebooks)
+        )
+
+    def _tokens_of(self, number: int, tokens: Tensor) -> Tensor:
+        """Those of (B, N, D) tokens that some mode sends with a codebook, in one row."""
+        link = self._recipe.link
+        return tokens.detach()[:, : link.codebook_link(number).tokens].reshape(-1, link.dim)
+
+    def _label_error_rates(self, number: int) -> np.ndarray:
+        """Error rate of each bit of a codebook's labels, (k,), at the Es/N0 that they are searched for; mean over modes."""
+        link, snr_db = self._recipe.link, self._recipe.quantizer.label_snr_db
+        rates = []
+        for mode in link.rates:
+            if mode.codewords == link.codebook_sizes[number]:
+                by_position = bit_error_rates(mode.order, snr_db)
+                # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
+                rates.append(np.resize(by_position, mode.num_bits).reshape(mode.tokens, mode.index_bits).mean(axis=0))
+        return rates[0] if len(rates) == 1 else np.asarray(np.mean(rates, axis=0))
