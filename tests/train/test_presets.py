@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from train import loop
+from train import run
 from train.checkpoint import load, read
 from train.recipe_file import load_recipe
 from train.record import read_metrics
@@ -30,7 +30,7 @@ def few_rows(monkeypatch):
         def load(self, folder):
             return Data(first(data.train, 96), first(data.validation, 64), data.test)
 
-    monkeypatch.setattr(loop, "load_task", lambda *recipe: Few())
+    monkeypatch.setattr(run, "load_task", lambda *recipe: Few())
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
