@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from link.errors import RecipeError
-from train import recipe as recipe_module
+from train import recipe_file
 from train.recipe import LossRecipe, Recipe
 from train.recipe_file import load_recipe, parse_recipe, preset_names, recipe_names
 from train.tasks import task_names
@@ -293,7 +293,7 @@ def test_a_preset_that_does_not_fit_is_named_with_the_reason(minimal):
 
 
 def test_a_key_of_several_sections_is_not_guessed(minimal, monkeypatch):
-    monkeypatch.setattr(recipe_module, "_keys", lambda model: ["schedule.kind", "quantizer.kind", "loss.warmup.kind"])
+    monkeypatch.setattr(recipe_file, "_keys", lambda model: ["schedule.kind", "quantizer.kind", "loss.warmup.kind"])
     answer = r"^kind is a key of several sections: name one of schedule\.kind, quantizer\.kind$"
     with pytest.raises(RecipeError, match=answer):
         load_recipe(minimal, {"kind": "anneal"})
