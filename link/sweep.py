@@ -33,7 +33,7 @@ from link.errors import ArgumentError
 from link.grid import SweepSpec, parse_grid
 from link.header import HeaderOutcome
 from link.lock import locked
-from link.manifest import Mode
+from link.manifest import Manifest, Mode
 from link.montecarlo import Proportion, clustered_proportion, noise_proportion
 from link.provenance import code_version, library_versions
 from link.randomness import Draws
@@ -245,7 +245,7 @@ class _Transmitted:
             bits_per_sample=sent_bits / decisions,
             es_db=10.0 * math.log10(float(np.square(sent.symbols).sum(dtype=np.float64) / sent.num_symbols.sum())),
             mean_abs_llr=float(abs_llr.sum() / total) if total else None,
-            ber_theory=_ber_theory(manifest.modes[used[0]], self.channel, snr_db) if len(used) == 1 else None,
+            ber_theory=_ber_theory(manifest, manifest.modes[used[0]], spec, snr_db) if len(used) == 1 else None,
             mode_samples=tuple((np.bincount(sent.mode, minlength=len(manifest.modes)) * spec.draws).tolist()),
             headers=counts.headers,
             headers_lost=counts.lost,
@@ -274,11 +274,15 @@ class _HeaderCounts(NamedTuple):
         )
 
 
-def _ber_theory(mode: Mode, channel: Channel, snr_db: float) -> float | None:
+def _ber_theory(manifest: Manifest, mode: Mode, spec: SweepSpec, snr_db: float) -> float | None:
     """Error rate of the payload bits, where a closed form is known; over fading the mean of a symbol's bits.
 
-    What the receiver takes the noise variance for matters to the sign of no LLR where the gains are known.
+    It decides for the nearest amplitude, as max-log LLRs do whatever the noise variance they are told. Those of the exact
+    demapper do not, but for QPSK.
     """
+    channel = spec.build_channel()
+    if spec.no_offset_db and manifest.llr.demapper == "app" and mode.order > 4:
+        return None
     if isinstance(channel, Awgn):
         rates = theory.bit_error_rates(mode.order, snr_db)
         return float(np.resize(rates, mode.num_bits).mean())
