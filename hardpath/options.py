@@ -24,7 +24,8 @@ BlockSymbols = Annotated[
 ]
 KFactor = Annotated[float, typer.Option("--k-factor-db", help="Rician K-factor in dB.")]
 CsiKind = Annotated[
-    str, typer.Option("--csi", help="Gains of block fading at the receiver: perfect, or estimated from pilots: ls, lmmse.")
+    str,
+    typer.Option("--csi", help="Gains of block fading at the receiver: perfect, or estimated from pilots: ls, lmmse."),
 ]
 Pilots = Annotated[
     int, typer.Option("--pilots", help="Pilot symbols a fading block for ls and lmmse; sent, and counted as symbols.")

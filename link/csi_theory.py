@@ -17,7 +17,6 @@ phases); least squares and LMMSE then fail alike, since they differ by a positiv
 
 from __future__ import annotations
 
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,7 +85,7 @@ def _ber(order: int, beta: float, no: float, error: float, k: float) -> float:
         # A tail beyond a threshold counts where a bit turns wrong behind it, and is taken back where it turns right.
         turns = (wrong[1:].astype(np.int64) - wrong[:-1]).sum(axis=1) * side
         total += float(turns @ tails)
-    return total / (len(upper) * labels.shape[1])
+    return float(total / (len(upper) * labels.shape[1]))
 
 
 def _tail(distance: NDArray[np.float64], variance: NDArray[np.float64], k: float) -> NDArray[np.float64]:

@@ -123,7 +123,7 @@ class Draws:
         """Four (B, count) arrays of 32-bit words: the blocks from `start` on of each sample; start + count at most 2**28."""
         if not -_POINT_BIAS <= point < _POINT_BIAS:
             raise ArgumentError("point", f"must be in [-2**27, 2**27), got {point}")
-        if not (0 <= start and 0 <= count <= _COUNT_MAX - start):
+        if not (start >= 0 and 0 <= count <= _COUNT_MAX - start):
             raise ArgumentError("count", f"must be in [0, 2**28], behind the first {start}, got {count}")
         shape = (*self.samples.shape, count)
         first = start

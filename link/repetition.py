@@ -4,9 +4,9 @@
                  class number, MSB first       same symbols, same channel,        largest posterior
                                                same noise as the semantic link    among the K classes
 
-It spends exactly the semantic link's symbols, and the channel is the very object (noise, and pilots where gains are estimated,
-addressed by the same seed, sample, draw and SNR), so the two curves differ in what was sent and in nothing else. The
-transmitter must run the whole model, and the receiver learns the class and nothing more: that is what it gives up.
+It spends exactly the semantic link's symbols, and the channel is the very object (noise, and pilots where gains are
+estimated, addressed by the same seed, sample, draw and SNR), so the two curves differ in what was sent and in nothing else.
+The transmitter must run the whole model, and the receiver learns the class and nothing more: that is what it gives up.
 """
 
 from __future__ import annotations

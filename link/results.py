@@ -76,10 +76,9 @@ class SweepPoint(_Frozen):
     mean_abs_llr : float or None
         Mean |LLR| of the payload bits that are judged, nats, after the receiver's clipping.
     ber_theory : float or None
-        BER of the constellation for equally likely bits, behind gains that are known or estimated as here; None where none is
-        known, or samples were sent in several modes. A
-        reference and no target: a codebook does not use its labels equally often, and a bit's error rate depends on the
-        amplitude it is sent with.
+        BER of the constellation for equally likely bits, with gains known or estimated as here; None where none is known,
+        or samples were sent in several modes. A reference and no target: a codebook does not use its labels equally often,
+        and a bit's error rate depends on the amplitude it is sent with.
     mode_samples : tuple of int
         Receptions sent in each mode; empty in results of a time when there was but one.
     headers, headers_lost, headers_wrong : int

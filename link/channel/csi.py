@@ -5,16 +5,16 @@
     LMMSE               h_hat = m + g (h_ls - m)              g = s / (s + no/P), h ~ CN(m, s)
                         h = h_hat + e, e ~ CN(0, g no/P) independent of h_hat
 
-(Kay 1993, "Fundamentals of Statistical Signal Processing: Estimation Theory", sections 4.5 and 12.5.) LMMSE is told the mean m
-and the variance s of the gains, Rayleigh m = 0 and s = 1, and gains being Gaussian it is the posterior mean. A payload symbol
-is then y = h_hat x + (e x + w), so what the receiver is told after its one tap is
+(Kay 1993, "Fundamentals of Statistical Signal Processing: Estimation Theory", chapters 4 and 12.) LMMSE is told the mean m
+and the variance s of the gains, for Rayleigh m = 0 and s = 1, and gains being Gaussian it is the posterior mean. A payload
+symbol is then y = h_hat x + (e x + w), so what the receiver is told after its one tap is
 
     no_eff = (no + E|h - h_hat|^2) / |h_hat|^2                Es = 1
 
-LMMSE: exact given h_hat for symbols of constant modulus, whose LLRs are calibrated; for larger QAM, |x|^2 is replaced by its
-mean. Least squares knows no prior, so it hands on the unconditional no/P, and ignores that h_ls exaggerates: given h_ls,
-Rayleigh fading has E[y/h_ls] = g x, drawn to 0, where LMMSE has x. In either case the error is the same for all symbols of a
-block, so sums of LLRs over a block, which take it for independent, are overconfident.
+For LMMSE this is exact given h_hat for symbols of constant modulus, whose LLRs are calibrated; for larger QAM, |x|^2 is
+replaced by its mean. Least squares knows no prior, so it hands on the unconditional no/P and leaves a bias: over Rayleigh
+fading E[y/h_ls | h_ls, x] = g x, drawn to 0, where LMMSE has x. In either case the error of a gain is the same for all symbols
+of its block, so sums of their LLRs, which take it for independent, are overconfident.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class Csi:
         if self.perfect:
             return Estimate(h, 0.0)
         h_ls = least_squares(h, no, self.pilots, point, draws)
-        return Estimate(h_ls, told / self.pilots) if self.kind == "ls" else lmmse(h_ls, told, self.pilots, mean, variance)
+        return (
+            Estimate(h_ls, told / self.pilots) if self.kind == "ls" else lmmse(h_ls, told, self.pilots, mean, variance)
+        )
 
 
 PERFECT: Final = Csi()

@@ -2,9 +2,10 @@
 
     y = h x + w,   x_hat = y / h_hat,   no_eff = (no + E|h - h_hat|^2) / |h_hat|^2          E|h|^2 = 1
 
-The receiver knows the gains (h_hat = h) or estimates those of blocks from pilots (link.channel.csi); the effective variance is
-what it is told. Gains and noise are the same whatever it knows, so kinds of channel state information are compared in pairs. A
-symbol block interleaver stands before the fading blocks, so that most symbols of one block are far apart in the sample.
+The receiver knows the gains (h_hat = h) or estimates those of blocks from pilots (link.channel.csi); the effective variance
+is what it is told. Gains and noise are the same whatever it knows, so kinds of channel state information are compared in
+pairs. A symbol block interleaver stands before the fading blocks, so that most symbols of one block are far apart in the
+sample.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Fading:
             require_range("k_factor_db", k_factor_db, -20.0, 40.0)
         if block_symbols == 1 and not csi.perfect:
             raise ArgumentError(
-                "csi", f"must be perfect where each symbol fades anew, since pilots tell nothing of it, got {csi.kind!r}"
+                "csi",
+                f"must be perfect where each symbol fades anew, since pilots tell nothing of it, got {csi.kind!r}",
             )
         told_no(1.0, no_offset_db)
         self.block_symbols = block_symbols

@@ -158,7 +158,9 @@ def test_pilots_without_number_tell_all():
         np.testing.assert_allclose(heard.no[usual], known.no[usual], rtol=0.05)
 
 
-@pytest.mark.parametrize("fading", [Fading(csi=Csi("ls", 2)), Fading(3, 6.0, Csi("lmmse", 1)), Fading(2, csi=Csi("ls", 3))])
+@pytest.mark.parametrize(
+    "fading", [Fading(csi=Csi("ls", 2)), Fading(3, 6.0, Csi("lmmse", 1)), Fading(2, csi=Csi("ls", 3))]
+)
 def test_one_sample_alone_hears_what_it_hears_among_others(fading):
     x = np.random.default_rng(0).normal(size=(6, 8, 2)).astype(np.float32)
     lengths = np.array([8, 3, 8, 1, 5, 0])
@@ -172,7 +174,8 @@ def test_one_sample_alone_hears_what_it_hears_among_others(fading):
 
 
 @pytest.mark.parametrize(
-    ("block_symbols", "expected"), [(0, [0, 3, 3, 3, 3]), (2, [0, 3, 3, 6, 12]), (4, [0, 3, 3, 3, 6]), (99, [0, 3, 3, 3, 3])]
+    ("block_symbols", "expected"),
+    [(0, [0, 3, 3, 3, 3]), (2, [0, 3, 3, 6, 12]), (4, [0, 3, 3, 3, 6]), (99, [0, 3, 3, 3, 3])],
 )
 def test_each_block_that_sends_anything_has_its_own_pilots_and_counts_them(block_symbols, expected):
     x, lengths = qpsk(5, 8)[1], np.array([0, 1, 2, 4, 8])
