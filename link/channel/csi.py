@@ -13,8 +13,8 @@ symbol is then y = h_hat x + (e x + w), so what the receiver is told after its o
 
 For LMMSE this is exact given h_hat for symbols of constant modulus, whose LLRs are calibrated; for larger QAM, |x|^2 is
 replaced by its mean. Least squares knows no prior, so it hands on the unconditional no/P and leaves a bias: over Rayleigh
-fading E[y/h_ls | h_ls, x] = g x, drawn to 0, where LMMSE has x. In either case the error of a gain is the same for all symbols
-of its block, so sums of their LLRs, which take it for independent, are overconfident.
+fading E[y/h_ls | h_ls, x] = g x, drawn to 0, where LMMSE has x. In either case the error of a gain is the same for all
+symbols of its block, so sums of their LLRs, which take it for independent, are overconfident.
 """
 
 from __future__ import annotations
