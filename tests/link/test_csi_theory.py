@@ -83,6 +83,9 @@ def test_with_many_pilots_it_is_that_of_known_gains(order):
         (16, 8.0, Fading(csi=Csi("lmmse", 1), no_offset_db=6.0)),
         (16, 8.0, Fading(csi=Csi("lmmse", 1), no_offset_db=-6.0)),
         (64, 16.0, Fading(csi=Csi("ls", 1))),
+        # The mean of what is received for a point lies beyond a threshold: drawn in, and driven out.
+        (16, 0.0, Fading(csi=Csi("ls", 1))),
+        (16, 3.0, Fading(csi=Csi("lmmse", 1), no_offset_db=10.0)),
     ],
 )
 def test_simulation_finds_it(order, snr_db, fading):
