@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardpath.options import BlockSymbols, Bundle, ChannelName, Data, Json, KFactor, Seed, SnrError, SnrGrid, row_range
+from hardpath.options import (
+    BlockSymbols,
+    Bundle,
+    ChannelName,
+    CsiKind,
+    Data,
+    Json,
+    KFactor,
+    NoOffset,
+    Pilots,
+    Seed,
+    SnrError,
+    SnrGrid,
+    row_range,
+)
 from hardpath.terminal import in_one_line, note, percent, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -24,6 +38,9 @@ def sweep(
     channel: ChannelName = "awgn",
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
+    csi: CsiKind = "perfect",
+    pilots: Pilots = 0,
+    no_offset_db: NoOffset = 0.0,
     seed: Seed = 0,
     draws: Annotated[int, typer.Option(min=1, help="Times that the data set is sent at each SNR.")] = 10,
     snr_error_db: SnrError = 0.0,
@@ -42,6 +59,9 @@ def sweep(
         channel=channel,
         block_symbols=block_symbols,
         k_factor_db=k_factor_db,
+        csi=csi,
+        pilots=pilots,
+        no_offset_db=no_offset_db,
         seed=seed,
         draws=draws,
         snr_error_db=snr_error_db,
@@ -50,8 +70,8 @@ def sweep(
     if out is not None:
         from link.plot import Curve, waterfall
 
-        waterfall([Curve.of_accuracy(channel, result.points)], out / "accuracy")
-        waterfall([Curve.of_ber(channel, result.points)], out / "ber", metric="ber")
+        waterfall([Curve.of_accuracy(channel, result.points)], out / "accuracy", title=spec.knowledge)
+        waterfall([Curve.of_ber(channel, result.points)], out / "ber", metric="ber", title=spec.knowledge)
     if as_json:
         say(result.model_dump_json(indent=2))
         return
@@ -69,9 +89,10 @@ def sweep(
         )
         for point in result.points
     ]
-    sent = "headers counted" if several else f"{result.points[0].symbols_per_sample:g} symbols a sample"
+    counted = "headers and pilots counted" if pilots else "headers counted"
+    sent = counted if several else f"{result.points[0].symbols_per_sample:g} symbols a sample"
     say_table(
-        f"{result.provenance.bundle} over {channel}, {sent}, seed {seed}",
+        f"{result.provenance.bundle} over {', '.join(filter(None, (channel, spec.knowledge, sent)))}, seed {seed}",
         ("Es/N0 dB", "accuracy %", "95 % interval", "correct", "BER", "bit errors", "theory")
         + (("symbols", "modes %", "headers lost", "wrong") if several else ()),
         rows,

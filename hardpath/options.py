@@ -23,6 +23,17 @@ BlockSymbols = Annotated[
     int, typer.Option("--block-symbols", help="Symbols that fade together in block fading; 0 is the whole sample.")
 ]
 KFactor = Annotated[float, typer.Option("--k-factor-db", help="Rician K-factor in dB.")]
+CsiKind = Annotated[
+    str,
+    typer.Option("--csi", help="Gains of block fading at the receiver: perfect, or estimated from pilots: ls, lmmse."),
+]
+Pilots = Annotated[
+    int, typer.Option("--pilots", help="Pilot symbols a fading block for ls and lmmse; sent, and counted as symbols.")
+]
+NoOffset = Annotated[
+    float,
+    typer.Option("--no-offset-db", help="The noise variance N0 that the receiver is told is too high by this, in dB."),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Final
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from link.channel import Channel, build_channel
+from link.channel.csi import num_blocks
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
 from link.randomness import SEED_MAX
@@ -29,6 +31,12 @@ class SweepSpec(BaseModel):
         Symbols that fade together, for block fading; 0 stands for all of a sample.
     k_factor_db : float
         Rician K-factor, dB, in [-20, 40].
+    csi : str
+        How the receiver comes by the gains of block fading, one of link.channel.CSI.
+    pilots : int
+        Pilot symbols a fading block, in [1, 1024]; 0 where csi is perfect.
+    no_offset_db : float
+        The noise variance that the receiver is told is higher than the true one by this, dB, in [-30, 30].
     seed : int
         Key of the random generator, in [0, 2**63).
     draws : int
@@ -52,6 +60,9 @@ class SweepSpec(BaseModel):
     channel: str = "awgn"
     block_symbols: int = 0
     k_factor_db: float = 6.0
+    csi: str = "perfect"
+    pilots: int = 0
+    no_offset_db: float = 0.0
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
     draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
@@ -73,7 +84,41 @@ class SweepSpec(BaseModel):
 
     def build_channel(self) -> Channel:
         """The channel asked for."""
-        return build_channel(self.channel, block_symbols=self.block_symbols, k_factor_db=self.k_factor_db)
+        return build_channel(
+            self.channel,
+            block_symbols=self.block_symbols,
+            k_factor_db=self.k_factor_db,
+            csi=self.csi,
+            pilots=self.pilots,
+            no_offset_db=self.no_offset_db,
+        )
+
+    def pilot_symbols(self, num_symbols: int) -> int:
+        """Pilots that go beside a sample of so many symbols.
+
+        Examples
+        --------
+        >>> SweepSpec(snr_db=(6.0,), channel="rayleigh", block_symbols=4, csi="ls", pilots=2).pilot_symbols(6)
+        4
+        """
+        return self.pilots * int(num_blocks(np.array(num_symbols), self.block_symbols))
+
+    @property
+    def knowledge(self) -> str:
+        """What the receiver does not know of the channel, for a title; empty where it knows all.
+
+        Examples
+        --------
+        >>> SweepSpec(snr_db=(6.0,), channel="rayleigh", csi="lmmse", pilots=2, no_offset_db=-3.0).knowledge
+        'lmmse CSI from 2 pilots a block, noise variance told 3 dB too low'
+        """
+        parts = []
+        if self.csi != "perfect":
+            parts.append(f"{self.csi} CSI from {self.pilots} pilot{'s' * (self.pilots > 1)} a block")
+        if self.no_offset_db:
+            side = "high" if self.no_offset_db > 0.0 else "low"
+            parts.append(f"noise variance told {abs(self.no_offset_db):g} dB too {side}")
+        return ", ".join(parts)
 
 
 def parse_grid(text: str) -> tuple[float, ...]:

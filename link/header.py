@@ -11,8 +11,8 @@ The base mode is the most frequent one, the lowest on ties. How many samples a f
 but at the two ends of a transmission. Where a bundle has one mode there is no header.
 
 The header goes through the payload's channel, in front of the payload, as a row of symbols of its own: same SNR, same kind
-of fading, but with gains and noise of its own (stream HEADER, addressed by the frame's number where the payload has the
-sample's), so its fades are independent of the payload's. The receiver decodes block 0, and the others where it says that
+of fading, but with gains, noise and pilots of its own (stream HEADER, addressed by the frame's number where the payload has
+the sample's), so its fades are independent of the payload's. The receiver decodes block 0, and the others where it says that
 there are any. The header is
 
     lost    if a block's metric is below the threshold or a mode is named that the bundle does not have: every sample of the
@@ -23,7 +23,7 @@ and link.header_theory has how often that is.
 
 A sample's first symbol is found without the header, as if each were a packet. Symbols that the decoded mode has and the sent
 one has not are received as erased; blocks that were not sent are, too, and so lost. A sample's rate counts its share of the
-header: the symbols of its frame's header over the samples of the frame.
+header: the symbols of its frame's header over the samples of the frame; pilots are counted apart.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class HeaderOutcome(NamedTuple):
         Frames; those whose header was lost, and those of which it was wrong for any sample.
     header_symbols : int
         Symbols of all headers.
+    pilot_symbols : int
+        Pilots that were sent with them, from which their gains are estimated.
     """
 
     mode: NDArray[np.int64]
@@ -90,6 +92,7 @@ class HeaderOutcome(NamedTuple):
     headers_lost: int
     headers_wrong: int
     header_symbols: int
+    pilot_symbols: int = 0
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -250,6 +253,7 @@ def carry_headers(
         headers_lost=int(frame_lost.sum()),
         headers_wrong=len(np.unique(frames.frame[wrong])),
         header_symbols=int(num_symbols.sum()),
+        pilot_symbols=received.pilot_symbols,
     )
 
 

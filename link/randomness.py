@@ -119,16 +119,16 @@ class Draws:
         object.__setattr__(self, "samples", _words("sample", self.samples))
         object.__setattr__(self, "draw", np.broadcast_to(_words("draw", self.draw), self.samples.shape))
 
-    def words(self, stream: Stream, point: int, count: int) -> tuple[NDArray[np.int64], ...]:
-        """Four (B, count) arrays of 32-bit words: the blocks 0 to count - 1 of each sample; count at most 2**28."""
+    def words(self, stream: Stream, point: int, count: int, start: int = 0) -> tuple[NDArray[np.int64], ...]:
+        """Four (B, count) arrays of 32-bit words: the blocks from `start` on of each sample; start + count at most 2**28."""
         if not -_POINT_BIAS <= point < _POINT_BIAS:
             raise ArgumentError("point", f"must be in [-2**27, 2**27), got {point}")
-        if not 0 <= count <= _COUNT_MAX:
-            raise ArgumentError("count", f"must be in [0, 2**28], got {count}")
+        if not (start >= 0 and 0 <= count <= _COUNT_MAX - start):
+            raise ArgumentError("count", f"must be in [0, 2**28], behind the first {start}, got {count}")
         shape = (*self.samples.shape, count)
-        first = 0
+        first = start
         if self.within is not None:
-            first, stream = stream << 28, self.within
+            first, stream = (stream << 28) + start, self.within
         counter = (
             np.broadcast_to(first + np.arange(count, dtype=np.int64), shape),
             np.broadcast_to(self.samples[..., None], shape),
@@ -137,9 +137,9 @@ class Draws:
         )
         return philox4x32(counter, self.seed)
 
-    def normals(self, stream: Stream, point: int, count: int) -> NDArray[np.float64]:
+    def normals(self, stream: Stream, point: int, count: int, start: int = 0) -> NDArray[np.float64]:
         """(B, count, 2) standard normals by Box and Muller (1958), one block a pair; their tails reach 8.57 sigma."""
-        w0, w1, w2, w3 = self.words(stream, point, count)
+        w0, w1, w2, w3 = self.words(stream, point, count, start)
         radius = np.sqrt(-2.0 * np.log(1.0 - _uniform(w0, w1)))
         angle = (2.0 * np.pi) * _uniform(w2, w3)
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)

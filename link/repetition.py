@@ -4,9 +4,9 @@
                  class number, MSB first       same symbols, same channel,        largest posterior
                                                same noise as the semantic link    among the K classes
 
-It spends exactly the semantic link's symbols, and the channel is the very object (noise addressed by the same seed, sample,
-draw and SNR), so the two curves differ in what was sent and in nothing else. The transmitter must run the whole model, and
-the receiver learns the class and nothing more: that is what it gives up.
+It spends exactly the semantic link's symbols, and the channel is the very object (noise, and pilots where gains are
+estimated, addressed by the same seed, sample, draw and SNR), so the two curves differ in what was sent and in nothing else.
+The transmitter must run the whole model, and the receiver learns the class and nothing more: that is what it gives up.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ def sweep_repetition(
     decided = check_classes("decisions", decisions, None, num_classes)
     truth = check_classes("labels", labels, len(decided), num_classes)
     channel = spec.build_channel()
+    sent_symbols = num_symbols + spec.pilot_symbols(num_symbols)
     points = []
     for snr_db in spec.snr_db:
         correct = np.empty(len(truth) * spec.draws, np.bool_)
@@ -162,8 +163,8 @@ def sweep_repetition(
                 correct=int(correct.sum()),
                 accuracy=accuracy,
                 accuracy_noise=accuracy_noise,
-                symbols=num_symbols * correct.size,
-                symbols_per_sample=float(num_symbols),
+                symbols=sent_symbols * correct.size,
+                symbols_per_sample=float(sent_symbols),
                 bits_per_sample=float(num_symbols * bits_per_symbol(ORDER)),
             )
         )

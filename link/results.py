@@ -67,18 +67,18 @@ class SweepPoint(_Frozen):
     index_error_rate : Proportion or None
         As for `ber`.
     symbols : int
-        Complex symbols sent, headers included.
+        Complex symbols sent, headers and pilots included.
     symbols_per_sample, bits_per_sample : float
-        As sent, padding and headers included.
+        As sent, padding, headers and pilots included; pilots carry no bits.
     es_db : float
         Mean energy of the payload symbols sent, dB. Es/N0 refers to the constellation's mean, 0 dB: what is above 0 is power
         that snr_db does not count.
     mean_abs_llr : float or None
         Mean |LLR| of the payload bits that are judged, nats, after the receiver's clipping.
     ber_theory : float or None
-        BER of the constellation for equally likely bits; None where none is known, or samples were sent in several modes. A
-        reference and no target: a codebook does not use its labels equally often, and a bit's error rate depends on the
-        amplitude it is sent with.
+        BER of the constellation for equally likely bits, with gains known or estimated as here; None where none is known,
+        or samples were sent in several modes. A reference and no target: a codebook does not use its labels equally often,
+        and a bit's error rate depends on the amplitude it is sent with.
     mode_samples : tuple of int
         Receptions sent in each mode; empty in results of a time when there was but one.
     headers, headers_lost, headers_wrong : int
@@ -86,6 +86,8 @@ class SweepPoint(_Frozen):
         one mode.
     header_symbols : int
         Symbols of all headers; counted in `symbols`.
+    pilot_symbols : int
+        Pilots of payload and headers; counted in `symbols`.
     """
 
     snr_db: float
@@ -112,6 +114,7 @@ class SweepPoint(_Frozen):
     headers_lost: int = 0
     headers_wrong: int = 0
     header_symbols: int = 0
+    pilot_symbols: int = 0
 
     @property
     def mode_shares(self) -> tuple[float, ...]:
@@ -281,7 +284,8 @@ def _columns(point: SweepPoint) -> dict[str, Any]:
 
 def _defaults() -> dict[str, Any]:
     """What a spec.json may lack, because it was written before there was such a field."""
-    return {"spec.snr_error_db": SweepSpec.model_fields["snr_error_db"].default}
+    later = ("snr_error_db", "csi", "pilots", "no_offset_db")
+    return {f"spec.{name}": SweepSpec.model_fields[name].default for name in later}
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,6 +17,8 @@ SNR_ERROR_DB_MAX: Final = 30.0
 """Most that a transmitter's estimate of the SNR may be off, dB."""
 SYMBOL_MAX: Final = 1e15
 """Largest received amplitude; a deep fade stays far below it, and beyond it float32 overflows."""
+NO_OFFSET_DB_MAX: Final = 30.0
+"""Most that a receiver's estimate of the noise variance may be off, dB."""
 NO_MIN: Final = 1e-6
 """Least noise variance that a receiver is told; below it LLRs mean nothing in float32."""
 
@@ -41,6 +43,30 @@ def no_from_esn0_db(esn0_db: float) -> float:
     """
     require_range("snr_db", esn0_db, SNR_DB_MIN, SNR_DB_MAX)
     return float(10.0 ** (-esn0_db / 10.0))
+
+
+def told_no(no: float, no_offset_db: float) -> float:
+    """Noise variance that a receiver is told, `no_offset_db` above the true one.
+
+    Parameters
+    ----------
+    no : float
+        Variance of a complex noise sample.
+    no_offset_db : float
+        In [-30, 30] dB; below 0 the receiver trusts what it hears too much.
+
+    Raises
+    ------
+    ArgumentError
+        If `no_offset_db` is out of range or NaN.
+
+    Examples
+    --------
+    >>> told_no(0.1, 10.0)
+    1.0
+    """
+    require_range("no_offset_db", no_offset_db, -NO_OFFSET_DB_MAX, NO_OFFSET_DB_MAX)
+    return float(no * 10.0 ** (no_offset_db / 10.0))
 
 
 def esn0_db_from_ebn0_db(ebn0_db: float, bits_per_symbol: float, code_rate: float = 1.0) -> float:

@@ -26,13 +26,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from link import theory
 from link.chain import Link, require_snr_error
-from link.channel import Channel
+from link.channel import Awgn, Channel, Fading
 from link.constellation import bits_per_symbol
+from link.csi_theory import ber_estimated
 from link.errors import ArgumentError
 from link.grid import SweepSpec, parse_grid
 from link.header import HeaderOutcome
 from link.lock import locked
-from link.manifest import Mode
+from link.manifest import Manifest, Mode
 from link.montecarlo import Proportion, clustered_proportion, noise_proportion
 from link.provenance import code_version, library_versions
 from link.randomness import Draws
@@ -202,13 +203,14 @@ class _Transmitted:
         bit_errors, index_errors = np.empty(decisions, np.int64), np.empty(decisions, np.int64)
         bits, indices = np.empty(decisions, np.int64), np.empty(decisions, np.int64)
         abs_llr = np.empty(decisions, np.float64)
-        counts = _HeaderCounts()
+        counts, pilots = _HeaderCounts(), 0
         tokens = np.array([mode.tokens for mode in manifest.modes])
         frame_samples = 1 if manifest.header is None else manifest.header.frame_samples
         for place, sample, draw in receptions(samples, spec.draws, self.chunk_rows, frame_samples):
             chunk = Transmission._make(field[sample] for field in sent)
             result = self.link.carry(chunk, self.channel, snr_db, Draws(spec.seed, sample, draw))
             decoded, right = result.decoded, np.ones(len(sample), np.bool_)
+            pilots += result.received.pilot_symbols
             if result.header is not None:
                 counts, right = counts.plus(result.header), result.header.right
             judged = np.arange(manifest.num_bits) < np.where(right, chunk.num_bits, 0)[:, None]
@@ -221,7 +223,7 @@ class _Transmitted:
         accuracy, accuracy_noise = accuracies(correct.reshape(spec.draws, samples), spec)
         used = np.unique(sent.mode)
         symbol_bits = np.array([bits_per_symbol(mode.order) for mode in manifest.modes])[sent.mode]
-        symbols = int(sent.num_symbols.sum()) * spec.draws + counts.symbols
+        symbols = int(sent.num_symbols.sum()) * spec.draws + counts.symbols + counts.pilots + pilots
         sent_bits = int((sent.num_symbols * symbol_bits).sum()) * spec.draws + 2 * counts.symbols
         total = int(bits.sum())
         return SweepPoint(
@@ -243,12 +245,13 @@ class _Transmitted:
             bits_per_sample=sent_bits / decisions,
             es_db=10.0 * math.log10(float(np.square(sent.symbols).sum(dtype=np.float64) / sent.num_symbols.sum())),
             mean_abs_llr=float(abs_llr.sum() / total) if total else None,
-            ber_theory=_ber_theory(manifest.modes[used[0]], spec, snr_db) if len(used) == 1 else None,
+            ber_theory=_ber_theory(manifest, manifest.modes[used[0]], spec, snr_db) if len(used) == 1 else None,
             mode_samples=tuple((np.bincount(sent.mode, minlength=len(manifest.modes)) * spec.draws).tolist()),
             headers=counts.headers,
             headers_lost=counts.lost,
             headers_wrong=counts.wrong,
             header_symbols=counts.symbols,
+            pilot_symbols=counts.pilots + pilots,
         )
 
 
@@ -259,6 +262,7 @@ class _HeaderCounts(NamedTuple):
     lost: int = 0
     wrong: int = 0
     symbols: int = 0
+    pilots: int = 0
 
     def plus(self, header: HeaderOutcome) -> _HeaderCounts:
         return _HeaderCounts(
@@ -266,19 +270,29 @@ class _HeaderCounts(NamedTuple):
             self.lost + header.headers_lost,
             self.wrong + header.headers_wrong,
             self.symbols + header.header_symbols,
+            self.pilots + header.pilot_symbols,
         )
 
 
-def _ber_theory(mode: Mode, spec: SweepSpec, snr_db: float) -> float | None:
-    """Error rate of the payload bits, where a closed form is known; over fading the mean of a symbol's bits."""
-    if spec.channel == "awgn":
+def _ber_theory(manifest: Manifest, mode: Mode, spec: SweepSpec, snr_db: float) -> float | None:
+    """Error rate of the payload bits, where a closed form is known; over fading the mean of a symbol's bits.
+
+    It decides for the nearest amplitude, as max-log LLRs do whatever the noise variance they are told. Those of the exact
+    demapper do not, but for QPSK.
+    """
+    channel = spec.build_channel()
+    if spec.no_offset_db and manifest.llr.demapper == "app" and mode.order > 4:
+        return None
+    if isinstance(channel, Awgn):
         rates = theory.bit_error_rates(mode.order, snr_db)
         return float(np.resize(rates, mode.num_bits).mean())
-    if spec.channel.startswith("rayleigh"):
+    if not isinstance(channel, Fading):
+        return None
+    if not channel.csi.perfect:
+        return ber_estimated(mode.order, snr_db, channel)
+    if channel.k_factor_db is None:
         return float(theory.ber_rayleigh(mode.order, snr_db))
-    if spec.channel.startswith("rician"):
-        return float(theory.ber_rician(mode.order, snr_db, spec.k_factor_db))
-    return None
+    return float(theory.ber_rician(mode.order, snr_db, channel.k_factor_db))
 
 
 def _encode(

@@ -21,7 +21,7 @@ from link.bits import label_bits
 from link.constellation import bits_per_symbol, unit_amplitude
 from link.errors import ArgumentError
 
-# The integrand of _rician_tail is analytic for |Im u| < pi / 2 and falls off as exp(-|u|): both errors are below 1e-15.
+# The integrand of rician_tail is analytic for |Im u| < pi / 2 and falls off as exp(-|u|): both errors are below 1e-15.
 _RICIAN_STEP: Final = 0.0625
 _RICIAN_RANGE: Final = (-25.0, 38.0)
 
@@ -87,8 +87,7 @@ def ber_rayleigh(order: int, esn0_db: ArrayLike) -> NDArray[np.float64]:
     """
     weights, odd = _tails(order)
     c = (odd * unit_amplitude(order)) ** 2 * _linear(esn0_db)[..., None]
-    root = np.sqrt(c / (1.0 + c))
-    return np.asarray((0.5 / ((1.0 + c) * (1.0 + root))) @ weights.mean(axis=0))
+    return np.asarray(rayleigh_tail(c) @ weights.mean(axis=0))
 
 
 def ber_rician(order: int, esn0_db: ArrayLike, k_factor_db: float) -> NDArray[np.float64]:
@@ -110,7 +109,7 @@ def ber_rician(order: int, esn0_db: ArrayLike, k_factor_db: float) -> NDArray[np
     """
     weights, odd = _tails(order)
     c = (odd * unit_amplitude(order)) ** 2 * _linear(esn0_db)[..., None]
-    return np.asarray(_rician_tail(c, 10.0 ** (k_factor_db / 10.0)) @ weights.mean(axis=0))
+    return np.asarray(rician_tail(c, 10.0 ** (k_factor_db / 10.0)) @ weights.mean(axis=0))
 
 
 def mean_abs_llr(
@@ -162,7 +161,13 @@ def _tails(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return weights, 2.0 * i + 1.0
 
 
-def _rician_tail(c: NDArray[np.float64], k: float) -> NDArray[np.float64]:
+def rayleigh_tail(c: NDArray[np.float64]) -> NDArray[np.float64]:
+    """E[Q(sqrt(2 c g))] for an exponential gain g of mean 1: (1 - sqrt(c / (1 + c))) / 2, without its cancellation."""
+    root = np.sqrt(c / (1.0 + c))
+    return np.asarray(0.5 / ((1.0 + c) * (1.0 + root)))
+
+
+def rician_tail(c: NDArray[np.float64], k: float) -> NDArray[np.float64]:
     """E[Q(sqrt(2 c g))] for a Rician gain g of mean 1 and K-factor k, linear.
 
     Craig's form of Q (1991) turns the mean over g into its moment-generating function, and tan(theta) = exp(u) turns

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from link.array import Array
 from link.channel.base import Received, erase_unsent, require_rows
 from link.randomness import Draws, Stream
-from link.snr import millidecibels, no_from_esn0_db
+from link.snr import millidecibels, no_from_esn0_db, told_no
 
 
 def add_noise(x: Array, no: Array | float, normals: Array) -> Array:
@@ -28,14 +28,25 @@ def add_noise(x: Array, no: Array | float, normals: Array) -> Array:
 
 
 class Awgn:
-    """White Gaussian noise of the SNR asked for; the receiver knows its variance."""
+    """White Gaussian noise of the SNR asked for; the receiver knows its variance.
+
+    Parameters
+    ----------
+    no_offset_db : float
+        In [-30, 30]: dB that the variance the receiver is told lies above the true one.
+    """
 
     name = "awgn"
+
+    def __init__(self, no_offset_db: float = 0.0) -> None:
+        told_no(1.0, no_offset_db)
+        self.no_offset_db = no_offset_db
 
     def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         require_rows(x, num_symbols, draws)
         no = no_from_esn0_db(snr_db)
         normals = draws.normals(Stream.NOISE, millidecibels(snr_db), x.shape[1])
         y = add_noise(x, no, normals).astype(np.float32)
-        y, variances = erase_unsent(y, np.full(x.shape[:-1], no, dtype=np.float32), num_symbols)
+        told = np.full(x.shape[:-1], told_no(no, self.no_offset_db), dtype=np.float32)
+        y, variances = erase_unsent(y, told, num_symbols)
         return Received(y, variances, num_symbols)

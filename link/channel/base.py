@@ -28,12 +28,20 @@ class Received:
         Symbols of each sample that were sent.
     report : mapping of str to float
         What the channel knows of itself (for example the mean channel gain); the receiver never sees it.
+    num_pilots : (B,) int64 or None
+        Pilot symbols that were sent beside each sample's; None stands for none at all.
     """
 
     y: NDArray[np.float32]
     no: NDArray[np.float32]
     num_symbols: NDArray[np.int64]
     report: Mapping[str, float] = field(default_factory=dict)
+    num_pilots: NDArray[np.int64] | None = None
+
+    @property
+    def pilot_symbols(self) -> int:
+        """Pilot symbols of all samples."""
+        return 0 if self.num_pilots is None else int(self.num_pilots.sum())
 
 
 class Channel(Protocol):

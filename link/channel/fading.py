@@ -1,9 +1,11 @@
-"""Rayleigh and Rician flat fading, block or fast, with perfect channel state information and a one-tap equaliser.
+"""Rayleigh and Rician flat fading, block or fast, and a one-tap equaliser.
 
-    y = h x + w,   x_hat = y / h,   no_eff = no / |h|^2          E|h|^2 = 1
+    y = h x + w,   x_hat = y / h_hat,   no_eff = (no + E|h - h_hat|^2) / |h_hat|^2          E|h|^2 = 1
 
-The effective variance is what the receiver is told. A symbol block interleaver stands before the fading blocks, so that most
-symbols of one block are far apart in the sample.
+The receiver knows the gains (h_hat = h) or estimates those of blocks from pilots (link.channel.csi); the effective variance
+is what it is told. Gains and noise are the same whatever it knows, so kinds of channel state information are compared in
+pairs. A symbol block interleaver stands before the fading blocks, so that most symbols of one block are far apart in the
+sample.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from link.bits import block_interleaver
 from link.channel.awgn import add_noise
 from link.channel.base import Received, erase_unsent, require_rows
+from link.channel.csi import PERFECT, Csi, conjugate, multiply, num_blocks
 from link.errors import ArgumentError, require_range
 from link.randomness import Draws, Stream
-from link.snr import millidecibels, no_from_esn0_db
+from link.snr import millidecibels, no_from_esn0_db, told_no
 
 
 class Fading:
@@ -30,40 +33,72 @@ class Fading:
         Symbols that share one gain, in the order sent; 1 is fast fading, 0 one gain for the whole sample.
     k_factor_db : float or None
         Rician K-factor, in [-20, 40] dB: power of the line of sight over that of the scattered paths. None is Rayleigh.
+    csi : Csi
+        What the receiver knows of the gains; all of them where fading is fast.
+    no_offset_db : float
+        In [-30, 30]: dB that the noise variance the receiver is told lies above the true one.
+
+    Raises
+    ------
+    ArgumentError
+        If an option is out of range, or fast fading is to be estimated from pilots.
     """
 
-    def __init__(self, block_symbols: int = 0, k_factor_db: float | None = None) -> None:
+    def __init__(
+        self,
+        block_symbols: int = 0,
+        k_factor_db: float | None = None,
+        csi: Csi = PERFECT,
+        no_offset_db: float = 0.0,
+    ) -> None:
         if not 0 <= block_symbols < 2**31:
             raise ArgumentError("block_symbols", f"must be in [0, 2**31), got {block_symbols}")
         if k_factor_db is not None:
             require_range("k_factor_db", k_factor_db, -20.0, 40.0)
+        if block_symbols == 1 and not csi.perfect:
+            raise ArgumentError(
+                "csi",
+                f"must be perfect where each symbol fades anew, since pilots tell nothing of it, got {csi.kind!r}",
+            )
+        told_no(1.0, no_offset_db)
         self.block_symbols = block_symbols
         self.k_factor_db = k_factor_db
+        self.csi = csi
+        self.no_offset_db = no_offset_db
         family = "rayleigh" if k_factor_db is None else "rician"
         self.name = f"{family}-fast" if block_symbols == 1 else family
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean of the gains, which is real, and their variance E|h - mean|^2; the power they sum to is 1."""
+        if self.k_factor_db is None:
+            return 0.0, 1.0
+        k = 10.0 ** (self.k_factor_db / 10.0)
+        return math.sqrt(k / (k + 1.0)), 1.0 / (k + 1.0)
 
     def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         require_rows(x, num_symbols, draws)
         no = no_from_esn0_db(snr_db)
+        told = told_no(no, self.no_offset_db)
         point = millidecibels(snr_db)
-        h = self._gains(num_symbols, x.shape[1], point, draws)
-        noisy = add_noise(_multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
-        power = np.sum(h * h, axis=-1)
-        y = _multiply(h * (1.0, -1.0), noisy) / power[..., None]
-        y, variances = erase_unsent(y.astype(np.float32), (no / power).astype(np.float32), num_symbols)
-        sent = np.isfinite(variances)
-        return Received(y, variances, num_symbols, {"mean_gain": float(power[sent].mean()) if sent.any() else 1.0})
+        h = self._gains(x.shape[1], point, draws)
+        estimate = self.csi.estimate(h, no, told, *self.moments, point, draws)
+        block = _blocks(num_symbols, x.shape[1], self.block_symbols)
+        h, h_hat = _of_symbols(h, block), _of_symbols(estimate.h_hat, block)
+        noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
+        power = np.sum(h_hat * h_hat, axis=-1)
+        y = multiply(conjugate(h_hat), noisy) / power[..., None]
+        effective = (told + estimate.error_variance) / power
+        y, variances = erase_unsent(y.astype(np.float32), effective.astype(np.float32), num_symbols)
+        blocks = num_blocks(num_symbols, self.block_symbols)
+        return Received(y, variances, num_symbols, _report(h, h_hat, num_symbols), self.csi.pilots * blocks)
 
-    def _gains(self, num_symbols: NDArray[np.int64], length: int, point: int, draws: Draws) -> NDArray[np.float64]:
-        """Channel gains as (real, imaginary) pairs, (B, S, 2)."""
-        blocks = _blocks(num_symbols, length, self.block_symbols)
-        scattered = draws.normals(Stream.FADING, point, length) / math.sqrt(2.0)
-        h: NDArray[np.float64] = np.take_along_axis(scattered, blocks[..., None], axis=1)
-        if self.k_factor_db is not None:
-            k = 10.0 ** (self.k_factor_db / 10.0)
-            h = math.sqrt(1.0 / (k + 1.0)) * h
-            h[..., 0] += math.sqrt(k / (k + 1.0))
-        return h
+    def _gains(self, length: int, point: int, draws: Draws) -> NDArray[np.float64]:
+        """Gains of each block as (real, imaginary) pairs, (B, K, 2)."""
+        most = int(num_blocks(np.array(length), self.block_symbols))
+        mean, variance = self.moments
+        scattered = draws.normals(Stream.FADING, point, most) / math.sqrt(2.0)
+        return np.asarray(math.sqrt(variance) * scattered + np.array([mean, 0.0]))
 
 
 def _blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> NDArray[np.int64]:
@@ -77,8 +112,15 @@ def _blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> 
     return blocks
 
 
-def _multiply(a: NDArray[np.float64], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Product of complex numbers held as (real, imaginary) pairs."""
-    return np.stack(
-        [a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1], a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]], axis=-1
-    )
+def _of_symbols(of_blocks: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each symbol's gain, (B, S, 2), from those of the blocks, (B, K, 2)."""
+    return np.asarray(np.take_along_axis(of_blocks, block[..., None], axis=1))
+
+
+def _report(h: NDArray[np.float64], h_hat: NDArray[np.float64], num_symbols: NDArray[np.int64]) -> dict[str, float]:
+    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent."""
+    sent = np.arange(h.shape[1]) < num_symbols[:, None]
+    if not sent.any():
+        return {"mean_gain": 1.0, "csi_mse": 0.0}
+    power, error = np.sum(h * h, axis=-1), np.sum((h_hat - h) ** 2, axis=-1)
+    return {"mean_gain": float(power[sent].mean()), "csi_mse": float(error[sent].mean())}

@@ -243,3 +243,15 @@ def test_words_within_a_stream_are_addressed_by_their_purpose_in_the_upper_four_
 def test_more_numbers_than_a_purpose_has_are_refused():
     with pytest.raises(ArgumentError, match=r"^count must be in \[0, 2\*\*28\]"):
         Draws(0, np.arange(0)).words(Stream.NOISE, 0, 2**28 + 1)
+
+
+@pytest.mark.parametrize("within", [None, Stream.HEADER])
+def test_numbers_from_a_later_start_are_those_of_the_whole(within):
+    draws = Draws(3, np.arange(4), 1, within)
+    whole = draws.normals(Stream.PILOTS, 6000, 9)
+    np.testing.assert_array_equal(draws.normals(Stream.PILOTS, 6000, 4, start=5), whole[:, 5:])
+    for start, count in ((2**28, 1), (-1, 1)):
+        with pytest.raises(
+            ArgumentError, match=rf"^count must be in \[0, 2\*\*28\], behind the first {start}, got {count}"
+        ):
+            draws.words(Stream.PILOTS, 0, count, start)
