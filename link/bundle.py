@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -65,7 +66,8 @@ def load_bundle(path: Path | str) -> Bundle:
     Raises
     ------
     BundleError
-        If a file is missing, is not what the manifest says, lies outside the folder, or has another schema version.
+        If a file is missing, is no regular file, is not what the manifest says, lies outside the folder, or has another
+        schema version.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
@@ -73,6 +75,7 @@ def load_bundle(path: Path | str) -> Bundle:
     for spec in (manifest.transmitter, manifest.receiver, *tokenizer):
         file = _inside(folder, spec.file)
         try:
+            _require_regular(folder, spec.file, file)
             found = sha256(file)
         except FileNotFoundError:
             raise BundleError(f"{folder}: {spec.file} is missing; export the bundle again") from None
@@ -92,10 +95,11 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     BundleError
-        If it is missing, is no JSON, has another schema version, or a field is wrong.
+        If it is missing, is no regular file, is no JSON, has another schema version, or a field is wrong.
     """
     file = folder / MANIFEST_NAME
     try:
+        _require_regular(folder, MANIFEST_NAME, file)
         text = file.read_text(encoding="utf-8")
         raw = json.loads(text)
     except FileNotFoundError:
@@ -119,6 +123,13 @@ def sha256(file: Path) -> str:
     """Hash of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _require_regular(folder: Path, name: str, file: Path) -> None:
+    """Refuse what would block whoever opens it, or never end: a pipe, a device."""
+    mode = file.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder cannot be opened at all
+        raise BundleError(f"{folder}: {name} is no file but a pipe or a device; export the bundle again")
 
 
 def _inside(folder: Path, name: str) -> Path:

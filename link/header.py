@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from link.bits import group, label_bits, labels_from_bits
 from link.channel import Channel
 from link.errors import ArgumentError
-from link.manifest import HeaderSpec
+from link.manifest import MODES_MAX, HeaderSpec
 from link.randomness import Draws, Stream
 from link.reed_muller import BLOCK_SYMBOLS, MESSAGE_BITS, decode, encode
 
@@ -106,7 +106,7 @@ def frames_of(draws: Draws, frame_samples: int) -> Frames:
     Raises
     ------
     ArgumentError
-        If a sample is there twice in one draw: its frame could not hold both.
+        If `frame_samples` is below 1, there is no sample, or one is there twice in one draw: its frame could not hold both.
 
     Examples
     --------
@@ -114,6 +114,10 @@ def frames_of(draws: Draws, frame_samples: int) -> Frames:
     >>> frames.frame, frames.place, frames.number
     (array([1, 0, 0, 1]), array([1, 0, 1, 0]), array([0, 1]))
     """
+    if frame_samples < 1:
+        raise ArgumentError("frame_samples", f"must be at least 1, got {frame_samples}")
+    if draws.samples.ndim != 1 or not len(draws.samples):
+        raise ArgumentError("samples", f"must be a list of at least one number, got shape {draws.samples.shape}")
     repetition = np.asarray(draws.draw)
     order = np.lexsort((draws.samples, repetition))
     samples, repetitions = draws.samples[order], repetition[order]
@@ -151,8 +155,15 @@ def write_headers(
         QPSK symbols as (I, Q), Es = 1; H is the most that a frame sends, 0 past a frame's own.
     num_symbols : (F,) int64
         Symbols of each header.
+
+    Raises
+    ------
+    ArgumentError
+        If `num_modes` or a mode is out of range, `modes` are not one integer a row, or a frame is longer than `spec` has it.
     """
     width = _width(num_modes)
+    modes = _checked_modes(modes, frames, num_modes)
+    _require_frames(frames, spec)
     counts = np.zeros((len(frames.size), num_modes), np.int64)
     np.add.at(counts, (frames.frame, modes), 1)
     base = np.argmax(counts, axis=-1)
@@ -189,9 +200,21 @@ def read_headers(
     modes : (B,) int64
         Of no meaning where the header was lost.
     lost : (F,) bool
+
+    Raises
+    ------
+    ArgumentError
+        If `num_modes` is out of range, `y` and `no` are not of these shapes or longer than any header, or a frame is longer
+        than `spec` has it.
     """
     width, length = _width(num_modes), BLOCK_SYMBOLS * spec.repeats
     blocks = 1 + -(-spec.frame_samples * width // MESSAGE_BITS)
+    _require_frames(frames, spec)
+    if np.ndim(y) != 3 or len(y) != len(frames.size) or y.shape[2] != 2 or y.shape[1] > blocks * length:
+        wanted = f"({len(frames.size)}, at most {blocks * length}, 2)"
+        raise ArgumentError("y", f"must have shape {wanted}, got {np.shape(y)}")
+    if np.shape(no) != y.shape[:2]:
+        raise ArgumentError("no", f"must have shape {y.shape[:2]}, got {np.shape(no)}")
     unheard = blocks * length - y.shape[1]
     heard = np.pad(y, ((0, 0), (0, unheard), (0, 0))).reshape(len(y), blocks, length, 2)
     variances = np.pad(no, ((0, 0), (0, unheard)), constant_values=np.inf).reshape(len(y), blocks, length)
@@ -236,8 +259,10 @@ def carry_headers(
     Raises
     ------
     ArgumentError
-        If a sample is there twice in one draw.
+        If a sample is there twice in one draw, or a mode or the number of modes is out of range.
     """
+    if not 0 <= default_mode < num_modes:
+        raise ArgumentError("default_mode", f"must be in [0, {num_modes}), got {default_mode}")
     frames = frames_of(draws, spec.frame_samples)
     x, num_symbols = write_headers(modes, frames, spec, num_modes)
     received = channel(x, num_symbols, snr_db, Draws(draws.seed, frames.number, frames.draw, Stream.HEADER))
@@ -259,7 +284,25 @@ def carry_headers(
 
 def _width(num_modes: int) -> int:
     """Bits of one sample's mode."""
+    if not 2 <= num_modes <= MODES_MAX:
+        raise ArgumentError("num_modes", f"must be in [2, {MODES_MAX}], got {num_modes}")
     return (num_modes - 1).bit_length()
+
+
+def _checked_modes(modes: NDArray[np.int64], frames: Frames, num_modes: int) -> NDArray[np.int64]:
+    found = np.asarray(modes)
+    if found.dtype.kind not in "iu" or found.shape != frames.frame.shape:
+        raise ArgumentError(
+            "modes", f"must be {len(frames.frame)} integers, got dtype {found.dtype} and shape {found.shape}"
+        )
+    if not ((found >= 0) & (found < num_modes)).all():
+        raise ArgumentError("modes", f"must be in [0, {num_modes}), got [{found.min()}, {found.max()}]")
+    return found.astype(np.int64)
+
+
+def _require_frames(frames: Frames, spec: HeaderSpec) -> None:
+    if frames.size.max() > spec.frame_samples:
+        raise ArgumentError("frames", f"must have at most {spec.frame_samples} samples each, got {frames.size.max()}")
 
 
 def _mode_blocks(size: NDArray[np.int64], width: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ command, the server and the sweep all go through these two classes.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -81,10 +82,13 @@ class TaskInputs(NamedTuple):
     arrays : dict of name to (B, ...) array
     cut : (B,) bool, optional
         Whether a text was longer than the transmitter takes, and was cut; None where no texts were given.
+    unknown : (B,) bool, optional
+        Whether a text has no token that the transmitter knows; None where no texts were given.
     """
 
     arrays: dict[str, NDArray[Any]]
     cut: NDArray[np.bool_] | None
+    unknown: NDArray[np.bool_] | None = None
 
 
 class Transmitter:
@@ -178,10 +182,12 @@ class Transmitter:
         return BundleError(f"{self.manifest.name}: {name} of {self._spec.file} {text}; export the bundle again")
 
     def tensors(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-        """The task's inputs as the graph takes them, as `read` has them; texts that were cut are counted in the log."""
-        arrays, cut = self.read(inputs)
+        """The task's inputs as the graph takes them, see `read`; texts that were cut or say nothing are logged."""
+        arrays, cut, unknown = self.read(inputs)
         if self._tokenizer is not None and cut is not None and cut.any():
             logger.warning("%d of %d texts have more than %d tokens: cut", cut.sum(), len(cut), self._tokenizer.length)
+        if unknown is not None and unknown.any():
+            logger.warning("%d of %d texts have no token that the model knows", unknown.sum(), len(unknown))
         return arrays
 
     def read(self, inputs: Mapping[str, ArrayLike]) -> TaskInputs:
@@ -211,7 +217,7 @@ class Transmitter:
         encoded = self._tokenizer(inputs[spec.text], field=f"inputs.{spec.text}")
         arrays = {name: value for name, value in inputs.items() if name != spec.text}
         arrays |= {spec.input_ids: encoded.input_ids, spec.attention_mask: encoded.attention_mask}
-        return TaskInputs(check_inputs(self.manifest.task_inputs, arrays), encoded.cut)
+        return TaskInputs(check_inputs(self.manifest.task_inputs, arrays), encoded.cut, encoded.unknown)
 
 
 class Receiver:
@@ -339,9 +345,16 @@ def _open_session(bundle: Bundle, spec: GraphSpec, threads: int) -> ort.Inferenc
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    # Weights in files of their own would be loaded without a hash: nothing lies below the null device.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
-        session = ort.InferenceSession(str(bundle.file(spec)), sess_options=options, providers=["CPUExecutionProvider"])
+        graph = bundle.file(spec).read_bytes()
+        session = ort.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+        if "external data" in str(error).lower():
+            raise BundleError(
+                f"{bundle.path}: {spec.file} keeps weights in files of their own, which no hash covers: save it as one file"
+            ) from None
         raise BundleError(
             f"{bundle.path}: {spec.file} is no graph that ONNX Runtime can load: {_first_line(error)}"
         ) from None

@@ -33,11 +33,14 @@ class Encoded(NamedTuple):
         1 for the text and its special tokens, 0 for padding.
     cut : (B,) bool
         Whether the text had more tokens than fit; the rest was left out.
+    unknown : (B,) bool
+        Whether no token of the text is one that the tokenizer knows: all stand for something else.
     """
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     cut: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
 
 
 class Tokenizer:
@@ -58,7 +61,8 @@ class Tokenizer:
     MissingExtra
         If `tokenizers` is not installed.
     ArgumentError
-        If the file is no tokenizer, its special tokens leave no room in `length`, or `pad_token` has another id.
+        If `length` or `pad_id` is no whole number, the file is no tokenizer, its special tokens leave no room in `length`,
+        or `pad_token` has another id.
     """
 
     def __init__(self, file: Path | str, *, length: int, pad_id: int, pad_token: str) -> None:
@@ -66,6 +70,11 @@ class Tokenizer:
             import tokenizers
         except ImportError:
             raise MissingExtra("tokenizers", "text") from None
+        for field, number in (("length", length), ("pad_id", pad_id)):
+            if isinstance(number, bool) or not isinstance(number, int | np.integer):
+                raise ArgumentError(field, f"must be a whole number, got {number!r}")
+        if not isinstance(pad_token, str):
+            raise ArgumentError("pad_token", f"must be a string, got {pad_token!r}")
         try:
             self._tokenizer: tokenizers.Tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library's exceptions share no base class but Exception
@@ -86,6 +95,13 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = True
         if getattr(self._tokenizer.model, "dropout", None) is not None:
             self._tokenizer.model.dropout = None
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        self._unknown = None if unknown is None else self._tokenizer.token_to_id(unknown)
+
+    @property
+    def highest_id(self) -> int:
+        """The highest number that a token has."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def __call__(self, texts: Sequence[str] | ArrayLike, *, field: str = "texts") -> Encoded:
         """Encode texts, each by itself.
@@ -107,10 +123,13 @@ class Tokenizer:
         mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
         for row in np.flatnonzero(mask.sum(axis=1) == 0).tolist():
             raise ArgumentError(f"{field}[{row}]", "holds nothing that the tokenizer has a token for")
+        ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
+        own = np.array([encoding.special_tokens_mask for encoding in encodings]) == 0
         return Encoded(
-            np.array([encoding.ids for encoding in encodings], dtype=np.int64),
+            ids,
             mask,
             np.array([bool(encoding.overflowing) for encoding in encodings], dtype=np.bool_),
+            np.full(len(rows), False) if self._unknown is None else (~own | (ids == self._unknown)).all(axis=1),
         )
 
 

@@ -111,7 +111,7 @@ class Engine:
         require_range("snr_db", settings.snr_db, SNR_DB_MIN, SNR_DB_MAX)
         channel = _Timed(_channel(settings))
         start = perf_counter()
-        arrays, cut = self.read(inputs)
+        arrays, cut, _ = self.read(inputs)
         sent = self.link.encode(arrays, settings.snr_db, settings.snr_error_db)
         encoded = perf_counter()
         draws = _draws(settings, len(sent.mode))

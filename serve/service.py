@@ -53,7 +53,7 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
     @_answered
     def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
         snr_db = request.snr_db if request.HasField("snr_db") else None
-        arrays, cut = self._engine.read(convert.inputs_from_message(request.inputs))
+        arrays, cut, _ = self._engine.read(convert.inputs_from_message(request.inputs))
         sent = self._engine.encode(arrays, snr_db)
         return pb.EncodeResponse(
             sent=convert.sent_to_message(sent, request.tensor_format, include_symbols=True),

@@ -334,3 +334,40 @@ def test_a_headers_randomness_is_addressed_by_frame_draw_and_seed():
     np.testing.assert_array_equal(received([15]), whole[1:])
     for other in (received([8], draw=1), received([8], seed=2), received([16]), whole[1:]):
         assert not np.isin(other, whole[0]).any()
+
+
+TWO = Draws(0, np.arange(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: frames_of(TWO, 0), "frame_samples must be at least 1, got 0"),
+        (lambda: frames_of(Draws(0, np.zeros(0, np.int64)), 4), r"samples must be a list of .* got shape \(0,\)"),
+        (lambda: carry([0, 2]), r"modes must be in \[0, 2\), got \[0, 2\]"),
+        (lambda: carry([0, -1]), r"modes must be in \[0, 2\), got \[-1, 0\]"),
+        (lambda: carry([0]), r"modes must be 2 integers, got dtype int64 and shape \(1,\)"),
+        (lambda: carry([0.0, 1.0]), r"modes must be 2 integers, got dtype float64 and shape \(2,\)"),
+        (lambda: carry([0, 1], num_modes=1), r"num_modes must be in \[2, 32\], got 1"),
+        (lambda: carry([0, 1], num_modes=33), r"num_modes must be in \[2, 32\], got 33"),
+        (lambda: carry([0, 1], default_mode=2), r"default_mode must be in \[0, 2\), got 2"),
+        (
+            lambda: write_headers(np.zeros(2, np.int64), frames_of(TWO, 2), ONE, 2),
+            "frames must have at most 1 samples each, got 2",
+        ),
+        (lambda: read(np.zeros((2, 16))), r"y must have shape \(2, at most 32, 2\), got \(2, 16\)"),
+        (lambda: read(np.zeros((2, 48, 2))), r"y must have shape \(2, at most 32, 2\), got \(2, 48, 2\)"),
+        (lambda: read(np.zeros((2, 16, 2)), np.ones((2, 15))), r"no must have shape \(2, 16\), got \(2, 15\)"),
+    ],
+)
+def test_a_wrong_argument_is_named(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
+def carry(modes, num_modes=2, default_mode=0):
+    return carry_headers(np.array(modes), ONE, num_modes, default_mode, Awgn(), 3.0, TWO)
+
+
+def read(y, no=None):
+    return read_headers(y, np.ones(y.shape[:2]) if no is None else no, frames_of(TWO, 1), ONE, 2)

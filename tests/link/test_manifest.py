@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import numpy as np
@@ -248,3 +249,10 @@ def test_the_hash_is_sha256(tmp_path):
 def test_the_prior_in_the_manifest_is_a_distribution(exported_bundle):
     raw = json.loads((exported_bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
     assert np.exp(mode(raw)["log_prior"]).sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", [MANIFEST_NAME, "transmitter.onnx"])
+def test_a_pipe_in_place_of_a_file_is_refused_before_it_is_opened(bundle_folder, name):
+    (bundle_folder / name).unlink()
+    os.mkfifo(bundle_folder / name)
+    assert refusal(bundle_folder).endswith(f"{name} is no file but a pipe or a device; export the bundle again")

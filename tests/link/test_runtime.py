@@ -2,6 +2,7 @@ import shutil
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from link.bundle import load_bundle, sha256
@@ -257,3 +258,17 @@ def test_a_receiver_decodes_each_sample_in_the_mode_it_is_told(modes_bundle, lat
     np.testing.assert_array_equal(default.llr, receiver(sent.symbols, no, [1, 1, 1, 1]).llr)
     with pytest.raises(ArgumentError, match=r"mode must be in \[0, 3\)"):
         receiver(sent.symbols, no, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_weights_in_files_of_their_own_are_refused(bundle_folder, edit_manifest, monkeypatch, here):
+    """They would be loaded without a hash, from the bundle's folder or from where the process happens to be."""
+    file = bundle_folder / "receiver.onnx"
+    model = onnx.load(file)
+    onnx.save(model, file, save_as_external_data=True, location="weights.bin", size_threshold=60)
+    edit_manifest(lambda raw: raw["receiver"].update(sha256=sha256(file)))
+    if here:
+        monkeypatch.chdir(bundle_folder)
+    message = r"receiver\.onnx keeps weights in files of their own, which no hash covers: save it as one file$"
+    with pytest.raises(BundleError, match=message):
+        Receiver(load_bundle(bundle_folder))

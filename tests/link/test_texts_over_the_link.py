@@ -179,3 +179,10 @@ def test_the_padding_s_number_must_be_that_of_its_token(edit):
     bundle = load_bundle(edit(lambda raw: spec(raw).update(pad_id=1)))
     with pytest.raises(BundleError, match=r"pad_id must be that of '\[PAD\]' in .*, 0, got 1; export the bundle again"):
         Transmitter(bundle)
+
+
+def test_texts_that_say_nothing_to_the_model_are_counted_once(text_folder, caplog):
+    transmitter = Transmitter(load_bundle(text_folder))
+    with caplog.at_level("WARNING"):
+        transmitter.tensors({"text": ["a film", "\u4f60", "\U0001f600"]})
+    assert [record.message for record in caplog.records] == ["2 of 3 texts have no token that the model knows"]

@@ -133,6 +133,9 @@ def test_a_text_of_which_no_token_is_left_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"length": 6.0}, r"length must be a whole number, got 6\.0"),
+        ({"pad_id": "0"}, r"pad_id must be a whole number, got '0'"),
+        ({"pad_token": None}, r"pad_token must be a string, got None"),
         ({"length": 2}, r"length must be above 2, the special tokens of .*tokenizer\.json, got 2"),
         ({"pad_id": 1}, r"pad_id must be that of '\[PAD\]' in .*, 0, got 1"),
         ({"pad_token": "<pad>"}, r"pad_id must be that of '<pad>' in .*, None, got 0"),
@@ -181,3 +184,27 @@ def test_a_process_may_fork_afterwards_without_a_warning(tokenizer_file):
 def test_the_module_imports_without_the_package():
     program = "import sys; sys.modules['tokenizers'] = None; import link.tokenizer, link.runtime, link.texts"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_a_text_without_a_token_that_is_known_is_told_from_one_with_some(tokenizer):
+    assert tokenizer(["film", "\u4f60", "\U0001f600 \u4f60", "\u4f60 film"]).unknown.tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_where_no_token_stands_for_the_unknown_no_text_is_unknown(tmp_path):
+    bare = tokenizers.Tokenizer(models.BPE({"a": 0, "[PAD]": 1}, []))
+    bare.save(str(tmp_path / "bare.json"))
+    tokenizer = Tokenizer(tmp_path / "bare.json", length=2, pad_id=1, pad_token="[PAD]")
+    assert tokenizer(["a", "aa"]).unknown.tolist() == [False, False]
+
+
+def test_the_highest_number_counts_added_tokens(tokenizer, tokenizer_file, tmp_path):
+    other = tokenizers.Tokenizer.from_file(str(tokenizer_file))
+    other.add_tokens(["semantic"])
+    other.save(str(tmp_path / "more.json"))
+    more = Tokenizer(tmp_path / "more.json", length=6, pad_id=0, pad_token="[PAD]")
+    assert more.highest_id == tokenizer.highest_id + 1
