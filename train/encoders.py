@@ -23,8 +23,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from link.errors import MissingExtra, RecipeError
+from link.errors import HardpathError, MissingExtra, RecipeError
 from link.tokenizer import Tokenizer
+from train.hub import from_hub, names_a_folder
 
 _WIDTH: Final = 128
 _SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -116,8 +117,10 @@ def build_backbone(config: Mapping[str, Any]) -> nn.Module:
     try:
         described = transformers.AutoConfig.for_model(**config)
         backbone: Any = transformers.AutoModel.from_config(described, attn_implementation="eager")
-    except (KeyError, ValueError) as error:
-        raise RecipeError(f"transformers {transformers.__version__} cannot build this encoder: {error}") from None
+    except Exception as error:  # what it raises depends on what is wrong with the description
+        raise RecipeError(
+            f"transformers {transformers.__version__} cannot build this encoder: {_first_line(error)}"
+        ) from None
     # A head that nothing reads would be saved, exported and given weight decay for nothing.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
@@ -135,14 +138,12 @@ def load_config(name: str) -> dict[str, Any]:
     Raises
     ------
     RecipeError
-        If there is none.
+        If there is none, or it is no encoder of texts.
     """
-    transformers = import_transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise RecipeError(f"encoder {name!r} cannot be loaded: {_first_line(error)}") from None
+    config = _pretrained(name, import_transformers().AutoConfig)
     found: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    if not isinstance(found.get("vocab_size"), int) or found.get("is_encoder_decoder"):
+        raise RecipeError(f"encoder {name!r} is no encoder of texts: its config.json describes a {config.model_type}")
     return found
 
 
@@ -152,18 +153,28 @@ def load_weights(name: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises
     ------
     RecipeError
-        If there are none, or they are another encoder's.
+        If there are none, some are missing or not finite, or they are another encoder's.
     """
-    transformers = import_transformers()
-    try:
-        found = transformers.AutoModel.from_pretrained(name).state_dict()
-    except (OSError, ValueError, KeyError) as error:
-        raise RecipeError(f"encoder {name!r} cannot be loaded: {_first_line(error)}") from None
+    # What does not fit is not to be put right at random, but said in a line of our own.
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    loaded, report = _pretrained(name, import_transformers().AutoModel, **options)
+    found = loaded.state_dict()
     wanted = build_backbone(config).state_dict()
+    missing = sorted(wanted.keys() & set(report["missing_keys"]))
+    if missing:  # transformers draws them at random, anew at each call
+        raise RecipeError(f"encoder {name!r} lacks {len(missing)} of its weights, {missing[0]} among them")
+    if report["mismatched_keys"]:
+        key, held, described = sorted(report["mismatched_keys"])[0]
+        raise RecipeError(
+            f"encoder {name!r} holds {key} of shape {tuple(held)}, its config.json describes {tuple(described)}"
+        )
     if any(key not in found or found[key].shape != tensor.shape for key, tensor in wanted.items()):
         raise RecipeError(
             f"encoder {name!r} has changed since the run began: its weights do not fit the architecture kept"
         )
+    broken = [key for key in wanted if found[key].is_floating_point() and not found[key].isfinite().all()]
+    if broken:
+        raise RecipeError(f"encoder {name!r} holds weights that are NaN or infinite, {broken[0]} among them")
     return {key: found[key] for key in wanted}
 
 
@@ -192,17 +203,17 @@ def load_tokenizer(name: str) -> str:
     RecipeError
         If there is none, or it is not of the fast kind.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        file = folder / "tokenizer.json"
+    if names_a_folder(name):
+        file = _folder(name) / "tokenizer.json"
         if not file.is_file():
             raise RecipeError(f"encoder folder {name} has no tokenizer.json: save its tokenizer beside it")
-        return file.read_text(encoding="utf-8")
-    transformers = import_transformers()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, use_fast=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise RecipeError(f"encoder {name!r} has no tokenizer that can be loaded: {_first_line(error)}") from None
+        try:
+            found = file.read_text(encoding="utf-8")
+            _library(found)
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{file} is no tokenizer: {_first_line(error)}") from None
+        return found
+    tokenizer = _pretrained(name, import_transformers().AutoTokenizer, use_fast=True)
     if not getattr(tokenizer, "is_fast", False):
         raise RecipeError(
             f"encoder {name!r} has no fast tokenizer: only one that is a tokenizer.json can travel in a bundle"
@@ -227,27 +238,33 @@ def build_tokenizer(tokenizer: str, length: int, config: Mapping[str, Any]) -> T
     length : int
         Tokens of every text.
     config : mapping
-        Of the encoder; names the padding.
+        Of the encoder; names the padding, and how many tokens it has states for.
+
+    Raises
+    ------
+    RecipeError
+        If the encoder has no state for some token, or the tokenizer has no padding that it knows.
     """
     pad_id = int(config.get("pad_token_id") or 0)
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(tokenizer)
         file.flush()
-        return Tokenizer(file.name, length=length, pad_id=pad_id, pad_token=token_of(tokenizer, pad_id))
+        made = Tokenizer(file.name, length=length, pad_id=pad_id, pad_token=token_of(tokenizer, pad_id))
+    known = int(config["vocab_size"])
+    if made.highest_id >= known:
+        raise RecipeError(
+            f"the tokenizer is not this encoder's: it numbers tokens up to {made.highest_id}, the encoder knows 0 to "
+            f"{known - 1}"
+        )
+    return made
 
 
 def token_of(tokenizer: str, number: int) -> str:
     """Token of a number, by tokenizer.json."""
-    found = json.loads(tokenizer)
-    for added in found.get("added_tokens", []):
-        if added["id"] == number:
-            return str(added["content"])
-    vocabulary = found["model"]["vocab"]
-    names = vocabulary if isinstance(vocabulary, dict) else {entry[0]: place for place, entry in enumerate(vocabulary)}
-    for name, place in names.items():
-        if place == number:
-            return str(name)
-    raise RecipeError(f"the tokenizer has no token {number}, which the encoder names as its padding")
+    token: str | None = _library(tokenizer).id_to_token(number)
+    if token is None:
+        raise RecipeError(f"the tokenizer has no token {number}, which the encoder names as its padding")
+    return token
 
 
 def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
@@ -275,6 +292,43 @@ def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
     return text
 
 
+def _library(tokenizer: str) -> Any:
+    """A tokenizer.json as the tokenizers library has it; ValueError where it is none."""
+    try:
+        from tokenizers import Tokenizer as Library
+    except ImportError:
+        raise MissingExtra("tokenizers", "text") from None
+    try:
+        return Library.from_str(tokenizer)
+    except Exception as error:  # the library's exceptions share no base class but Exception
+        raise ValueError(_first_line(error)) from None
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise RecipeError(f"encoder folder {name} does not exist")
+    return folder
+
+
+def _pretrained(name: str, kind: Any, **options: Any) -> Any:
+    """What a class of transformers makes of a folder, or of a name on the hub.
+
+    Raises
+    ------
+    RecipeError
+        If that fails, for whatever reason its files give.
+    """
+    try:
+        if names_a_folder(name):
+            return kind.from_pretrained(_folder(name), local_files_only=True, **options)
+        return from_hub(name, "model", lambda here: kind.from_pretrained(name, local_files_only=here, **options))
+    except HardpathError:
+        raise
+    except Exception as error:  # what transformers raises depends on which of its files is broken, and how
+        raise RecipeError(f"encoder {name!r} cannot be loaded: {_first_line(error)}") from None
+
+
 def import_transformers() -> Any:
     """The transformers package, its progress bars and advice turned off."""
     try:
@@ -288,5 +342,5 @@ def import_transformers() -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__

@@ -1,11 +1,20 @@
-"""Data sets of the Hugging Face hub, by a short name, as texts and labels."""
+"""What lies on the Hugging Face hub: encoders by their name there, data sets by a short one.
+
+What was fetched once is taken from the hub's cache on this machine without asking again: quick, the same every time, and
+good without a network. What was not is asked for once before it is fetched, since the hub's own client tries for a minute.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from link.errors import ArgumentError, MissingExtra
+from link.errors import ArgumentError, HardpathError, MissingExtra, ServerError
 from link.texts import TextRows
+
+Found = TypeVar("Found")
+_PATIENCE_S: Final = 5.0
 
 
 class Source(NamedTuple):
@@ -24,6 +33,56 @@ SOURCES: Final = {
 }
 
 
+def names_a_folder(name: str) -> bool:
+    """Whether an encoder's name means a folder, there or not, rather than something on the hub.
+
+    It does where there is such a folder, where it begins with `.`, `~` or `/`, where it has more parts than the two that
+    names on the hub have, and where the first of two parts is a folder here.
+
+    Examples
+    --------
+    >>> names_a_folder("./encoder"), names_a_folder("runs/text/encoder"), names_a_folder("no-such-owner/model")
+    (True, True, False)
+    """
+    parts = name.split("/")
+    return name.startswith((".", "~", "/")) or len(parts) > 2 or Path(name if len(parts) == 1 else parts[0]).is_dir()
+
+
+def from_hub(name: str, kind: Literal["model", "dataset"], fetch: Callable[[bool], Found]) -> Found:
+    """What `fetch` makes of something on the hub; it is told whether to look on this machine alone.
+
+    Raises
+    ------
+    ServerError
+        If it is not on this machine, and the hub cannot be reached.
+    ArgumentError
+        If the hub has no such thing.
+    """
+    try:
+        return fetch(True)
+    except Exception:  # not here, or not all of it: the libraries' exceptions share no base class
+        _ask_for(name, kind)
+    return fetch(False)
+
+
+def _ask_for(name: str, kind: Literal["model", "dataset"]) -> None:
+    """One question to the hub, without the retries of its client."""
+    from huggingface_hub import HfApi, errors
+
+    field, option = ("encoder", "--encoder") if kind == "model" else ("dataset", "--data")
+    try:
+        HfApi().repo_info(name, repo_type=kind, timeout=_PATIENCE_S)
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise ArgumentError(
+            field, f"{name!r} is no folder here and nothing that the hub has; name a folder with {option}"
+        ) from None
+    except Exception as error:  # the network's, the proxy's and the hub's own share no base class
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ServerError(
+            f"{field} {name!r} is not on this machine and the hub cannot be reached ({reason}); name a folder with {option}"
+        ) from None
+
+
 def fetch_rows(name: str) -> tuple[TextRows, TextRows]:
     """Training and test part of a data set.
 
@@ -31,16 +90,26 @@ def fetch_rows(name: str) -> tuple[TextRows, TextRows]:
     ------
     MissingExtra
         If the `datasets` package is not installed.
-    ArgumentError
+    ServerError
         If the hub cannot be reached and the data set is not in its cache.
+    ArgumentError
+        If the data set cannot be loaded.
     """
     try:
         import datasets  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtra("datasets", "hub") from None
     source = SOURCES[name]
+
+    def fetch(here: bool) -> Any:
+        if here and not (Path(datasets.config.HF_DATASETS_CACHE) / source.path.replace("/", "___")).is_dir():
+            raise LookupError(source.path)
+        return datasets.load_dataset(source.path)
+
     try:
-        found = datasets.load_dataset(source.path)
+        found = from_hub(source.path, "dataset", fetch)
+    except HardpathError:
+        raise
     except Exception as error:  # the hub's own, the network's and the file system's share no base class
         raise ArgumentError(
             "dataset", f"{source.path} cannot be fetched ({error}); name a folder with --data"

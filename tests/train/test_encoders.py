@@ -1,10 +1,23 @@
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from link.errors import RecipeError
-from train.encoders import TextEncoder, build_backbone, learn_tokenizer, require_length, scratch_config, token_of
+from train.encoders import (
+    TextEncoder,
+    build_backbone,
+    build_tokenizer,
+    learn_tokenizer,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    require_length,
+    scratch_config,
+    token_of,
+)
 
 SMALL = {
     "bert": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
@@ -104,3 +117,115 @@ def test_the_same_texts_give_the_same_tokenizer():
     """The trainers of the tokenizers library break ties by a hash that changes from call to call."""
     texts = [f"{first} {second} tail" for first in "abcdefgh" for second in ("one", "two", "three", "four")]
     assert len({learn_tokenizer(texts, 60) for _ in range(4)}) == 1
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A folder in the format of transformers, whole."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = learn_tokenizer(["a fine film", "a dull story"] * 3, 100)
+    described = scratch_config(tokenizer, 16) | SMALL["bert"]
+    build_backbone(described).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    return folder
+
+
+def load(folder):
+    tokenizer, config = load_tokenizer(str(folder)), load_config(str(folder))
+    build_tokenizer(tokenizer, 8, config)
+    return load_weights(str(folder), config)
+
+
+def written(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def cut(size):
+    return lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:size])
+
+
+def weights(edit):
+    def change(folder):
+        file = folder / "model.safetensors"
+        save_file({key: edit(key, tensor) for key, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+    return change
+
+
+def described(**changes):
+    def change(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def without_layers(folder):
+    file = folder / "model.safetensors"
+    kept = {key: tensor for key, tensor in load_file(file).items() if "layer.0.output" not in key}
+    save_file(kept, file, {"format": "pt"})
+
+
+def more_tokens(folder):
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["model"]["vocab"]["beyond"] = 5000
+    file.write_text(json.dumps(tokenizer))
+
+
+BREAKAGES = {
+    "weights cut short": (cut(-10), r"cannot be loaded: Error while deserializing header"),
+    "weights empty": (cut(0), r"cannot be loaded: Error while deserializing header"),
+    "weights absent": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        r"cannot be loaded: .*no file named model",
+    ),
+    "weights of another shape": (
+        weights(lambda key, tensor: tensor[:3].clone() if "word_embeddings" in key else tensor),
+        r"holds embeddings\.word_embeddings\.weight of shape \(3, 32\), its config\.json describes",
+    ),
+    "weights missing": (
+        without_layers,
+        r"lacks 4 of its weights, encoder\.layer\.0\.output\.LayerNorm\.bias among them",
+    ),
+    "weights that are NaN": (
+        weights(lambda _, tensor: tensor * float("nan")),
+        r"holds weights that are NaN or infinite",
+    ),
+    "no tokenizer": (written("tokenizer.json", b"{}"), r"tokenizer\.json is no tokenizer: "),
+    "a tokenizer that is no UTF-8": (
+        written("tokenizer.json", b"\xff\xfe{}"),
+        r"tokenizer\.json is no tokenizer: 'utf-8'",
+    ),
+    "a tokenizer of another JSON": (written("tokenizer.json", b"[1, 2]"), r"tokenizer\.json is no tokenizer: "),
+    "a larger tokenizer": (more_tokens, r"it numbers tokens up to 5000, the encoder knows 0 to \d+"),
+    "a config that is no JSON": (written("config.json", b"{"), r"cannot be loaded: .* not a valid JSON file"),
+    "a config that is no UTF-8": (written("config.json", b"\xff\xfe"), r"cannot be loaded: .* not a valid JSON file"),
+    "an empty config": (written("config.json", b"{}"), r"cannot be loaded: Unrecognized model"),
+    "a size that is no number": (described(hidden_size="wide"), r"cannot be loaded: .* 'hidden_size'"),
+    "a negative size": (described(hidden_size=-3), r"cannot be loaded: .*negative dimension"),
+    "a padding that is no token": (
+        described(pad_token_id=999),
+        r"no token 999, which the encoder names as its padding",
+    ),
+    "an encoder of pictures": (
+        written("config.json", b'{"model_type": "vit"}'),
+        r"is no encoder of texts: its config\.json describes a vit",
+    ),
+    "an encoder with a decoder": (
+        written("config.json", b'{"model_type": "t5"}'),
+        r"is no encoder of texts: its config\.json describes a t5",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_broken_encoder_folder_is_one_line(encoder, tmp_path, name):
+    breakage, message = BREAKAGES[name]
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder, folder)
+    assert load(folder)
+    breakage(folder)
+    with pytest.raises(RecipeError, match=message) as refused:
+        load(folder)
+    assert "\n" not in str(refused.value)

@@ -1,14 +1,17 @@
 """Classes of texts: any table of texts and labels, any transformers encoder.
 
 The data are a folder (`--data`) with one table a part, as TSV, CSV or JSON lines: `train.*`, and `test.*` or `dev.*` (also
-named `validation.*` or `val.*`). A part may be absent: validation rows are then held out of the training rows by whole
-sentence (`train.holdout`), and test rows too. `classes.txt`, one name a line, is needed only where labels are numbers from
-1. Without `--data`, `task_options.dataset` names a data set of the hub.
+named `validation.*` or `val.*`). A table belongs to a part whose name it bears, alone (`train.tsv`) or with `_`, `-` or `.`
+and more behind it (`train_subset.csv`), in small letters or capitals; a `.txt` must bear it alone, since `train_notes.txt`
+are notes. Other files are left alone, and two tables of one part are refused. A part may be absent: validation rows are then
+held out of the training rows by whole sentence (`train.holdout`), and test rows too. `classes.txt`, one name a line, is
+needed only where labels are numbers from 1. Without `--data`, `task_options.dataset` names a data set of the hub.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +25,8 @@ from torch import Tensor, nn
 from link.errors import ArgumentError
 from link.manifest import TensorSpec
 from link.randomness import Draws
-from link.texts import SUFFIXES, TextRows, read_texts
+from link.table import refuse_line
+from link.texts import SUFFIXES, TextRows, read_lines, read_texts
 from link.tokenizer import Tokenizer
 from train.encoders import (
     TextEncoder,
@@ -45,6 +49,8 @@ _PARTS: Final = {"train": ("train",), "validation": ("dev", "validation", "val")
 _WIDTH: Final = 256
 _VOCABULARY: Final = 8_000
 _SHOWN: Final = 8
+_HELD_OUT_MAX: Final = 1000
+_HELD_OUT_SHARE: Final = 10
 
 
 class Options(BaseModel):
@@ -59,7 +65,7 @@ class Options(BaseModel):
     dataset : str
         Data set of the hub, where no folder is named.
     validation_rows, test_rows : int
-        Held out of the training rows where the folder has no such part.
+        Held out of the training rows where the folder has no such part; where absent, a tenth of them, at most 1000.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,8 +73,8 @@ class Options(BaseModel):
     encoder: Annotated[str, Field(min_length=1)] = "roberta-base"
     max_length: Annotated[int, Field(ge=4, le=512)] = 64
     dataset: Literal["sst2", "ag_news"] | None = None
-    validation_rows: Annotated[int, Field(ge=1)] = 1000
-    test_rows: Annotated[int, Field(ge=1)] = 1000
+    validation_rows: Annotated[int, Field(ge=1)] | None = None
+    test_rows: Annotated[int, Field(ge=1)] | None = None
 
 
 class Parts(NamedTuple):
@@ -146,17 +152,20 @@ class TextClassification:
 
     def load(self, folder: Path | None) -> Data:
         """The tables of `folder`, or of the data set that the options name."""
-        train, test = self._test_apart(folder)
-        validation = read_parts(self.options, folder).validation
+        parts = read_parts(self.options, folder)
+        train, test = self._test_apart(parts)
+        validation = parts.validation
         if validation is None:
             train, validation = _hold_out(train, self.options.validation_rows, "validation")
-        numbered = _names_in(folder) is not None
-        return Data(*(self._split(rows, numbered=numbered) for rows in (train, validation, test)))
+        first = None if _names_in(folder) is None else _first_number(parts)
+        return Data(*(self._split(rows, first) for rows in (train, validation, test)))
 
     def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """The test rows as raw strings, and their labels (n,)."""
-        _, test = self._test_apart(folder)
-        return test.texts, class_indices(test, self.classes, numbered=_names_in(folder) is not None)
+        parts = read_parts(self.options, folder)
+        _, test = self._test_apart(parts)
+        named = _names_in(folder) is not None
+        return test.texts, class_indices(test, self.classes, numbered=named, first=_first_number(parts))
 
     def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
         """Texts are not augmented."""
@@ -176,14 +185,14 @@ class TextClassification:
             nn.Flatten(1), nn.Linear(tokens * dim, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, len(self.classes))
         )
 
-    def _test_apart(self, folder: Path | None) -> tuple[TextRows, TextRows]:
+    def _test_apart(self, parts: Parts) -> tuple[TextRows, TextRows]:
         """Training rows, validation still among them where it is held out, and test rows."""
-        parts = read_parts(self.options, folder)
         if parts.test is None:
             return _hold_out(parts.train, self.options.test_rows, "test")
         return _take(parts.train, ~part_of(parts.train.texts, parts.test.texts)), parts.test
 
-    def _split(self, rows: TextRows, *, numbered: bool) -> Split:
+    def _split(self, rows: TextRows, first: int | None) -> Split:
+        """Rows as the model takes them; `first` as for class_indices, None where labels are names alone."""
         encoded = self.tokenizer(rows.texts)
         if encoded.cut.any():
             _LOGGER.warning(
@@ -193,8 +202,12 @@ class TextClassification:
                 len(rows),
                 self.options.max_length,
             )
+        if encoded.unknown.any():
+            _LOGGER.warning(
+                "%s: %d of %d texts have no token that the encoder knows", rows.file, encoded.unknown.sum(), len(rows)
+            )
         inputs = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
-        return Split(inputs, class_indices(rows, self.classes, numbered=numbered))
+        return Split(inputs, class_indices(rows, self.classes, numbered=first is not None, first=first))
 
 
 def read_parts(options: Options, folder: Path | None) -> Parts:
@@ -208,15 +221,17 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
     if folder is None:
         if options.dataset is None:
             raise ArgumentError(
-                "data", "must name a folder with train.tsv, .csv or .jsonl (--data), or set task_options.dataset"
+                "data",
+                "must name a folder with train.tsv, .csv or .jsonl (--data); a recipe may name a data set of the hub "
+                "instead (task_options.dataset)",
             )
         train, test = fetch_rows(options.dataset)
         return Parts(train, None, test)
+    if not folder.is_dir():
+        raise ArgumentError("data", f"{folder} is no folder: name one with the tables in it")
     found: dict[str, TextRows] = {}
-    for part, stems in _PARTS.items():
-        files = [
-            file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.stem.lower().startswith(stems)
-        ]
+    for part in _PARTS:
+        files = [file for file in sorted(folder.iterdir()) if part_of_file(file.name) == part]
         if len(files) > 1:
             raise ArgumentError(
                 "data", f"{folder} has two {part} tables, {files[0].name} and {files[1].name}: keep one"
@@ -231,13 +246,35 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
     return Parts(**found)
 
 
-def class_indices(rows: TextRows, classes: Sequence[str], *, numbered: bool) -> NDArray[np.int64]:
+def part_of_file(name: str) -> str | None:
+    """The part that a file's name says its table is; None where it says none.
+
+    Examples
+    --------
+    >>> part_of_file("Train-00.TSV"), part_of_file("val.txt"), part_of_file("test.csv")
+    ('train', 'validation', 'test')
+    >>> part_of_file("train_notes.txt"), part_of_file("development.csv"), part_of_file("train.md")
+    (None, None, None)
+    """
+    stem, dot, suffix = name.lower().rpartition(".")
+    for part, names in _PARTS.items():
+        more = "" if suffix == "txt" else "([_.-].*)?"
+        if dot + suffix in SUFFIXES and re.fullmatch(f"({'|'.join(names)}){more}", stem):
+            return part
+    return None
+
+
+def class_indices(
+    rows: TextRows, classes: Sequence[str], *, numbered: bool, first: int | None = None
+) -> NDArray[np.int64]:
     """Place of each row's label among the classes, (n,).
 
     Parameters
     ----------
     numbered : bool
         Whether the labels of a table may also be the classes' numbers, from 1 or from 0.
+    first : int, optional
+        Number of the first class; where absent, 0 if a row has it, else 1.
 
     Raises
     ------
@@ -246,14 +283,21 @@ def class_indices(rows: TextRows, classes: Sequence[str], *, numbered: bool) -> 
     """
     assert rows.labels is not None
     places = {name: place for place, name in enumerate(classes)}
+    shown = ", ".join(list(places)[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+    there = f"there are {shown}"
     if numbered and not set(rows.labels) <= places.keys():
-        first = 0 if "0" in rows.labels else 1
-        places = {str(place + first): place for place in range(len(classes))}
+        start = first if first is not None else 0 if "0" in rows.labels else 1
+        places = {str(place + start): place for place in range(len(classes))}
+        there = f"classes.txt has {shown}, numbered from {start} to {start + len(classes) - 1}"
     for label, line in zip(rows.labels, rows.lines, strict=True):
         if label not in places:
-            shown = ", ".join(list(places)[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
-            raise ArgumentError("data", f"{rows.file}, line {line}: label {label!r} is no class; there are {shown}")
+            raise ArgumentError("data", f"{rows.file}, line {line}: label {label!r} is no class; {there}")
     return np.array([places[label] for label in rows.labels], dtype=np.int64)
+
+
+def _first_number(parts: Parts) -> int:
+    """What numbers of classes count from: 0 where any part has one, else 1."""
+    return 0 if any(rows is not None and rows.labels is not None and "0" in rows.labels for rows in parts) else 1
 
 
 def _labelled(rows: TextRows) -> TextRows:
@@ -267,10 +311,15 @@ def _names_in(folder: Path | None) -> list[str] | None:
     file = None if folder is None else folder / "classes.txt"
     if file is None or not file.is_file():
         return None
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if len(names) < 2 or len(set(names)) != len(names):
-        raise ArgumentError("data", f"{file} must name two classes or more, each once")
-    return names
+    names = read_lines(file)
+    for line, name in enumerate(names, start=1):
+        if name in names[: line - 1]:
+            refuse_line(
+                str(file), line, f"{name!r} stands in line {names.index(name) + 1} already: name each class once"
+            )
+    if len(names) < 2:
+        raise ArgumentError("data", f"{file} must name two classes or more, one a line, got {names[0]!r} alone")
+    return list(names)
 
 
 def _classes_of(rows: TextRows) -> list[str]:
@@ -285,12 +334,15 @@ def _is_number(name: str) -> bool:
     return name.removeprefix("-").isdecimal()
 
 
-def _hold_out(rows: TextRows, count: int, part: str) -> tuple[TextRows, TextRows]:
+def _hold_out(rows: TextRows, asked: int | None, part: str) -> tuple[TextRows, TextRows]:
+    """Training rows without those held out, and those; how many is said where nobody asked for a number."""
+    count = asked or min(_HELD_OUT_MAX, max(1, len(rows) // _HELD_OUT_SHARE))
     parts = hold_out(rows.texts, count, HOLDOUT_SEED)
     if len(parts.held) < count or len(parts.train) < count:
-        raise ArgumentError(
-            "data", f"{rows.file} has too few rows to hold {count} out for {part}: lower task_options.{part}_rows"
-        )
+        least = "add rows" if count == 1 else f"lower task_options.{part}_rows"
+        raise ArgumentError("data", f"{rows.file} has too few different rows to hold {count} out for {part}: {least}")
+    if asked is None:
+        _LOGGER.warning("%s: %d of %d rows are held out for %s", rows.file, count, len(rows), part)
     return _take(rows, parts.train), _take(rows, parts.held)
 
 
