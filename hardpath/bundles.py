@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpath.options import Bundle, Data, Json, Seed, SnrGrid, TaskData
+from hardpath.options import Bundle, Data, Json, Seed, SnrGrid, TaskData, path_of
 from hardpath.terminal import say, say_json, waiting, write_text
 
 commands = typer.Typer()
@@ -16,9 +16,12 @@ commands = typer.Typer()
 @commands.command()
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A run (its best), its best/ or last/, or a file.")
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A run (its best), its best/ or last/, or a file.", parser=path_of),
     ],
-    out: Annotated[Path | None, typer.Option(help="Bundle folder; where absent, bundle/ in the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Bundle folder; where absent, bundle/ in the run.", parser=path_of)
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the bundle; where absent, the recipe's.")] = None,
     data: TaskData = None,
     as_json: Json = False,
@@ -41,14 +44,16 @@ def export(
 @commands.command()
 def verify(
     bundle: Bundle,
-    checkpoint: Annotated[Path, typer.Option(help="The training checkpoint that was exported.")],
+    checkpoint: Annotated[Path, typer.Option(help="The training checkpoint that was exported.", parser=path_of)],
     grpc: Annotated[str | None, typer.Option("--grpc", metavar="HOST:PORT", help="Also ask this server.")] = None,
     snr_db: SnrGrid = "-6:18:3",
     margin: Annotated[float, typer.Option(help="Accuracy that the hard path may lose against the soft one.")] = 0.01,
     max_draws: Annotated[int, typer.Option(min=1, help="Budget: draws of the whole data set at each SNR.")] = 200,
     seed: Seed = 0,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the verification as JSON into this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the verification as JSON into this file.", parser=path_of)
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Show that checkpoint, graphs, server, soft and hard path agree. Exit 0 equivalent, 1 different, 3 undecided."""

@@ -22,8 +22,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from hardpath import bundles, links, training
-from hardpath.options import Json
-from hardpath.terminal import INTERRUPTED, exit_with_line, say, say_json
+from hardpath.options import Json, path_of
+from hardpath.terminal import INTERRUPTED, exit_with_line, exit_with_usage, say, say_json
 
 app = typer.Typer(
     help="Train soft, align hard, deploy digital, and prove that all of it agrees.",
@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="hardpath", standalone_mode=False)
-    except typer.Abort:
-        exit_with_line(KeyboardInterrupt())
+    except typer.Abort as abort:
+        # Typer takes the end of a file that a command met for Ctrl-C.
+        exit_with_line(abort.__cause__ if isinstance(abort.__cause__, EOFError) else KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
-        # Typer's usage errors share no public base class across its versions, but they know how to show themselves.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            sys.exit(error.exit_code)
+        # Typer's usage errors share no public base class across its versions, but they know what they say.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            exit_with_usage(error)
         exit_with_line(error)
     if code == INTERRUPTED:  # newer versions of typer answer Ctrl-C themselves
         exit_with_line(KeyboardInterrupt())
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the results.", parser=path_of)] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,
 ) -> None:
     """Train, export, serve, verify, call and sweep digits: the whole job. Run again, it goes on where it stopped."""

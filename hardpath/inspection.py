@@ -109,16 +109,25 @@ def diagnosis_text(found: dict[str, Any]) -> str:
 
 
 def _requirements(extra: str | None) -> list[str]:
-    names = []
+    """Packages of an extra, those of the extras that it brings along among them."""
+    names: list[str] = []
     for requirement in metadata.requires("hardpath") or []:
         wanted = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
-        if (wanted.group(1) if wanted else None) == extra:
-            match = re.match(r"[A-Za-z0-9_.-]+", requirement)
-            names += [match.group()] if match else []
+        if (wanted.group(1) if wanted else None) != extra:
+            continue
+        own = re.match(r"hardpath\[([^\]]+)\]", requirement)
+        match = re.match(r"[A-Za-z0-9_.-]+", requirement)
+        if own:
+            names += [name for brought in own.group(1).split(",") for name in _requirements(brought.strip())]
+        elif match:
+            names.append(match.group())
     return names
 
 
 def _missing(extra: str) -> list[str]:
+    """Packages of an extra that are not there; the extra itself, where the installation does not know of it."""
+    if extra not in (metadata.metadata("hardpath").get_all("Provides-Extra") or []):
+        return [f"hardpath[{extra}]"]
     return [name for name in _requirements(extra) if _version(name) is None]
 
 

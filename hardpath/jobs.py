@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from link.manifest import Manifest
     from link.sweep import SweepResult, SweepSpec
+    from train.checkpoint import Checkpoint
     from train.finetune import Finetuned, FinetuneSettings
     from train.recipe import Recipe
     from train.run import Summary
@@ -48,7 +49,10 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
     from train.run import train
 
     torch.set_num_threads(threads)
-    _say_what_is_there(folder, recipe)
+
+    def found(last: Checkpoint) -> None:
+        _say_what_is_there(folder, last)
+
     if not brief:
         with _encoding_bar() as on_encoding:
             return train(
@@ -57,6 +61,7 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
                 data_folder=data,
                 on_epoch=lambda record: say(record.text()),
                 on_encoding=on_encoding,
+                on_found=found,
             )
     with progress(f"training {recipe.name}", recipe.schedule.epochs) as update:
 
@@ -69,7 +74,7 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
         def encoding(part: str, done: int, total: int) -> None:
             update(0, f"the frozen encoder reads {part}: {done} of {total} rows")
 
-        return train(recipe, folder, data_folder=data, on_epoch=show, on_encoding=encoding)
+        return train(recipe, folder, data_folder=data, on_epoch=show, on_encoding=encoding, on_found=found)
 
 
 def run_finetuning(
@@ -103,17 +108,12 @@ def _encoding_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def _say_what_is_there(folder: Path, recipe: Recipe) -> None:
+def _say_what_is_there(folder: Path, found: Checkpoint) -> None:
     """Tell a run that is finished, or goes on, from a new one."""
-    from train import checkpoint as checkpoints
-
-    if not (folder / "last" / checkpoints.FILE_NAME).is_file():
-        return
-    found = checkpoints.read(folder / "last")
-    if found.epoch >= recipe.schedule.epochs:
-        note(f"{folder} holds all {found.epoch} epochs already: nothing is trained again")
-    elif found.ended is not None:
+    if found.ended is not None:
         note(f"{folder} ended after epoch {found.epoch} ({found.ended}): nothing is trained again")
+    elif found.finished:
+        note(f"{folder} holds all {found.epoch} epochs already: nothing is trained again")
     else:
         note(f"{folder} goes on after epoch {found.epoch}")
 
@@ -161,13 +161,19 @@ def run_sweep(bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None
         return sweep(link, samples.inputs, labels_of(samples), spec, out=out, progress=show)
 
 
-def load_samples(data: Path | None, manifest: Manifest) -> Samples:
+def load_samples(data: Path | None, manifest: Manifest, options: str = "--data") -> Samples:
     """Samples from an .npz or .npy, from texts, or the test set of the bundle's task (from a folder, where it needs files).
+
+    Parameters
+    ----------
+    options : str
+        What names the samples, for the line that says that they are missing.
 
     Raises
     ------
     ArgumentError
-        If the file holds no such arrays, or its texts or labels cannot be used.
+        If the file holds no such arrays, its texts or labels cannot be used, or the task has no test set of its own and
+        none is named.
     """
     if data is not None and data.is_file():
         from link.texts import SUFFIXES
@@ -183,10 +189,18 @@ def load_samples(data: Path | None, manifest: Manifest) -> Samples:
             f"must name an .npz here: the test set of {manifest.task.name} needs {error.name}, of hardpath[train]",
         ) from None
     task = task_of_manifest(manifest)
-    if manifest.tokenizer is not None:
-        texts, labels = cast("TextTask", task).test_texts(data)
-        return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, labels)
-    test = task.load(data).test
+    try:
+        if manifest.tokenizer is not None:
+            texts, labels = cast("TextTask", task).test_texts(data)
+            return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, labels)
+        test = task.load(data).test
+    except ArgumentError as error:
+        if data is None and error.field == "data":  # the task asks for its files
+            what = "the texts" if manifest.tokenizer is not None else "the samples"
+            raise ArgumentError(
+                options, f"must name {what}: the task of this bundle, {manifest.task.name}, has no test set of its own"
+            ) from None
+        raise
     return Samples(dict(test.inputs), test.labels)
 
 
@@ -209,9 +223,10 @@ def texts_given(text: Sequence[str], file: Path | None, inputs: Path | None) -> 
     Raises
     ------
     ArgumentError
-        If one is empty or no text, the file cannot be read, or --inputs is given as well.
+        If one is empty or no text, the file cannot be read, or --inputs is given as well. Of a table the texts alone are
+        taken.
     """
-    from link.texts import read_lines
+    from link.texts import SUFFIXES, read_lines, read_texts
     from link.tokenizer import as_texts
 
     if inputs is not None and (text or file is not None):
@@ -219,6 +234,11 @@ def texts_given(text: Sequence[str], file: Path | None, inputs: Path | None) -> 
     given = as_texts("--text", list(text)) if text else []
     if file is None:
         return given
+    if file.suffix.lower() in SUFFIXES and file.suffix.lower() != ".txt":
+        try:
+            return [*given, *read_texts(file).texts]
+        except ArgumentError as error:
+            raise ArgumentError("--texts", str(error).removeprefix(f"{error.field} ")) from None
     stdin = sys.stdin.buffer.read() if str(file) == "-" else None
     return [*given, *read_lines("stdin" if str(file) == "-" else file, stdin, field="--texts")]
 

@@ -20,6 +20,7 @@ from hardpath.options import (
     Seed,
     SnrError,
     SnrGrid,
+    path_of,
     row_range,
 )
 from hardpath.terminal import in_one_line, note, percent, say, say_json, say_table
@@ -46,7 +47,7 @@ def sweep(
     snr_error_db: SnrError = 0.0,
     data: Data = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results and plots; an interrupted sweep goes on.")
+        Path | None, typer.Option(help="Folder for results and plots; an interrupted sweep goes on.", parser=path_of)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -131,13 +132,20 @@ def call(
         typer.Option(
             "--inputs",
             help="An .npy with the input, an .npz by name, or texts as --data of sweep; where absent, the task's test set.",
+            parser=path_of,
         ),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", help="A text to send, where the model reads texts; may be repeated.")
     ] = None,
     texts: Annotated[
-        Path | None, typer.Option("--texts", metavar="FILE", help="Texts to send, one a line in UTF-8; - reads stdin.")
+        Path | None,
+        typer.Option(
+            "--texts",
+            metavar="FILE",
+            help="Texts to send: a table as --data of sweep, or one a line in UTF-8; - reads stdin.",
+            parser=path_of,
+        ),
     ] = None,
     rows: Annotated[
         str | None,
@@ -162,7 +170,8 @@ def call(
     chosen = row_range(rows)
     with Client(address) as client:
         manifest = client.model().manifest
-        samples = text_samples(given, manifest) if given else load_samples(inputs, manifest)
+        options = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
+        samples = text_samples(given, manifest) if given else load_samples(inputs, manifest, options)
         reply = client.transmit(
             {name: value[chosen] for name, value in samples.inputs.items()},
             snr_db=snr_db,

@@ -12,7 +12,25 @@ import typer
 
 from link.errors import ArgumentError
 
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder with manifest.json and the two graphs.")]
+
+def path_of(text: str) -> Path:
+    """A path as it was typed; an empty one would mean the folder that one is in."""
+    if not str(text):
+        raise typer.BadParameter("is empty: name a file or a folder")
+    return Path(text)
+
+
+def folder_of(text: str) -> Path:
+    """A folder that is there."""
+    found = path_of(text)
+    if not found.is_dir():
+        raise typer.BadParameter(f"{found} is no folder" if found.exists() else f"{found} does not exist")
+    return found
+
+
+Bundle = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Folder with manifest.json and the two graphs.", parser=path_of)
+]
 SnrGrid = Annotated[
     str, typer.Option("--snr-db", help="Es/N0 in dB: LOW:HIGH:STEP with both ends, or a list such as 0,6,12.")
 ]
@@ -40,6 +58,7 @@ Data = Annotated[
         "--data",
         help="An .npz with the inputs by name and `labels`, texts and labels as .tsv, .csv or .jsonl, or a folder with the "
         "task's files; where absent, the task's own test set.",
+        parser=path_of,
     ),
 ]
 SnrError = Annotated[
@@ -53,7 +72,7 @@ Encoder = Annotated[
 Threads = Annotated[int, typer.Option(min=1, max=256, help="Threads of torch; small models are fastest with one.")]
 TaskData = Annotated[
     Path | None,
-    typer.Option("--data", exists=True, file_okay=False, help="Folder with the task's files, where it needs any."),
+    typer.Option("--data", help="Folder with the task's files, where it needs any.", parser=folder_of),
 ]
 
 
@@ -80,15 +99,31 @@ class SplitChoice(StrEnum):
 def overrides_of(
     settings: Sequence[str] | None, *, seed: int | None = None, encoder: str | None = None
 ) -> dict[str, str]:
-    """--set and the options that stand for a key, as load_recipe takes them."""
+    """--set and the options that stand for a key, as load_recipe takes them.
+
+    Raises
+    ------
+    ArgumentError
+        If a key is given in both ways, a setting is no KEY=VALUE, or the encoder's name is empty.
+    """
     found = dict(_key_and_value(setting) for setting in settings or [])
+    for option, key, value in (("--seed", "seed", seed), ("--encoder", "task_options.encoder", encoder)):
+        if value is not None and key in found:
+            raise ArgumentError(option, f"must be absent beside --set {key}")
     if seed is not None:
         found["seed"] = str(seed)
     if encoder is not None:
-        # A folder is kept as it lies, so that the run can go on from anywhere.
-        folder = Path(encoder)
-        found["task_options.encoder"] = json.dumps(str(folder.resolve()) if folder.is_dir() else encoder)
+        found["task_options.encoder"] = json.dumps(_encoder(encoder))
     return found
+
+
+def _encoder(name: str) -> str:
+    """A name on the hub as it is; a folder as it lies, so that the run can go on from anywhere."""
+    from train.hub import names_a_folder
+
+    if not name.strip():
+        raise ArgumentError("--encoder", "is empty: name a folder, an encoder on the hub, or scratch")
+    return str(Path(name).expanduser().resolve()) if names_a_folder(name) else name
 
 
 def _key_and_value(setting: str) -> tuple[str, str]:

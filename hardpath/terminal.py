@@ -79,6 +79,16 @@ def exit_with_line(error: BaseException) -> NoReturn:
     _say_and_exit(f"unforeseen {type(error).__name__}: {what} ({TRACEBACK_VARIABLE}=1 shows where)", 5)
 
 
+def exit_with_usage(error: Any) -> NoReturn:
+    """End the process with what typer says of a wrong option or argument, in one line that names the help."""
+    message = " ".join(str(error.format_message()).split())
+    path = getattr(getattr(error, "ctx", None), "command_path", "hardpath")
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is all that it says
+        error.show()
+        sys.exit(error.exit_code)
+    _say_and_exit(f"{message.rstrip('.')}; see {path} --help", error.exit_code)
+
+
 def say(text: str) -> None:
     """One result to stdout."""
     sys.stdout.write(text + "\n")

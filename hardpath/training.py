@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from hardpath.options import Encoder, Json, PathChoice, Seed, SnrGrid, SplitChoice, TaskData, Threads, overrides_of
+from hardpath.options import (
+    Encoder,
+    Json,
+    PathChoice,
+    Seed,
+    SnrGrid,
+    SplitChoice,
+    TaskData,
+    Threads,
+    overrides_of,
+    path_of,
+)
 from hardpath.terminal import percent, say, say_json
 
 commands = typer.Typer()
@@ -18,7 +29,9 @@ def train(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; where absent, runs/NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; where absent, runs/NAME.", parser=path_of)
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Training seed, in place of the recipe's.")] = None,
     presets: Annotated[
         list[str] | None,
@@ -56,7 +69,7 @@ def finetune(
         str,
         typer.Argument(metavar="RECIPE", help="A recipe whose task has a pretrained encoder: text, or a TOML file."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the encoder; --encoder of train takes it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the encoder; --encoder of train takes it.", parser=path_of)],
     data: TaskData = None,
     encoder: Encoder = None,
     settings: Annotated[
@@ -79,7 +92,7 @@ def finetune(
     how = FinetuneSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, bf16=bf16, seed=seed)
     found = run_finetuning(chosen, out, data, how, threads)
     if as_json:
-        say(found.model_dump_json(indent=2))
+        say(found.model_dump_json(indent=2, exclude={"facts"}))
     else:
         say(
             f"{out}: fine-tuned on {found.rows} rows in {found.seconds:.0f} s; without a link "
@@ -90,7 +103,8 @@ def finetune(
 @commands.command()
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A run (its best), its best/ or last/, or a file.")
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A run (its best), its best/ or last/, or a file.", parser=path_of),
     ],
     path: Annotated[PathChoice, typer.Option("--path", help="Which path to send by.")] = PathChoice.BOTH,
     temperature: Annotated[
@@ -132,13 +146,14 @@ def evaluate(
 
 @commands.command()
 def diagnose(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", parser=path_of)],
     deep: Annotated[
         bool, typer.Option("--deep", help="Also measure best and last checkpoint on the run's data.")
     ] = False,
     data: TaskData = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw the run's curves, as .png and .svg.")
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Also draw the run's curves, as .png and .svg.", parser=path_of),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -170,7 +185,7 @@ def ablate(
     seeds: Annotated[
         str, typer.Option(help="Training seeds: FIRST:END, the end excluded, or a list such as 0,3.")
     ] = "0:3",
-    out: Annotated[Path, typer.Option(help="Folder of runs and results.")] = Path("runs/ablation"),
+    out: Annotated[Path, typer.Option(help="Folder of runs and results.", parser=path_of)] = Path("runs/ablation"),
     snr_db: SnrGrid = "0,6,12",
     channels: Annotated[str, typer.Option(help="Channels with commas between, as of sweep.")] = "awgn,rayleigh",
     draws: Annotated[int, typer.Option(min=1, help="Times that the test split is sent at each SNR.")] = 10,

@@ -28,7 +28,7 @@ from train.defective import DefectiveTransceiver
 from train.recipe import Recipe
 from train.router import Router
 from train.schedule import Phase
-from train.tasks import Task, load_task
+from train.tasks import Data, Task, load_task
 from train.transceiver import Transceiver
 
 FILE_NAME: Final = "model.safetensors"
@@ -58,6 +58,8 @@ class Checkpoint(BaseModel):
         Why the run ended with this epoch although the recipe has more; None where it did not.
     labels_sha256 : str
         Of the label table (`Codebook.labels_sha256`); empty where none was recorded.
+    data_sha256 : str
+        Of the training and validation rows (`Data.sha256`); empty where none was recorded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,11 +79,17 @@ class Checkpoint(BaseModel):
     backbone_sha256: str | None = None
     ended: str | None = None
     labels_sha256: str = ""
+    data_sha256: str = ""
 
     @property
     def mean_hard_accuracy(self) -> float:
         """Hard accuracy averaged over the recipe's SNR grid."""
         return sum(self.hard_accuracy.values()) / max(len(self.hard_accuracy), 1)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has nothing left to train after this epoch."""
+        return self.ended is not None or self.epoch >= self.recipe.schedule.epochs
 
 
 def build_transceiver(recipe: Recipe, task: Task | None = None) -> Transceiver:
@@ -170,10 +178,39 @@ def read(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def facts_of_run(folder: Path) -> dict[str, Any] | None:
-    """What the task of an interrupted run knew of its data; None where no run has begun there."""
+def last_of_run(folder: Path) -> Checkpoint | None:
+    """The last finished epoch of a run; None where no run has begun there."""
     file = folder / "last" / FILE_NAME
-    return dict(read(file).facts) if file.is_file() else None
+    return read(file) if file.is_file() else None
+
+
+def require_recipe(found: Checkpoint, recipe: Recipe, folder: Path) -> None:
+    """Refuse to go on with a run of another recipe in `folder`.
+
+    Raises
+    ------
+    CheckpointError
+        If the recipes differ; names the first keys that do.
+    """
+    differences = recipe_differences(found.recipe, recipe)
+    if differences:
+        raise CheckpointError(
+            f"{folder} holds a run of another recipe ({'; '.join(differences[:3])}); name another folder with --out"
+        )
+
+
+def require_data(found: Checkpoint, data: Data, folder: Path) -> None:
+    """Refuse to go on with a run in `folder` on other rows than it began with.
+
+    Raises
+    ------
+    CheckpointError
+        If training or validation rows differ.
+    """
+    if found.data_sha256 and found.data_sha256 != data.sha256:
+        raise CheckpointError(
+            f"{folder} was trained on other rows than the data have now; put them back, or name another folder with --out"
+        )
 
 
 def load(path: Path | str) -> tuple[Checkpoint, Transceiver]:

@@ -6,8 +6,9 @@ their names; where it folded them into others, the behaviour of the graphs speak
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from onnx import numpy_helper
 from link.bundle import Bundle
 from link.manifest import HeaderSpec, Manifest
 from train.agreement import Frozen
-from train.tasks import Task
+from train.tasks import Task, TextTask
 from train.transceiver import Transceiver
 
 # The manifest's decimal digits spell a float32 to the last bit.
@@ -55,6 +56,7 @@ def contract_agreement(
     shapes = _shape_findings(bundle.manifest, model, task)
     findings = list(shapes)
     constants: list[str] = []
+    findings += _tokenizer_findings(bundle.manifest, task)
     if not shapes:
         findings += _table_findings(bundle.manifest, model)
         if len(bundle.manifest.modes) > 1:
@@ -85,6 +87,24 @@ def _shape_findings(manifest: Manifest, model: Transceiver, task: Task) -> list[
             f"QAM order{of}": (mode.order, rate.order),
         }
     return _differences(pairs)
+
+
+def _tokenizer_findings(manifest: Manifest, task: Task) -> list[str]:
+    """What the bundle makes of texts, against what the checkpoint's task does."""
+    if not hasattr(task, "tokenizer"):
+        return _differences({"tokenizer": (manifest.tokenizer, None)})
+    text_task = cast(TextTask, task)
+    made, digest = text_task.tokenizer, hashlib.sha256(text_task.tokenizer_json.encode()).hexdigest()
+    if manifest.tokenizer is None:
+        return [f"manifest: tokenizer is absent, the checkpoint's has sha256 {digest}"]
+    spec = manifest.tokenizer
+    return _differences(
+        {
+            "tokenizer's sha256": (spec.sha256, digest),
+            "tokenizer's length": (spec.length, made.length),
+            "tokenizer's padding": ((spec.pad_id, spec.pad_token), (made.pad_id, made.pad_token)),
+        }
+    )
 
 
 def _table_findings(manifest: Manifest, model: Transceiver) -> list[str]:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from link.errors import HardpathError
+from link.errors import ArgumentError, HardpathError
 from link.manifest import TensorSpec
 from link.randomness import Draws
 from train.checkpoint import weights_sha256
@@ -146,8 +146,19 @@ def frozen_data(
         Folder of the files; where absent, `cache_folder()`.
     progress : callable, optional
         See Progress.
+
+    Raises
+    ------
+    ArgumentError
+        If `cache`, or what the variable HARDPATH_CACHE names, is no folder that can be written into.
     """
     folder = cache or cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(CACHE_VARIABLE, f"must name a folder, {folder} is none: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise ArgumentError(CACHE_VARIABLE, f"must name a folder that can be written into, {folder} cannot")
     backbone = weights_sha256(encoder.backbone.state_dict())
     parts = {}
     for name in ("train", "validation", "test"):
@@ -220,7 +231,6 @@ def _encode(
     rows, lengths = len(inputs[0]), inputs[-1].sum(axis=1)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     hidden = _hidden_size(encoder, inputs)
-    values.parent.mkdir(parents=True, exist_ok=True)
     for orphan in values.parent.glob(f"{values.stem}.*.tmp"):  # of a process that was killed
         if not Path(f"/proc/{orphan.suffixes[-2][1:]}").exists():
             orphan.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ runs that go on where they were interrupted come with it. The folder serves as `
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -19,19 +18,30 @@ from typing import Annotated, Any, Final, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from link.errors import RecipeError
+from link.bundle import sha256
+from link.errors import ArgumentError, CheckpointError, RecipeError
 from train.encoders import hidden_size, import_transformers
 from train.features import crop
 from train.recipe import Recipe
-from train.tasks import PretrainedEncoder, PretrainedTask, Split, TextTask, load_task, task_facts
+from train.tasks import (
+    TOKENIZER_FACT,
+    Data,
+    PretrainedEncoder,
+    PretrainedTask,
+    Split,
+    TextTask,
+    load_task,
+    task_facts,
+)
 
 SUMMARY_NAME: Final = "finetuning.json"
+_TOKENIZER_NAME: Final = "tokenizer.json"
 _WORK_NAME: Final = "training"
 _JOB_NAME: Final = "job.json"
 _DROPOUT: Final = 0.1
@@ -41,6 +51,8 @@ _SAVES_AN_EPOCH: Final = 8
 
 class FinetuneSettings(BaseModel):
     """How the encoder is trained: AdamW, its rate rising over the first 6 % of the steps and falling linearly to 0.
+
+    A field outside its range is an ArgumentError that names it.
 
     Attributes
     ----------
@@ -63,23 +75,43 @@ class FinetuneSettings(BaseModel):
     bf16: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            text = f"{first['msg'].removeprefix('Input ')}, got {first['input']!r}"
+            raise ArgumentError(str(first["loc"][0]), text) from None
+
 
 class Finetuned(BaseModel):
-    """What came of it.
+    """What came of it, and of what.
 
     Attributes
     ----------
+    task_options : mapping
+        All that the recipe had.
     validation_accuracy, test_accuracy : float
         Of the classifier; the test rows are read once, at the end.
     rows, seconds : int, float
         Training rows, and the time that the last uninterrupted stretch took.
+    data_sha256 : str
+        Of the training and validation rows (`Data.sha256`).
+    facts : mapping
+        What the task knew of its data, but for the tokenizer, which lies beside.
+    files : mapping of name to sha256
+        What was written.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: str
+    task_options: dict[str, Any]
     settings: FinetuneSettings
     rows: int
+    data_sha256: str
+    facts: dict[str, Any] = Field(repr=False)
+    files: dict[str, str]
     validation_accuracy: float
     test_accuracy: float
     seconds: float
@@ -130,11 +162,18 @@ def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: F
     ------
     RecipeError
         If the task has no pretrained encoder, or the folder holds another fine-tuning.
+    CheckpointError
+        If what an earlier call left in the folder is broken.
+
+    Notes
+    -----
+    A finished fine-tuning answers from its folder alone; where data are named all the same, they are compared.
     """
-    done = _finished(folder, recipe, settings)
+    done = _finished(folder, recipe, data_folder, settings)
     if done is not None:
         return done
-    task = load_task(recipe.task, recipe.task_options, task_facts(recipe, data_folder))
+    facts = task_facts(recipe, data_folder)
+    task = load_task(recipe.task, recipe.task_options, facts)
     weights = cast(PretrainedTask, task).pretrained() if hasattr(task, "pretrained") else None
     if weights is None:
         raise RecipeError(f"task {task.name} with these options has no pretrained encoder to fine-tune")
@@ -145,48 +184,61 @@ def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: F
     encoder.backbone.load_state_dict(weights)
     model = Classifier(encoder, len(task.classes))
     trainer = _trainer(transformers, model, data.train, data.validation, folder / _WORK_NAME, settings)
-    _claim(folder / _WORK_NAME, recipe, settings, data.train)
+    _claim(folder / _WORK_NAME, recipe, settings, data)
     checkpoint = _last_whole(folder / _WORK_NAME)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - started
     cast(Any, encoder.backbone).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(cast(TextTask, task).tokenizer_json, encoding="utf-8")
+    (folder / _TOKENIZER_NAME).write_text(cast(TextTask, task).tokenizer_json, encoding="utf-8")
     result = Finetuned(
         encoder=str(recipe.task_options.get("encoder")),
+        task_options=recipe.task_options,
         settings=settings,
         rows=len(data.train),
+        data_sha256=data.sha256,
+        facts={name: value for name, value in facts.items() if name != TOKENIZER_FACT},
+        files={name: sha256(folder / name) for name in ("config.json", "model.safetensors", _TOKENIZER_NAME)},
         validation_accuracy=accuracy(model, data.validation),
         test_accuracy=accuracy(model, data.test),
         seconds=seconds,
     )
-    (folder / SUMMARY_NAME).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _write(folder / SUMMARY_NAME, result.model_dump_json(indent=2) + "\n")
     return result
 
 
-def _claim(work: Path, recipe: Recipe, settings: FinetuneSettings, train: Split) -> None:
+def _claim(work: Path, recipe: Recipe, settings: FinetuneSettings, data: Data) -> None:
     """Say whose the half-trained weights in `work` are, or refuse to go on from another job's."""
-    digest = hashlib.sha256(np.ascontiguousarray(train.inputs["input_ids"]).data)
-    digest.update(train.labels.data)
     job = {
         "task_options": recipe.task_options,
         "settings": settings.model_dump(),
-        "rows_sha256": digest.hexdigest(),
+        "data_sha256": data.sha256,
     }
     file = work / _JOB_NAME
     if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8")) != job:
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{file} cannot be read ({error}); remove {work} to start anew") from None
+        if found != job:
             raise RecipeError(
                 f"{work} holds an unfinished job of other rows or settings; name another folder with --out"
             )
         return
     work.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
+    _write(file, json.dumps(job, indent=2) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    """Write in one step, so that a crash leaves no half of it."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
 
 
 def _last_whole(work: Path) -> str | None:
     """The newest checkpoint of the trainer that was written to its end; None where there is none."""
-    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    found = sorted(work.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for path in found:
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
@@ -284,11 +336,30 @@ def _accuracy_of(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(axis=-1) == prediction.label_ids).mean())}
 
 
-def _finished(folder: Path, recipe: Recipe, settings: FinetuneSettings) -> Finetuned | None:
+def _finished(folder: Path, recipe: Recipe, data_folder: Path | None, settings: FinetuneSettings) -> Finetuned | None:
+    """What an earlier call came to, its files whole and all it was asked for the same; None where it did not finish."""
     file = folder / SUMMARY_NAME
     if not file.is_file():
         return None
-    found = Finetuned.model_validate_json(file.read_text(encoding="utf-8"))
-    if found.settings != settings or found.encoder != str(recipe.task_options.get("encoder")):
+    try:
+        found = Finetuned.model_validate_json(file.read_bytes())
+        broken = [name for name, wanted in found.files.items() if sha256(folder / name) != wanted]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise CheckpointError(f"{file}: {where}: {first['msg']}; remove it to fine-tune again") from None
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: {error.strerror}; remove {file} to fine-tune again") from None
+    if broken:
+        raise CheckpointError(
+            f"{folder / broken[0]} is not what the fine-tuning wrote; remove {file} to fine-tune again, or name another "
+            "folder with --out"
+        )
+    if found.settings != settings or found.task_options != recipe.task_options:
         raise RecipeError(f"{folder} holds a fine-tuning with other settings; name another folder with --out")
+    if data_folder is not None:
+        facts = found.facts | {TOKENIZER_FACT: (folder / _TOKENIZER_NAME).read_text(encoding="utf-8")}
+        data = load_task(recipe.task, recipe.task_options, facts).load(data_folder)
+        if data.sha256 != found.data_sha256:
+            raise RecipeError(f"{folder} holds a fine-tuning on other rows; name another folder with --out")
     return found

@@ -49,6 +49,7 @@ class Trainer:
     ) -> None:
         self.recipe = recipe
         self.facts = dict(facts or {})
+        self.data_sha256 = data.sha256
         self.stage = Stage(recipe, task, data, on_encoding)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay
@@ -80,11 +81,7 @@ class Trainer:
         if not file.is_file():
             return 0
         found = checkpoints.read(file)
-        differences = checkpoints.recipe_differences(found.recipe, self.recipe)
-        if differences:
-            raise CheckpointError(
-                f"{folder} holds a run of another recipe ({'; '.join(differences[:3])}); name another folder with --out"
-            )
+        checkpoints.require_recipe(found, self.recipe, folder)
         self._unfreeze_by(found.epoch)
         if found.backbone_sha256 != self.stage.backbone_sha256:
             raise CheckpointError(
@@ -142,6 +139,7 @@ class Trainer:
             facts=self.facts,
             backbone_sha256=self.stage.backbone_sha256,
             labels_sha256=self.model.labels_sha256,
+            data_sha256=self.data_sha256,
         )
 
     def _unfreeze_by(self, epoch: int) -> None:

@@ -30,7 +30,7 @@ class OptimizerRecipe(_Section):
     encoder_learning_rate : float
         Of a pretrained encoder's backbone; 0 keeps it frozen, and its states are computed once and kept.
     unfreeze_epoch : int
-        First epoch in which the backbone is trained, where its learning rate is not 0.
+        First epoch in which the backbone is trained, where its learning rate is not 0; refused where none is given.
     """
 
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -38,6 +38,14 @@ class OptimizerRecipe(_Section):
     weight_decay: Weight = 0.01
     encoder_learning_rate: Weight = 0.0
     unfreeze_epoch: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimizerRecipe:
+        if "unfreeze_epoch" in self.model_fields_set and "encoder_learning_rate" not in self.model_fields_set:
+            raise ValueError(
+                f"unfreeze_epoch {self.unfreeze_epoch} trains nothing without encoder_learning_rate: give it too"
+            )
+        return self
 
 
 class QuantizerRecipe(_Section):

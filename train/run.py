@@ -49,8 +49,11 @@ def train(
     data_folder: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encoding: Progress | None = None,
+    on_found: Callable[[Checkpoint], None] | None = None,
 ) -> Summary:
-    """Train a recipe into a folder, going on where an interrupted run of the same recipe stopped.
+    """Train a recipe into a folder, going on where an interrupted run of the same recipe and rows stopped.
+
+    A finished run answers from its folder alone; where data are named all the same, they are compared.
 
     Parameters
     ----------
@@ -63,14 +66,16 @@ def train(
         Called with each finished epoch.
     on_encoding : callable, optional
         Told how far a frozen backbone is with the data; see train.features.
+    on_found : callable, optional
+        Told of the last epoch of an earlier call, once it is sure that the run goes on from it or is finished.
 
     Raises
     ------
     CheckpointError
-        If the folder holds a run of another recipe.
+        If the folder holds a run of another recipe or of other rows.
     """
     with locked(folder):
-        return _train(recipe, folder, data_folder, on_epoch, on_encoding)
+        return _train(recipe, folder, data_folder, on_epoch, on_encoding, on_found or (lambda found: None))
 
 
 def _train(
@@ -79,16 +84,28 @@ def _train(
     data_folder: Path | None,
     on_epoch: Callable[[EpochRecord], None] | None,
     on_encoding: Progress | None,
+    on_found: Callable[[Checkpoint], None],
 ) -> Summary:
-    facts = checkpoints.facts_of_run(folder)
-    if facts is None:
-        facts = task_facts(recipe, data_folder)
+    found = checkpoints.last_of_run(folder)
+    if found is not None:
+        checkpoints.require_recipe(found, recipe, folder)
+    facts = task_facts(recipe, data_folder) if found is None else found.facts
     task = load_task(recipe.task, recipe.task_options, facts)
-    trainer = Trainer(recipe, task, task.load(data_folder), facts=facts, on_encoding=on_encoding)
+    if found is not None and found.finished:
+        if data_folder is not None:
+            checkpoints.require_data(found, task.load(data_folder), folder)
+        on_found(found)
+        return Summary(checkpoints.read(folder / "best"), found)
+    data = task.load(data_folder)
+    if found is not None:
+        checkpoints.require_data(found, data, folder)
+    trainer = Trainer(recipe, task, data, facts=facts, on_encoding=on_encoding)
     start = trainer.restore(folder)
+    if found is not None:
+        on_found(found)
     recorder = Recorder(folder, after=start)
     records = read_metrics(folder)
-    ended = checkpoints.read(folder / "last").ended if start else None
+    ended = None
     try:
         for epoch in range(start + 1, recipe.schedule.epochs + 1):
             if ended is not None:

@@ -10,6 +10,7 @@ frozen pydantic model of `task_options`) and two functions:
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -57,6 +58,16 @@ class Data:
     train: Split
     validation: Split
     test: Split
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the training and validation rows, inputs and labels: what a run learns from and is chosen by."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation):
+            for name, array in (*sorted(split.inputs.items()), ("labels", split.labels)):
+                digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 class Task(Protocol):
