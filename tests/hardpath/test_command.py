@@ -315,3 +315,88 @@ def test_a_verdict_is_said_even_where_its_file_cannot_be_written(hardpath, bundl
     assert answer.code == 5
     assert "equivalent" in answer.out
     assert [path.name for path in tmp_path.parent.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_the_end_of_a_file_inside_a_command_does_not_look_like_ctrl_c(hardpath, monkeypatch):
+    def broken(*arguments, **options):
+        raise EOFError("no more data")
+
+    monkeypatch.setattr("hardpath.inspection.diagnosis", broken)
+    assert "unforeseen EOFError: no more data" in one_line(hardpath("doctor"), 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sweep",), "Missing argument 'BUNDLE'; see hardpath sweep --help"),
+        (("sweeep",), "No such command 'sweeep'"),
+        (("sweep", "bundle", "--draws", 0), "Invalid value for '--draws'"),
+        (("train", "digits", "--data", "no/such/folder"), "Invalid value for '--data': no/such/folder does not exist"),
+        (("train", "digits", "--data", __file__), "test_command.py is no folder; see hardpath train --help"),
+    ],
+)
+def test_wrong_usage_is_one_line_too(hardpath, arguments, message):
+    answer = hardpath(*arguments)
+    assert message in one_line(answer, 2)
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "digits", "--data", ""),
+        ("train", "digits", "--out", ""),
+        ("finetune", "text", "--out", ""),
+        ("ablate", "digits", "--out", ""),
+        ("evaluate", ""),
+        ("diagnose", ""),
+        ("diagnose", "run", "--plot", ""),
+        ("export", ""),
+        ("export", "run", "--out", ""),
+        ("verify", "bundle", "--checkpoint", ""),
+        ("verify", "bundle", "--checkpoint", "run", "--out", ""),
+        ("inspect", ""),
+        ("sweep", "bundle", "--data", ""),
+        ("sweep", "bundle", "--out", ""),
+        ("serve", ""),
+        ("call", "127.0.0.1:1", "--inputs", ""),
+        ("call", "127.0.0.1:1", "--texts", ""),
+        ("demo", "--out", ""),
+        ("train", "text", "--encoder", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_folder_that_one_is_in(hardpath, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert "is empty: name a" in one_line(hardpath(*arguments), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("digits", "--seed", 1, "--set", "seed=2"), "--seed must be absent beside --set seed"),
+        (
+            ("text", "--encoder", "scratch", "--set", "task_options.encoder=roberta-base"),
+            "--encoder must be absent beside --set task_options.encoder",
+        ),
+    ],
+)
+def test_a_value_that_is_given_twice_is_refused(hardpath, tmp_path, arguments, message):
+    assert message in one_line(hardpath("train", *arguments, "--out", tmp_path / "run"), 2)
+
+
+def test_a_note_on_what_is_there_comes_after_the_checks(hardpath, run_folder):
+    refused = hardpath("train", "digits", "--seed", 5, "--out", run_folder)
+    assert "nothing is trained again" not in refused.err
+    assert "goes on" not in refused.err
+
+
+def test_an_extra_that_the_installation_does_not_know_is_not_ok(hardpath, monkeypatch):
+    monkeypatch.setattr("hardpath.inspection.EXTRAS", ("cpu", "teleport"))
+    assert hardpath("doctor", "--json").json["extras"]["teleport"] == {
+        "installed": False,
+        "missing": ["hardpath[teleport]"],
+    }
+    monkeypatch.setattr("hardpath.inspection._version", lambda name: None)
+    monkeypatch.setattr("hardpath.inspection.EXTRAS", ("cpu", "hub"))
+    assert "tokenizers" in hardpath("doctor", "--json").json["extras"]["hub"]["missing"]

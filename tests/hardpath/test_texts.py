@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -67,6 +68,42 @@ def test_a_file_or_stdin_gives_a_text_a_line_after_those_of_the_command(hardpath
     stdin = SimpleNamespace(buffer=io.BytesIO("\n".join(TEXTS).encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
     assert hardpath("call", address, "--texts", "-", "--json").json["samples"] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("texts.tsv", "label\tsentence\n1\ta fine film\n0\tdull\n"),
+        ("texts.CSV", 'text,label\n"a fine film",1\ndull,0\n'),
+        ("texts.jsonl", '{"text": "a fine film"}\n{"text": "dull"}\n'),
+    ],
+)
+def test_a_table_gives_its_texts_without_header_and_labels(hardpath, address, tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    samples = hardpath("call", address, "--texts", tmp_path / name, "--json").json["samples"]
+    assert [sample["text"] for sample in samples] == ["a fine film", "dull"]
+
+
+def test_a_broken_table_is_named_by_its_option(hardpath, tmp_path):
+    (tmp_path / "texts.tsv").write_text("label\tsentence\n1\n")
+    line = one_line(hardpath("call", "127.0.0.1:1", "--texts", tmp_path / "texts.tsv"), 2)
+    assert line == f"--texts {tmp_path / 'texts.tsv'}: line 2: has 1 column where line 1 has 2"
+
+
+def test_samples_that_the_task_has_not_are_asked_for_by_their_options(hardpath, text_bundle, tmp_path):
+    """The small bundle's task is digits, which has a test set; that of texts has none without a folder."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(text_bundle, copy)
+    manifest = json.loads((copy / MANIFEST_NAME).read_text(encoding="utf-8"))
+    manifest["task"]["name"] = "text-classification"
+    manifest["provenance"]["recipe"] = {"task_options": {"encoder": "scratch"}}
+    encoder = {"vocab_size": 10, "max_position_embeddings": 64}
+    manifest["provenance"]["facts"] = {"classes": manifest["task"]["classes"], "encoder": encoder}
+    (copy / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+    why = "must name the texts: the task of this bundle, text-classification, has no test set of its own"
+    assert one_line(hardpath("sweep", copy), 2) == f"--data {why}"
+    with Server(copy, port=0) as server:
+        assert one_line(hardpath("call", server.address), 2) == f"--text, --texts or --inputs {why}"
 
 
 def test_every_text_of_a_long_file_is_sent(hardpath, address, tmp_path):

@@ -313,3 +313,14 @@ def test_two_phase_needs_to_know_where_alignment_begins(tmp_path):
     with pytest.raises(RecipeError, match=r"schedule: alignment_start_epoch is required for kind two-phase"):
         load_recipe(str(file))
     assert load_recipe(str(file), {"schedule.kind": "anneal"}).schedule.alignment_start_epoch is None
+
+
+def test_an_epoch_to_unfreeze_in_needs_a_learning_rate():
+    with pytest.raises(
+        RecipeError, match=r"unfreeze_epoch 3 trains nothing without encoder_learning_rate: give it too"
+    ):
+        load_recipe("text", {"optimizer.unfreeze_epoch": "3"})
+    given = load_recipe("text", {"optimizer.unfreeze_epoch": "3", "optimizer.encoder_learning_rate": "0.0"})
+    assert type(given).model_validate(given.model_dump()) == given
+    plain = load_recipe("text")
+    assert type(plain).model_validate(plain.model_dump()) == plain

@@ -262,7 +262,9 @@ def test_a_bundle_with_another_tokenizer_is_different(finished, films, tmp_path)
     found = contract()
     assert found.verdict is Verdict.DIFFERENT
     assert len(found.manifest.findings) == 1
-    assert found.manifest.findings[0].startswith(f"manifest: tokenizer's sha256 is '{sha256(file)}', the checkpoint's is ")
+    assert found.manifest.findings[0].startswith(
+        f"manifest: tokenizer's sha256 is '{sha256(file)}', the checkpoint's is "
+    )
     manifest["tokenizer"] = None
     described.write_text(json.dumps(manifest))
     assert contract().manifest.findings[0].startswith("manifest: tokenizer is absent, the checkpoint's has sha256 ")
