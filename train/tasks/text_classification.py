@@ -189,7 +189,10 @@ class TextClassification:
         """Training rows, validation still among them where it is held out, and test rows."""
         if parts.test is None:
             return _hold_out(parts.train, self.options.test_rows, "test")
-        return _take(parts.train, ~part_of(parts.train.texts, parts.test.texts)), parts.test
+        left = ~part_of(parts.train.texts, parts.test.texts)
+        if not left.any():
+            raise ArgumentError("data", f"every row of {parts.train.file} stands in {parts.test.file} too: none is left")
+        return _take(parts.train, left), parts.test
 
     def _split(self, rows: TextRows, first: int | None) -> Split:
         """Rows as the model takes them; `first` as for class_indices, None where labels are names alone."""

@@ -66,6 +66,13 @@ def test_a_file_is_no_folder(tmp_path):
         read_parts(Options(), tmp_path / "train.tsv")
 
 
+def test_a_training_table_that_is_the_test_table_is_refused(tmp_path):
+    for name in ("train.tsv", "test.tsv"):
+        write(tmp_path / name, ROWS)
+    with pytest.raises(ArgumentError, match=r"every row of .*train\.tsv stands in .*test\.tsv too: none is left"):
+        loaded(tmp_path)
+
+
 def test_a_tenth_is_held_out_where_nobody_says_how_much(tmp_path, caplog):
     write(tmp_path / "train.tsv", ROWS)
     with caplog.at_level(logging.WARNING):
