@@ -191,7 +191,9 @@ class TextClassification:
             return _hold_out(parts.train, self.options.test_rows, "test")
         left = ~part_of(parts.train.texts, parts.test.texts)
         if not left.any():
-            raise ArgumentError("data", f"every row of {parts.train.file} stands in {parts.test.file} too: none is left")
+            raise ArgumentError(
+                "data", f"every row of {parts.train.file} stands in {parts.test.file} too: none is left"
+            )
         return _take(parts.train, left), parts.test
 
     def _split(self, rows: TextRows, first: int | None) -> Split:
