@@ -126,7 +126,13 @@ def save(
     """Write a checkpoint into `folder`, replacing the one there in one step."""
     tensors = {_MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if optimizer is not None:
-        for index, state in optimizer.state_dict()["state"].items():
+        for index, parameter in enumerate(_parameters(optimizer)):
+            # What no gradient has reached yet, as a router before it learns, stands where AdamW begins.
+            state = optimizer.state.get(parameter) or {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
             tensors |= {f"{_OPTIMIZER}{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / (FILE_NAME + ".tmp")
@@ -237,11 +243,10 @@ def resume(path: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer)
         if name.startswith(_OPTIMIZER):
             index, key = name.removeprefix(_OPTIMIZER).split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     whole = all(
         state.get(index, {}).keys() >= {"step", "exp_avg", "exp_avg_sq"}
         and state[index]["exp_avg"].shape == state[index]["exp_avg_sq"].shape == parameter.shape
-        for index, parameter in enumerate(parameters)
+        for index, parameter in enumerate(_parameters(optimizer))
     )
     if not whole:
         raise CheckpointError(
@@ -249,6 +254,11 @@ def resume(path: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer)
         )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return checkpoint
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The optimiser's parameters in the order of its state."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -220,14 +220,16 @@ def test_a_row_whose_header_was_lost_says_nothing(make_routed_recipe):
     assert not torch.equal(sent.hard_heard.logits[~lost][0], answers[0])
 
 
-def test_a_routed_run_is_the_same_when_interrupted(make_routed_recipe, routed_run, tmp_path, same_tensors):
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_routed_run_is_the_same_when_interrupted(make_routed_recipe, routed_run, tmp_path, same_tensors, epoch):
+    """In warm-up, where no gradient has reached the router yet, and after it."""
     from train.run import train
 
     class Stop(Exception):
         pass
 
     def stop(record):
-        if record.epoch == 3:
+        if record.epoch == epoch:
             raise Stop
 
     recipe = make_routed_recipe()
