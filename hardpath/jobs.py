@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from link.sweep import SweepResult, SweepSpec
     from train.checkpoint import Checkpoint
     from train.finetune import Finetuned, FinetuneSettings
+    from train.processes import Processes
     from train.recipe import Recipe
     from train.run import Summary
     from train.tasks import TextTask
@@ -41,14 +42,20 @@ class Samples:
         return [] if found is None else [str(text) for text in found]
 
 
-def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, *, brief: bool) -> Summary:
-    """Train with a paragraph an epoch on the screen, or with a progress bar where `brief`."""
+def run_training(
+    recipe: Recipe, folder: Path, data: Path | None, threads: int, *, brief: bool, processes: Processes | None = None
+) -> Summary:
+    """Train with a paragraph an epoch on the screen, or with a progress bar where `brief`; the first process speaks."""
     import torch
 
     from train.record import EpochRecord
     from train.run import train
 
     torch.set_num_threads(threads)
+    if processes is not None and not processes.is_first:
+        return train(recipe, folder, data_folder=data, processes=processes)
+    if processes is not None and processes.count > 1:
+        note(f"{processes.count} processes train together, this one on {processes.device}")
 
     def found(last: Checkpoint) -> None:
         _say_what_is_there(folder, last)
@@ -62,6 +69,7 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
                 on_epoch=lambda record: say(record.text()),
                 on_encoding=on_encoding,
                 on_found=found,
+                processes=processes,
             )
     with progress(f"training {recipe.name}", recipe.schedule.epochs) as update:
 
@@ -74,7 +82,15 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
         def encoding(part: str, done: int, total: int) -> None:
             update(0, f"the frozen encoder reads {part}: {done} of {total} rows")
 
-        return train(recipe, folder, data_folder=data, on_epoch=show, on_encoding=encoding, on_found=found)
+        return train(
+            recipe,
+            folder,
+            data_folder=data,
+            on_epoch=show,
+            on_encoding=encoding,
+            on_found=found,
+            processes=processes,
+        )
 
 
 def run_finetuning(

@@ -76,6 +76,14 @@ TaskData = Annotated[
 ]
 
 
+class DeviceChoice(StrEnum):
+    """Where training computes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class PathChoice(StrEnum):
     """Paths of an evaluation."""
 

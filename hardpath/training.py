@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hardpath.options import (
+    DeviceChoice,
     Encoder,
     Json,
     PathChoice,
@@ -47,15 +48,22 @@ def train(
     encoder: Encoder = None,
     threads: Threads = 1,
     brief: Annotated[bool, typer.Option("--brief", help="A progress bar instead of a paragraph an epoch.")] = False,
+    device: Annotated[
+        DeviceChoice, typer.Option(help="Where to compute; auto is CUDA where there is one.")
+    ] = DeviceChoice.AUTO,
     as_json: Json = False,
 ) -> None:
     """Train in two phases, learn soft and align hard. Run again, it goes on where it stopped."""
     from hardpath.jobs import run_training
+    from train.processes import launched
     from train.recipe_file import load_recipe
 
     chosen = load_recipe(recipe, overrides_of(settings, seed=seed, encoder=encoder), presets or [])
     folder = out or Path("runs") / chosen.name
-    summary = run_training(chosen, folder, data, threads, brief=brief or as_json)
+    with launched(device.value) as processes:
+        summary = run_training(chosen, folder, data, threads, brief=brief or as_json, processes=processes)
+    if not processes.is_first:
+        return
     if as_json:
         kept = {name: found.model_dump(mode="json", exclude={"facts"}) for name, found in summary._asdict().items()}
         say_json({"folder": str(folder), **kept})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from link.randomness import Draws, Stream, permutation
 from train.evaluate import tensors
+from train.processes import Processes
 from train.recipe import Recipe
 from train.routing import ModeChoice, RoutingNoise
 from train.stage import Stage
@@ -23,7 +24,8 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    inputs : list of (B, ...) tensors
+    inputs : list of (b, ...) tensors
+        Of the rows that this process encodes: all B where there is one (train.processes).
     labels : (B,) int64
     normals : (B, S, 2) float32
         Standard normals.
@@ -43,7 +45,7 @@ class Batch(NamedTuple):
     def no(self) -> Tensor:
         """Noise variance of each symbol, (B, S)."""
         variance = torch.from_numpy((10.0 ** (-self.snr_db / 10.0)).astype(np.float32))
-        return variance[:, None].expand(self.normals.shape[:-1])
+        return variance.to(self.normals.device)[:, None].expand(self.normals.shape[:-1])
 
 
 class Batches:
@@ -56,12 +58,21 @@ class Batches:
         Gives the rows as the model takes them now.
     mode_choice : ModeChoice, optional
         Required where there are several modes.
+    processes : Processes, optional
+        Those that share the rows.
     """
 
-    def __init__(self, recipe: Recipe, stage: Stage, mode_choice: ModeChoice | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        stage: Stage,
+        mode_choice: ModeChoice | None = None,
+        processes: Processes | None = None,
+    ) -> None:
         self._recipe = recipe
         self._stage = stage
         self._mode_choice = mode_choice
+        self._processes = processes or Processes()
         self.per_epoch = -(-len(stage.data.train) // recipe.optimizer.batch_size)
 
     def of(self, epoch: int) -> Iterator[tuple[int, Batch]]:
@@ -77,14 +88,16 @@ class Batches:
         routing = None if self._mode_choice is None else self._mode_choice.noise(draws)
         order = permutation(recipe.seed, rows, epoch)
         size = recipe.optimizer.batch_size
+        device = self._processes.device
         for index in range(self.per_epoch):
             chosen = order[index * size : (index + 1) * size]
+            own = chosen[self._processes.share(len(chosen))]
             yield (
                 (epoch - 1) * self.per_epoch + index,
                 Batch(
-                    self._stage.rows(inputs, chosen),
-                    labels[chosen],
-                    torch.from_numpy(noise[chosen]),
+                    [tensor.to(device) for tensor in self._stage.rows(inputs, own)],
+                    labels[chosen].to(device),
+                    torch.from_numpy(noise[chosen]).to(device),
                     snr_db[chosen],
                     None if routing is None else routing.rows(chosen),
                 ),

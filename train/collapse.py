@@ -203,7 +203,7 @@ class CollapseMonitor:
                     sent_of_mode(hard, link, rows),
                     heard_of_mode(soft_heard, link, rows),
                     heard_of_mode(hard_heard, link, rows),
-                    snr_db[rows.numpy()],
+                    snr_db[rows.cpu().numpy()],
                 )
 
     def _add(

@@ -23,6 +23,7 @@ from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
 from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics, Usage
 from train.losses import task_loss
+from train.processes import Processes
 from train.recipe import ChannelRecipe, LinkRecipe
 from train.routing import carried, receive_routed
 from train.tasks import Split, Task
@@ -90,19 +91,25 @@ def tensors(task: Task, split: Split) -> list[Rows]:
 
 
 @torch.no_grad()
-def encode(model: Transceiver, inputs: Sequence[Rows]) -> Tensor:
-    """Tokens (n, N, D) of all rows, some at a time."""
-    rows = len(inputs[0])
-    parts = [slice(first, first + CHUNK_ROWS) for first in range(0, rows, CHUNK_ROWS)]
-    return torch.cat([model.encode(*(tensor[part] for tensor in inputs)) for part in parts])
+def encode(model: Transceiver, inputs: Sequence[Rows], processes: Processes | None = None) -> Tensor:
+    """Tokens (n, N, D) of all rows, some at a time, each process encoding its share."""
+    processes = processes or Processes()
+    rows, tokens = len(inputs[0]), []
+    for first in range(0, rows, CHUNK_ROWS):
+        count = min(CHUNK_ROWS, rows - first)
+        own = first + processes.share(count)
+        tokens.append(processes.gather(model.encode(*(tensor[own].to(model.device) for tensor in inputs)), count))
+    return torch.cat(tokens)
 
 
 @torch.no_grad()
-def decide_without_link(model: Transceiver, task: Task, split: Split) -> NDArray[np.int64]:
+def decide_without_link(
+    model: Transceiver, task: Task, split: Split, processes: Processes | None = None
+) -> NDArray[np.int64]:
     """Decisions (n,) of encoder and head, with nothing between them."""
     model.eval()
-    decisions: NDArray[np.int64] = model.head(encode(model, tensors(task, split))).argmax(dim=-1).numpy()
-    return decisions
+    decisions = model.head(encode(model, tensors(task, split), processes)).argmax(dim=-1)
+    return np.asarray(decisions.cpu().numpy())
 
 
 def chunks(split: Split, size: int = CHUNK_ROWS) -> Iterator[tuple[slice, Split]]:
@@ -132,16 +139,19 @@ def modes_at(model: Transceiver, tokens: Tensor, snr_db: float) -> Tensor | None
     """The deployed choice of modes for tokens (B, N, D) at an SNR that the transmitter knows; None where there is one."""
     if not model.recipe.modes:
         return None
-    return model.mode_of(tokens, torch.full((len(tokens),), snr_db, dtype=tokens.dtype))
+    return model.mode_of(tokens, torch.full((len(tokens),), snr_db, dtype=tokens.dtype, device=tokens.device))
 
 
 def hear(model: Transceiver, sent: Sent, met: Noise, carriage: Carriage | None = None) -> Heard:
     """What the receiver makes of what was sent, through that noise; `carriage` where there are several modes."""
-    y = add_noise(sent.symbols, met.no, met.normals)
+    no = met.no.to(model.device)
+    y = add_noise(sent.symbols, no, met.normals.to(model.device))
     if carriage is None:
-        return model.receive(y, met.no)
-    decoded, lost = torch.from_numpy(carriage.header.mode), torch.from_numpy(carriage.header.lost)
-    return receive_routed(model, y, met.no, carriage.mode, decoded, lost)
+        return model.receive(y, no)
+    decoded, lost = (
+        torch.from_numpy(values).to(model.device) for values in (carriage.header.mode, carriage.header.lost)
+    )
+    return receive_routed(model, y, no, carriage.mode, decoded, lost)
 
 
 @torch.no_grad()
@@ -156,6 +166,7 @@ def evaluate(
     seed: int,
     header: HeaderSpec | None = None,
     chunk_rows: int = CHUNK_ROWS,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Send a split over AWGN at each SNR of the recipe, soft and hard through the same noise, and in the same modes.
 
@@ -170,6 +181,8 @@ def evaluate(
     chunk_rows : int
         Rows sent at a time, of whole frames where there is a header. Accuracies do not depend on it; means of floats do in
         their last digits.
+    processes : Processes, optional
+        Those that share the rows: each of them gets the whole result.
     """
     model.eval()
     monitor = CollapseMonitor(model.recipe)
@@ -178,8 +191,8 @@ def evaluate(
     spec = header or HeaderSpec()
     rate = _Rate()
     for rows, part in chunks(split, whole_frames(model, spec, chunk_rows)):
-        labels = torch.from_numpy(part.labels)
-        tokens = encode(model, tensors(task, part))
+        labels = torch.from_numpy(part.labels).to(model.device)
+        tokens = encode(model, tensors(task, part), processes)
         monitor.add_tokens(tokens)
         sent = None
         for snr_db in channel.eval_snr_db:
@@ -194,7 +207,7 @@ def evaluate(
                 for path, answer in heard.items():
                     correct[path][snr_db] += int((answer.logits.argmax(dim=-1) == labels).sum())
                     lost[path] += len(part) * float(task_loss(answer.logits, labels))
-                right = None if carriage is None else torch.from_numpy(carriage.header.right)
+                right = None if carriage is None else torch.from_numpy(carriage.header.right).to(model.device)
                 monitor.add(soft, hard, heard["soft"], heard["hard"], np.full(len(part), snr_db), mode, right)
                 rate.add(model.recipe, len(part), carriage)
     times = len(split) * channel.eval_draws
@@ -246,7 +259,7 @@ class _Rate:
             self.bits += rows * link.num_bits
             self.symbols += rows * link.num_symbols
             return
-        counts = np.bincount(carriage.mode.numpy(), minlength=len(link.rates))
+        counts = np.bincount(carriage.mode.cpu().numpy(), minlength=len(link.rates))
         self.bits += float(counts @ [rate.num_bits for rate in link.rates])
         self.symbols += float(counts @ [rate.num_symbols for rate in link.rates]) + float(carriage.header.symbols.sum())
         self.lost += int(carriage.header.lost.sum())

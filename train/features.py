@@ -25,6 +25,7 @@ from link.errors import ArgumentError, HardpathError
 from link.manifest import TensorSpec
 from link.randomness import Draws
 from train.checkpoint import weights_sha256
+from train.encoders import hidden_size
 from train.tasks import Data, PretrainedEncoder, Split, Task
 
 Progress = Callable[[str, int, int], None]
@@ -230,7 +231,8 @@ def _encode(
     """
     rows, lengths = len(inputs[0]), inputs[-1].sum(axis=1)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    hidden = _hidden_size(encoder, inputs)
+    device = next(encoder.backbone.parameters()).device
+    hidden = hidden_size(encoder.backbone)
     for orphan in values.parent.glob(f"{values.stem}.*.tmp"):  # of a process that was killed
         if not Path(f"/proc/{orphan.suffixes[-2][1:]}").exists():
             orphan.unlink(missing_ok=True)
@@ -241,8 +243,9 @@ def _encode(
         order = np.argsort(lengths, kind="stable")
         for first in range(0, rows, _ROWS):
             chosen = order[first : first + _ROWS]
-            states, _ = encoder.features(*crop([torch.from_numpy(array[chosen]) for array in inputs]))
-            for row, state in zip(chosen, states.half().numpy(), strict=True):
+            texts = crop([torch.from_numpy(array[chosen]) for array in inputs])
+            states, _ = encoder.features(*(tensor.to(device) for tensor in texts))
+            for row, state in zip(chosen, states.half().cpu().numpy(), strict=True):
                 kept[starts[row] : starts[row + 1]] = state[: lengths[row]]
             if progress is not None:
                 progress(part, min(first + _ROWS, rows), rows)
@@ -253,11 +256,6 @@ def _encode(
         temporary.replace(offsets)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@torch.no_grad()
-def _hidden_size(encoder: PretrainedEncoder, inputs: list[NDArray[Any]]) -> int:
-    return int(encoder.features(*(torch.from_numpy(array[:1]) for array in inputs))[0].shape[-1])
 
 
 def _require_room(folder: Path, needed: int) -> None:

@@ -25,6 +25,7 @@ from train.collapse import CollapseMonitor, loss_shares, token_drift
 from train.evaluate import Evaluation, decide_without_link, evaluate
 from train.features import Progress
 from train.objective import send, terms_of
+from train.processes import Processes
 from train.recipe import Recipe
 from train.record import EpochRecord
 from train.routing import ModeChoice, Routing
@@ -36,7 +37,7 @@ from train.upkeep import Upkeep
 
 
 class Trainer:
-    """Model, optimiser and best result of one run."""
+    """Model, optimiser and best result of one run; the same in every process, and the first one keeps files."""
 
     def __init__(
         self,
@@ -46,19 +47,21 @@ class Trainer:
         *,
         facts: Mapping[str, Any] | None = None,
         on_encoding: Progress | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.recipe = recipe
         self.facts = dict(facts or {})
         self.data_sha256 = data.sha256
-        self.stage = Stage(recipe, task, data, on_encoding)
+        self.processes = processes or Processes()
+        self.stage = Stage(recipe, task, data, on_encoding, self.processes.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay
         )
         self.best_epoch = 0
         self.best_accuracy = -1.0
         self._mode_choice = ModeChoice(recipe) if recipe.link.modes else None
-        self.batches = Batches(recipe, self.stage, self._mode_choice)
-        self.upkeep = Upkeep(recipe, self.stage)
+        self.batches = Batches(recipe, self.stage, self._mode_choice, self.processes)
+        self.upkeep = Upkeep(recipe, self.stage, self.processes)
 
     @property
     def model(self) -> Transceiver:
@@ -95,12 +98,15 @@ class Trainer:
         """Train one epoch, evaluate it, and keep it in `folder`/best if it is the best so far."""
         settings = plan(self.recipe.schedule, epoch)
         self._unfreeze_by(epoch)
-        self.stage.keep_backbone(folder)
+        if self.processes.is_first:
+            self.stage.keep_backbone(folder)
         if epoch == self.recipe.schedule.warmup_epochs + 1:
             self.upkeep.start()
         if epoch == self.recipe.schedule.alignment_start_epoch:
             self.upkeep.align_labels()
+        self.processes.align(self.model)
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
+        record = self.processes.agree(record)
         if (
             self.model.router is not None
             and epoch == 1 + self.recipe.router.explore_epochs + self.recipe.schedule.warmup_epochs
@@ -111,7 +117,8 @@ class Trainer:
         if accuracy is not None and accuracy >= self.best_accuracy:
             self.best_epoch, self.best_accuracy = epoch, accuracy
             record = record.model_copy(update={"is_best": True})
-            checkpoints.save(folder / "best", self.checkpoint(record), self.model)
+            if self.processes.is_first:
+                checkpoints.save(folder / "best", self.checkpoint(record), self.model)
         return record
 
     def run_without_link(self, on_epoch: Callable[[int], None] | None = None) -> Transceiver:
@@ -156,7 +163,7 @@ class Trainer:
         self.model.train()
         total, correct = 0.0, 0
         for step, batch in self.batches.of(settings.epoch):
-            logits = self.model.head(self.model.encode(*batch.inputs))
+            logits = self.model.head(self._tokens(batch))
             loss = losses.task_loss(logits, batch.labels)
             self._step(loss, step)
             total += float(loss.detach()) * len(batch.labels)
@@ -179,7 +186,7 @@ class Trainer:
         link_epoch = settings.epoch - self.recipe.schedule.warmup_epochs
         weights = self.recipe.loss.at(link_epoch)
         for step, batch in self.batches.of(settings.epoch):
-            tokens = self.model.encode(*batch.inputs)
+            tokens = self._tokens(batch)
             monitor.add_tokens(tokens)
             routing = self._route(tokens, batch, link_epoch)
             sent = send(
@@ -211,6 +218,7 @@ class Trainer:
             symbol_temperature=settings.symbol_temp,
             seed=self.recipe.seed,
             header=self.recipe.header,
+            processes=self.processes,
         )
         rows = len(self.data.train)
         return self._record(
@@ -222,6 +230,10 @@ class Trainer:
             restarted=restarted,
         )
 
+    def _tokens(self, batch: Batch) -> Tensor:
+        """Tokens (B, N, D) of the whole batch."""
+        return self.processes.gather(self.model.encode(*batch.inputs), len(batch.labels))
+
     def _step(self, loss: Tensor, step: int) -> None:
         steps = self.batches.per_epoch * self.recipe.schedule.epochs
         recipe = self.recipe.optimizer
@@ -231,6 +243,7 @@ class Trainer:
             parameters["lr"] = rate * learning_rate_factor(step, steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.processes.add_gradients(self.model, self.model.encoder)
         self.optimizer.step()
 
     def _route(self, tokens: Tensor, batch: Batch, link_epoch: int) -> Routing | None:
@@ -241,7 +254,7 @@ class Trainer:
 
     def _accuracy_without_link(self) -> float:
         split = self.data.validation
-        return float((decide_without_link(self.model, self.task, split) == split.labels).mean())
+        return float((decide_without_link(self.model, self.task, split, self.processes) == split.labels).mean())
 
     def _record(
         self,

@@ -127,12 +127,13 @@ class ModeChoice:
             Over the link, counted from its first.
         """
         recipe, modes = self._recipe.router, len(self._recipe.link.modes)
-        drawn = torch.from_numpy(np.floor(noise.explore[:, 1] * modes).astype(np.int64))
+        device = tokens.device
+        drawn = torch.from_numpy(np.floor(noise.explore[:, 1] * modes).astype(np.int64)).to(device)
         if model.router is None or not recipe.learns(epoch):
             return Routing(drawn, *self._headers(drawn, snr_db, noise.header))
-        explores = torch.from_numpy(noise.explore[:, 0] < recipe.explore)
-        gumbel = torch.from_numpy(noise.gumbel).to(tokens.dtype)
-        estimate = torch.from_numpy(snr_db + noise.snr_error_db).to(tokens.dtype)
+        explores = torch.from_numpy(noise.explore[:, 0] < recipe.explore).to(device)
+        gumbel = torch.from_numpy(noise.gumbel).to(device, tokens.dtype)
+        estimate = torch.from_numpy(snr_db + noise.snr_error_db).to(device, tokens.dtype)
         choice = choose(model.route(tokens, estimate), gumbel, recipe.temperature(epoch))
         mode = torch.where(explores, drawn, choice.mode)
         agreement = None
@@ -145,7 +146,7 @@ class ModeChoice:
         self, mode: Tensor, snr_db: NDArray[np.float64], uniforms: NDArray[np.float64]
     ) -> tuple[Tensor, Tensor]:
         """What each row is decoded in, and whether its header was lost."""
-        sent, modes = mode.numpy(), len(self._lost)
+        sent, modes = mode.cpu().numpy(), len(self._lost)
         lost, wrong = np.empty(len(sent)), np.empty(len(sent))
         for number in range(modes):
             here = sent == number
@@ -155,7 +156,7 @@ class ModeChoice:
         is_wrong = ~is_lost & (uniforms[:, 0] < lost + wrong)
         other = (sent + 1 + np.floor(uniforms[:, 1] * (modes - 1)).astype(np.int64)) % modes
         decoded = np.where(is_lost, self._recipe.link.default_mode, np.where(is_wrong, other, sent))
-        return torch.from_numpy(decoded), torch.from_numpy(is_lost)
+        return torch.from_numpy(decoded).to(mode.device), torch.from_numpy(is_lost).to(mode.device)
 
 
 def receive_routed(model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, decoded: Tensor, lost: Tensor) -> Heard:
@@ -169,9 +170,9 @@ def receive_routed(model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, deco
         Sent, and by the header.
     lost : (B,) bool
     """
-    sizes = torch.tensor([rate.num_symbols for rate in model.recipe.rates])
+    sizes = torch.tensor([rate.num_symbols for rate in model.recipe.rates], device=y.device)
     taken = torch.minimum(lookup(sizes, mode), lookup(sizes, decoded)).masked_fill(lost, 0)
-    erased = torch.arange(y.shape[1]) >= taken[:, None]
+    erased = torch.arange(y.shape[1], device=y.device) >= taken[:, None]
     return model.receive(y.masked_fill(erased[..., None], 0.0), no.masked_fill(erased, torch.inf), mode=decoded)
 
 
@@ -191,4 +192,4 @@ def naming_symbols(modes: int, header: HeaderSpec) -> float:
 def carried(model: Transceiver, header: HeaderSpec, mode: Tensor, snr_db: float, draws: Draws) -> HeaderOutcome:
     """The headers of rows in these modes (B,) over AWGN, as the deployed link sends them."""
     link = model.recipe
-    return carry_headers(mode.numpy(), header, len(link.rates), link.default_mode, Awgn(), snr_db, draws)
+    return carry_headers(mode.cpu().numpy(), header, len(link.rates), link.default_mode, Awgn(), snr_db, draws)

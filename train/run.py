@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from link.errors import CheckpointError
 from link.lock import locked
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint
 from train.ending import ending
 from train.features import Progress
 from train.loop import Trainer
+from train.processes import Processes
 from train.recipe import Recipe
 from train.record import EpochRecord, Recorder, read_metrics
 from train.tasks import load_task, task_facts
@@ -50,6 +53,7 @@ def train(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encoding: Progress | None = None,
     on_found: Callable[[Checkpoint], None] | None = None,
+    processes: Processes | None = None,
 ) -> Summary:
     """Train a recipe into a folder, going on where an interrupted run of the same recipe and rows stopped.
 
@@ -59,23 +63,30 @@ def train(
     ----------
     recipe : Recipe
     folder : Path
-        Gets best/, last/, metrics.jsonl and tensorboard/.
+        Gets best/, last/, metrics.jsonl and tensorboard/. Where there are several processes, one that all of them see.
     data_folder : Path, optional
         Files of the task's data set, where it needs any.
     on_epoch : callable, optional
-        Called with each finished epoch.
+        Called with each finished epoch, in the first process.
     on_encoding : callable, optional
         Told how far a frozen backbone is with the data; see train.features.
     on_found : callable, optional
         Told of the last epoch of an earlier call, once it is sure that the run goes on from it or is finished.
+    processes : Processes, optional
+        Those that train together (train.processes.launched); alone on the CPU where absent.
 
     Raises
     ------
     CheckpointError
-        If the folder holds a run of another recipe or of other rows.
+        If the folder holds a run of another recipe or of other rows, or is not the same for all processes.
     """
-    with locked(folder):
-        return _train(recipe, folder, data_folder, on_epoch, on_encoding, on_found or (lambda found: None))
+    processes = processes or Processes()
+    with ExitStack() as stack:
+        if processes.is_first:
+            stack.enter_context(locked(folder))
+        return _train(
+            recipe, folder, data_folder, on_epoch, on_encoding, on_found or (lambda found: None), processes
+        )
 
 
 def _train(
@@ -85,8 +96,13 @@ def _train(
     on_epoch: Callable[[EpochRecord], None] | None,
     on_encoding: Progress | None,
     on_found: Callable[[Checkpoint], None],
+    processes: Processes,
 ) -> Summary:
+    processes.meet()  # the first one has the folder
     found = checkpoints.last_of_run(folder)
+    start = 0 if found is None else found.epoch
+    if start != processes.agree(start):
+        raise CheckpointError(f"{folder} is not the same for all processes: name one that each of them sees")
     if found is not None:
         checkpoints.require_recipe(found, recipe, folder)
     facts = task_facts(recipe, data_folder) if found is None else found.facts
@@ -99,25 +115,30 @@ def _train(
     data = task.load(data_folder)
     if found is not None:
         checkpoints.require_data(found, data, folder)
-    trainer = Trainer(recipe, task, data, facts=facts, on_encoding=on_encoding)
-    start = trainer.restore(folder)
+    with processes.one_before_the_others():  # it computes the states of a frozen backbone
+        trainer = Trainer(recipe, task, data, facts=facts, on_encoding=on_encoding, processes=processes)
+    trainer.restore(folder)
     if found is not None:
         on_found(found)
-    recorder = Recorder(folder, after=start)
-    records = read_metrics(folder)
+    recorder = Recorder(folder, after=start) if processes.is_first else None
+    records = processes.agree(read_metrics(folder) if processes.is_first else [])
     ended = None
     try:
         for epoch in range(start + 1, recipe.schedule.epochs + 1):
             if ended is not None:
                 break
             record = trainer.run_epoch(epoch, folder)
-            recorder.write(record)
             records.append(record)
             ended = ending(recipe.schedule, records) if epoch < recipe.schedule.epochs else None
+            if recorder is None:
+                continue
+            recorder.write(record)
             reached = trainer.checkpoint(record).model_copy(update={"ended": ended})
             checkpoints.save(folder / "last", reached, trainer.model, trainer.optimizer)
             if on_epoch is not None:
                 on_epoch(record)
     finally:
-        recorder.close()
+        if recorder is not None:
+            recorder.close()
+    processes.meet()  # the last checkpoint is written
     return Summary(checkpoints.read(folder / "best"), checkpoints.read(folder / "last"))

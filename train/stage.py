@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -31,6 +32,8 @@ class Stage:
     data : Data
     on_encoding : callable, optional
         See train.features.Progress.
+    device : torch.device, optional
+        Where the model is; the CPU where absent. Data stay on the CPU.
 
     Attributes
     ----------
@@ -43,8 +46,15 @@ class Stage:
         Of the frozen backbone.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, data: Data, on_encoding: Progress | None = None) -> None:
-        self.model = checkpoints.build_transceiver(recipe, task)
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        data: Data,
+        on_encoding: Progress | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.model = checkpoints.build_transceiver(recipe, task).to(device or torch.device("cpu"))
         self.task = task
         self.data = data
         self.frozen = False

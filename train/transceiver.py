@@ -204,6 +204,11 @@ class Transceiver(nn.Module):
         hashes = [codebook.labels_sha256 for codebook in self.codebooks]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.quantizer.codebook.device
+
     def encode(self, *inputs: Tensor) -> Tensor:
         """Tokens (B, N, D), each normalised by itself alone."""
         return self.quantizer.tokens(self.encoder(*inputs))

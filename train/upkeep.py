@@ -11,6 +11,7 @@ from torch import Tensor
 from link.randomness import permutation
 from link.theory import bit_error_rates
 from train.evaluate import encode, tensors
+from train.processes import Processes
 from train.recipe import Recipe
 from train.schedule import EpochPlan
 from train.stage import Stage
@@ -26,11 +27,14 @@ class Upkeep:
     ----------
     recipe : Recipe
     stage : Stage
+    processes : Processes, optional
+        Those that share the rows that the codebooks start from.
     """
 
-    def __init__(self, recipe: Recipe, stage: Stage) -> None:
+    def __init__(self, recipe: Recipe, stage: Stage, processes: Processes | None = None) -> None:
         self._recipe = recipe
         self._stage = stage
+        self._processes = processes or Processes()
 
     @torch.no_grad()
     def start(self) -> None:
@@ -40,7 +44,7 @@ class Upkeep:
         chosen = np.arange(len(split))
         if len(split) * link.tokens > START_TOKENS:
             chosen = np.sort(permutation(recipe.seed, len(split))[: START_TOKENS // link.tokens])
-        tokens = encode(model, [tensor[chosen] for tensor in tensors(self._stage.task, split)])
+        tokens = encode(model, [tensor[chosen] for tensor in tensors(self._stage.task, split)], self._processes)
         for number, codebook in enumerate(model.codebooks):
             codebook.start(
                 self._tokens_of(number, tokens),
