@@ -31,6 +31,9 @@ class OptimizerRecipe(_Section):
         Of a pretrained encoder's backbone; 0 keeps it frozen, and its states are computed once and kept.
     unfreeze_epoch : int
         First epoch in which the backbone is trained, where its learning rate is not 0; refused where none is given.
+    precision : str
+        Of encoder and head while they train: `float32`, or `bfloat16` (train.precision). The link between them, evaluation and
+        bundle are float32 in either.
     """
 
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -38,6 +41,7 @@ class OptimizerRecipe(_Section):
     weight_decay: Weight = 0.01
     encoder_learning_rate: Weight = 0.0
     unfreeze_epoch: Annotated[int, Field(ge=1)] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> OptimizerRecipe:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from train import checkpoint as checkpoints
 from train.encoders import hidden_size
 from train.features import FrozenEncoder, FrozenTask, Progress, crop, frozen_data
+from train.precision import train_in_bfloat16
 from train.recipe import Recipe
 from train.tasks import Data, PretrainedEncoder, PretrainedTask, Task
 
@@ -62,6 +63,10 @@ class Stage:
         self._whole_task, self._whole_data = task, data
         self._encoder: PretrainedEncoder | None = None
         self._kept_in: Path | None = None
+        self._low_precision = recipe.optimizer.precision == "bfloat16"
+        if self._low_precision:
+            train_in_bfloat16(self.model.encoder)
+            train_in_bfloat16(self.model.head)
         if hasattr(self.model.encoder, "backbone"):
             self._encoder = cast(PretrainedEncoder, self.model.encoder)
             weights = cast(PretrainedTask, task).pretrained()
@@ -92,6 +97,8 @@ class Stage:
         assert self._encoder is not None
         self.frozen = True
         self.model.encoder = FrozenEncoder(self._encoder.neck)
+        if self._low_precision:
+            train_in_bfloat16(self.model.encoder)
         if recipe.optimizer.encoder_learning_rate and recipe.optimizer.unfreeze_epoch == 1:
             return  # never used frozen: nothing to compute
         backbone = self._encoder.backbone.eval()
