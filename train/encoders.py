@@ -105,6 +105,17 @@ def hidden_size(backbone: nn.Module) -> int:
     return int(config.hidden_size)
 
 
+def layers_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameters of each layer of a backbone from its top down, and last of all those of no layer: embeddings, norms.
+
+    Layers are the longest list of modules that it has.
+    """
+    lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+    layers = [list(layer.parameters()) for layer in max(lists, key=len, default=nn.ModuleList())][::-1]
+    inside = {parameter for layer in layers for parameter in layer}
+    return [*layers, [parameter for parameter in backbone.parameters() if parameter not in inside]]
+
+
 def build_backbone(config: Mapping[str, Any]) -> nn.Module:
     """A transformers encoder with weights drawn at random.
 

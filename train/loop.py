@@ -54,8 +54,11 @@ class Trainer:
         self.data_sha256 = data.sha256
         self.processes = processes or Processes()
         self.stage = Stage(recipe, task, data, on_encoding, self.processes.device)
+        rate = recipe.optimizer.learning_rate
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay
+            [{"params": list(self.model.parameters()), "rate": rate}],
+            lr=rate,
+            weight_decay=recipe.optimizer.weight_decay,
         )
         self.best_epoch = 0
         self.best_accuracy = -1.0
@@ -150,13 +153,9 @@ class Trainer:
         )
 
     def _unfreeze_by(self, epoch: int) -> None:
-        """Train the backbone too, where the recipe says so from this epoch on or an earlier one."""
-        optimizer = self.recipe.optimizer
-        if self.stage.frozen and optimizer.encoder_learning_rate and epoch >= optimizer.unfreeze_epoch:
-            backbone = self.stage.unfreeze()
-            self.optimizer.add_param_group(
-                {"params": list(backbone.parameters()), "lr": optimizer.encoder_learning_rate}
-            )
+        """Train the layers of the backbone too that the recipe adds in this epoch or an earlier one."""
+        for rate, parameters in self.stage.thaw(epoch):
+            self.optimizer.add_param_group({"params": parameters, "rate": rate})
 
     def _warm_up(self, settings: EpochPlan) -> EpochRecord:
         """One epoch of encoder and head alone."""
@@ -236,11 +235,8 @@ class Trainer:
 
     def _step(self, loss: Tensor, step: int) -> None:
         steps = self.batches.per_epoch * self.recipe.schedule.epochs
-        recipe = self.recipe.optimizer
-        for parameters, rate in zip(
-            self.optimizer.param_groups, (recipe.learning_rate, recipe.encoder_learning_rate), strict=False
-        ):
-            parameters["lr"] = rate * learning_rate_factor(step, steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * learning_rate_factor(step, steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.add_gradients(self.model, self.model.encoder)

@@ -31,6 +31,11 @@ class OptimizerRecipe(_Section):
         Of a pretrained encoder's backbone; 0 keeps it frozen, and its states are computed once and kept.
     unfreeze_epoch : int
         First epoch in which the backbone is trained, where its learning rate is not 0; refused where none is given.
+    unfreeze_layers : int
+        Layers of the backbone, from its top, that this epoch and each later one add to those that are trained; what is under
+        the lowest layer comes with it. 0 is all at once. Layers that wait are computed in every step all the same.
+    layer_decay : float
+        From the learning rate of a layer to that of the one under it; the top one has encoder_learning_rate.
     precision : str
         Of encoder and head while they train: `float32`, or `bfloat16` (train.precision). The link between them, evaluation and
         bundle are float32 in either.
@@ -41,14 +46,17 @@ class OptimizerRecipe(_Section):
     weight_decay: Weight = 0.01
     encoder_learning_rate: Weight = 0.0
     unfreeze_epoch: Annotated[int, Field(ge=1)] = 1
+    unfreeze_layers: Annotated[int, Field(ge=0)] = 0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> OptimizerRecipe:
-        if "unfreeze_epoch" in self.model_fields_set and "encoder_learning_rate" not in self.model_fields_set:
-            raise ValueError(
-                f"unfreeze_epoch {self.unfreeze_epoch} trains nothing without encoder_learning_rate: give it too"
-            )
+        for key in ("unfreeze_epoch", "unfreeze_layers", "layer_decay"):
+            if key in self.model_fields_set and "encoder_learning_rate" not in self.model_fields_set:
+                raise ValueError(
+                    f"{key} {getattr(self, key)} trains nothing without encoder_learning_rate: give it too"
+                )
         return self
 
 

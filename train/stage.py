@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train import checkpoint as checkpoints
-from train.encoders import hidden_size
+from train.encoders import hidden_size, layers_of
 from train.features import FrozenEncoder, FrozenTask, Progress, crop, frozen_data
 from train.precision import train_in_bfloat16
 from train.recipe import Recipe
@@ -63,6 +63,8 @@ class Stage:
         self._whole_task, self._whole_data = task, data
         self._encoder: PretrainedEncoder | None = None
         self._kept_in: Path | None = None
+        self._optimizer_recipe = recipe.optimizer
+        self._thawed = 0
         self._low_precision = recipe.optimizer.precision == "bfloat16"
         if self._low_precision:
             train_in_bfloat16(self.model.encoder)
@@ -85,13 +87,34 @@ class Stage:
             checkpoints.save_backbone(folder, self._encoder.backbone)
             self._kept_in = folder
 
-    def unfreeze(self) -> nn.Module:
-        """Put the backbone in front of the model again; the backbone."""
-        assert self._encoder is not None
-        self.model.encoder = cast(nn.Module, self._encoder)
-        self.task, self.data = self._whole_task, self._whole_data
-        self.frozen, self.backbone_sha256 = False, None
-        return self._encoder.backbone
+    def thaw(self, epoch: int) -> list[tuple[float, list[nn.Parameter]]]:
+        """Parameters of the backbone that are trained from this epoch on, or an earlier one, and were not before.
+
+        With the first of them the backbone stands in front of the model again. Learning rate and parameters of each layer,
+        from the top down.
+        """
+        recipe = self._optimizer_recipe
+        if self._encoder is None or not recipe.encoder_learning_rate or epoch < recipe.unfreeze_epoch:
+            return []
+        layers = layers_of(self._encoder.backbone)
+        if self.frozen:
+            self.model.encoder = cast(nn.Module, self._encoder).requires_grad_(False)
+            self._encoder.neck.requires_grad_(True)
+            self.task, self.data = self._whole_task, self._whole_data
+            self.frozen, self.backbone_sha256 = False, None
+        reached = recipe.unfreeze_layers * (epoch - recipe.unfreeze_epoch + 1)
+        if not recipe.unfreeze_layers or reached >= len(layers) - 1:
+            reached = len(layers)
+        added = [
+            (recipe.encoder_learning_rate * recipe.layer_decay**depth, layers[depth])
+            for depth in range(self._thawed, reached)
+            if layers[depth]
+        ]
+        self._thawed = reached
+        for _, parameters in added:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        return added
 
     def _freeze(self, recipe: Recipe, on_encoding: Progress | None) -> None:
         assert self._encoder is not None

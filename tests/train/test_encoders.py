@@ -10,6 +10,7 @@ from train.encoders import (
     TextEncoder,
     build_backbone,
     build_tokenizer,
+    layers_of,
     learn_tokenizer,
     load_config,
     load_tokenizer,
@@ -56,6 +57,16 @@ def test_a_text_is_read_alike_in_any_company_and_behind_any_padding(kind):
     assert both.shape == (2, 3, 5)
     assert torch.allclose(both[1:], encoder(IDS[1:], MASK[1:]), atol=1e-6)
     assert torch.allclose(both[1:], encoder(IDS[1:, :3], MASK[1:, :3]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_the_layers_of_a_backbone_hold_each_weight_once(kind):
+    backbone = small(kind).backbone
+    layer, rest = layers_of(backbone)
+    names = {parameter: name for name, parameter in backbone.named_parameters()}
+    assert sorted(names[parameter] for parameter in [*layer, *rest]) == sorted(names.values())
+    assert all(".layer.0." in names[parameter] for parameter in layer)
+    assert all(names[parameter].startswith("embeddings") for parameter in rest)
 
 
 @pytest.mark.parametrize("kind", SMALL)

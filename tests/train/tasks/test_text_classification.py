@@ -327,9 +327,9 @@ def test_states_are_computed_once(frozen_recipe, frozen_run, folder):
     assert before == {file: file.stat().st_mtime_ns for file in cache_folder().iterdir()}
 
 
-@pytest.mark.parametrize("rate", ["0.0", "1e-4"])
-def test_a_resumed_run_goes_on_bit_for_bit(pretrained, folder, tmp_path, monkeypatch, rate):
-    """Frozen throughout, and with a backbone that thaws in the third epoch, before and after which runs are cut."""
+@pytest.mark.parametrize(("rate", "layers"), [("0.0", "0"), ("1e-4", "0"), ("1e-4", "1")])
+def test_a_resumed_run_goes_on_bit_for_bit(pretrained, folder, tmp_path, monkeypatch, rate, layers):
+    """Frozen throughout, and with a backbone that thaws from the third epoch on; runs are cut before and after."""
     _, encoder, _, _ = pretrained
     recipe = load_recipe(
         "text",
@@ -338,6 +338,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(pretrained, folder, tmp_path, monkeyp
             "task_options.encoder": str(encoder),
             "optimizer.encoder_learning_rate": rate,
             "optimizer.unfreeze_epoch": "3",
+            "optimizer.unfreeze_layers": layers,
         },
     )
     whole = tmp_path / "whole"
@@ -377,6 +378,42 @@ def test_a_thawed_backbone_moves_and_a_frozen_one_does_not(pretrained, frozen_ru
     for name, tensor in start.items():
         assert torch.equal(frozen.encoder.backbone.state_dict()[name], tensor)
     assert any(not torch.equal(moved.encoder.backbone.state_dict()[name], tensor) for name, tensor in start.items())
+
+
+def test_a_backbone_thaws_from_its_top_layer_by_layer(pretrained, folder, tmp_path):
+    """Of its two layers the upper one in the third epoch, the lower one and the embeddings in the fourth, each at its rate."""
+    _, encoder, _, _ = pretrained
+    staged = {
+        "task_options.encoder": str(encoder),
+        "optimizer.encoder_learning_rate": "1e-3",
+        "optimizer.unfreeze_epoch": "3",
+        "optimizer.unfreeze_layers": "1",
+        "optimizer.layer_decay": "0.5",
+    }
+    recipe = load_recipe("text", SETTINGS | staged)
+    facts = task_facts(recipe, folder)
+    task = load_task(recipe.task, recipe.task_options, facts)
+    trainer = Trainer(recipe, task, task.load(folder), facts=facts)
+    moved, rates = [], []
+    before = dict(task.pretrained())
+    for epoch in range(1, 6):
+        trainer.run_epoch(epoch, tmp_path)
+        backbone = getattr(trainer.model.encoder, "backbone", None)
+        now = before if backbone is None else {name: value.clone() for name, value in backbone.state_dict().items()}
+        moved.append({part_of(name) for name, value in now.items() if not torch.equal(value, before[name])})
+        rates.append([group["lr"] / trainer.optimizer.param_groups[0]["lr"] for group in trainer.optimizer.param_groups])
+        before = now
+    everything = {"embeddings", "encoder.layer.0", "encoder.layer.1"}
+    assert moved == [set(), set(), {"encoder.layer.1"}, everything, everything]
+    share = 1e-3 / recipe.optimizer.learning_rate
+    expected = [1.0, share, 0.5 * share, 0.25 * share]
+    assert [len(found) for found in rates] == [1, 1, 2, 4, 4]
+    assert all(found == pytest.approx(expected[: len(found)]) for found in rates)
+
+
+def part_of(name):
+    parts = name.split(".")
+    return ".".join(parts[:3]) if parts[0] == "encoder" else parts[0]
 
 
 @pytest.mark.parametrize("broken", [b"", b"no array"])
