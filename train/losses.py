@@ -56,7 +56,7 @@ def answer_divergence(soft_logits: Tensor, hard_logits: Tensor) -> Tensor:
 
 def expected_symbols(mode_probabilities: Tensor, symbols: Tensor) -> Tensor:
     """Mean symbols of a sample whose mode is drawn with probabilities (B, R), the modes sending (R,) symbols each."""
-    return (mode_probabilities @ symbols.to(mode_probabilities)).mean()
+    return (mode_probabilities @ symbols.to(mode_probabilities.device, mode_probabilities.dtype)).mean()
 
 
 def load_balance(mode_probabilities: Tensor) -> Tensor:

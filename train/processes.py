@@ -4,10 +4,10 @@
     rows of a batch ─┤                                             ├─> tokens of all rows ─> link, loss, codebooks: in each
                      └─> process 1: its rows ─> encoder ─> tokens ─┘
 
-The encoder is nearly all of the work, and a row passes it alone. What is behind it wants the whole batch: entropy of the mean
-usage, load balance, mean energy and the terms of each mode are no means over rows, and the codebook moves by counts and sums.
-Tokens are small, so every process gets those of all rows and computes all the rest, as one process would. There is no other
-code for several processes: no sum to reduce, no term to correct.
+The encoder is nearly all of the work, and a row passes it alone. What is behind it wants the whole batch: the entropy of the
+mean usage, load balance, mean energy and the terms of each mode are no means over rows, and a codebook moves by counts and
+sums. Tokens are small, so every process gets those of all rows and computes all the rest, as one process would. There is no
+other code for several processes: no sum to reduce, no term to correct.
 
 The loss is then the whole batch's in each process, and so is its gradient at the tokens. Each passes that of its own rows on
 through its encoder: the encoder's gradient is the sum over the processes, while that of head and router is whole in each.
@@ -39,12 +39,12 @@ _PATIENCE: Final = timedelta(days=1)
 
 
 class Processes:
-    """This process, and those that train the same model with it; alone as a rule.
+    """A process and those that train the same model with it; alone as a rule.
 
     Parameters
     ----------
     device : torch.device, optional
-        Where this one computes; the CPU where absent.
+        Where it computes; the CPU where absent.
     number, count : int
         Which it is, of how many.
     number_here : int
@@ -104,7 +104,8 @@ class Processes:
         total = torch.cat([gradient.flatten() for gradient in gradients])
         with self._together():
             distributed.all_reduce(total)
-        for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
+        parts = torch.split(total, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
     @torch.no_grad()

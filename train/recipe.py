@@ -37,8 +37,8 @@ class OptimizerRecipe(_Section):
     layer_decay : float
         From the learning rate of a layer to that of the one under it; the top one has encoder_learning_rate.
     precision : str
-        Of encoder and head while they train: `float32`, or `bfloat16` (train.precision). The link between them, evaluation and
-        bundle are float32 in either.
+        Of encoder and head while they train: `float32`, or `bfloat16` (train.precision). The link between them, evaluation
+        and bundle are float32 in either.
     """
 
     batch_size: Annotated[int, Field(ge=2)] = 64

@@ -52,7 +52,9 @@ def test_all_that_is_digital_stays_in_float32(recipe, monkeypatch):
     def watch(*arguments, **settings):
         sent = send(*arguments, **settings)
         parts = [sent.tokens, sent.bits]
-        parts += [value for part in (sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, sent.answer) for value in part]
+        parts += [
+            value for part in (sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, sent.answer) for value in part
+        ]
         seen.extend(value.dtype for value in parts)
         return sent
 

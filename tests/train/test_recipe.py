@@ -105,6 +105,12 @@ def test_an_override_below_a_value_is_refused_with_its_key(minimal):
         ({"link.codewords": "12"}, "link: codewords must be a power of two, got 12"),
         ({"link.order": "8"}, "link: order must be one of 4, 16, 64, 256, 1024, 4096, got 8"),
         ({"link.llr_clip": "inf"}, "link.llr_clip: Input should be a finite number"),
+        (
+            {"optimizer.unfreeze_layers": "2"},
+            "optimizer: unfreeze_layers 2 trains nothing without encoder_learning_rate: give it too",
+        ),
+        ({"optimizer.layer_decay": "0.9"}, "layer_decay 0.9 trains nothing without encoder_learning_rate"),
+        ({"optimizer.precision": "float16"}, "optimizer.precision: Input should be 'float32' or 'bfloat16'"),
         ({"schedule.alignment_start_epoch": "2"}, "alignment_start_epoch must come after the 2 warmup_epochs, got 2"),
         ({"schedule.epochs": "2"}, "epochs must exceed the 2 warmup_epochs, got 2"),
         ({"schedule.kind": "three-phase"}, "schedule.kind: Input should be 'two-phase', 'anneal', 'floor' or 'freeze'"),

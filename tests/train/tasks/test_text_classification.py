@@ -381,7 +381,7 @@ def test_a_thawed_backbone_moves_and_a_frozen_one_does_not(pretrained, frozen_ru
 
 
 def test_a_backbone_thaws_from_its_top_layer_by_layer(pretrained, folder, tmp_path):
-    """Of its two layers the upper one in the third epoch, the lower one and the embeddings in the fourth, each at its rate."""
+    """Of its two layers the upper one in the third epoch, the lower one and the embeddings in the fourth."""
     _, encoder, _, _ = pretrained
     staged = {
         "task_options.encoder": str(encoder),
@@ -401,7 +401,9 @@ def test_a_backbone_thaws_from_its_top_layer_by_layer(pretrained, folder, tmp_pa
         backbone = getattr(trainer.model.encoder, "backbone", None)
         now = before if backbone is None else {name: value.clone() for name, value in backbone.state_dict().items()}
         moved.append({part_of(name) for name, value in now.items() if not torch.equal(value, before[name])})
-        rates.append([group["lr"] / trainer.optimizer.param_groups[0]["lr"] for group in trainer.optimizer.param_groups])
+        rates.append(
+            [group["lr"] / trainer.optimizer.param_groups[0]["lr"] for group in trainer.optimizer.param_groups]
+        )
         before = now
     everything = {"embeddings", "encoder.layer.0", "encoder.layer.1"}
     assert moved == [set(), set(), {"encoder.layer.1"}, everything, everything]
