@@ -96,7 +96,7 @@ class Run:
 
     @cached_property
     def best_now(self) -> Best | None:
-        """The best epoch; as measured, where it was."""
+        """The best epoch of any phase, since a fall into alignment is a fall; as measured, where it was."""
         if self.probe is not None and self.probe.best is not None:
             return Best(self.probe.best.epoch, self.probe.best.hard_mean, self.probe.best.soft_mean)
         if not self.linked:

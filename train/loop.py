@@ -110,11 +110,8 @@ class Trainer:
         self.processes.align(self.model)
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
         record = self.processes.agree(record)
-        if (
-            self.model.router is not None
-            and epoch == 1 + self.recipe.router.explore_epochs + self.recipe.schedule.warmup_epochs
-        ):
-            self.best_accuracy = -1.0  # what came before was sent without a choice
+        if epoch in self.recipe.chosen_anew:
+            self.best_accuracy = -1.0
         accuracy = record.soft_mean if self.model.selected_by == "soft" else record.hard_mean
         # Later epochs win ties: they had more alignment.
         if accuracy is not None and accuracy >= self.best_accuracy:

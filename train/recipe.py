@@ -239,6 +239,18 @@ class Recipe(_Section):
     header: HeaderSpec = HeaderSpec()
     defects: tuple[str, ...] = ()
 
+    @property
+    def chosen_anew(self) -> frozenset[int]:
+        """Epochs before which no epoch counts any more for the best: the first of alignment, and of a router's choice.
+
+        What learning sends was never hard in training: where it happens to be ahead by a few validation rows, its soft
+        surrogate is not one that was aligned. And without a router's choice an epoch has another rate.
+        """
+        router, schedule = self.router, self.schedule
+        starts = {1 + schedule.warmup_epochs + router.explore_epochs} if router.enabled else set()
+        aligned = schedule.alignment_start_epoch
+        return frozenset(starts if aligned is None else {*starts, aligned})
+
     @model_validator(mode="before")
     @classmethod
     def _with_defects(cls, values: Any) -> Any:

@@ -132,9 +132,17 @@ def test_a_last_checkpoint_that_was_cut_short_is_refused(signs_recipe, tmp_path)
         train(signs_recipe, tmp_path)
 
 
-@pytest.mark.parametrize("scores", [[0.5, 0.9, 0.4], [0.5, 0.7, 0.7], [0.9, 0.2, 0.1], [0.6, 0.6, 0.6]])
-def test_best_is_the_epoch_of_highest_hard_accuracy_and_the_latest_on_ties(
-    make_signs_recipe, tmp_path, monkeypatch, scores
+@pytest.mark.parametrize(
+    ("scores", "improved"),
+    [
+        ([0.1, 0.5, 0.9, 0.4], [3, 4, 5]),
+        ([0.5, 0.5, 0.7, 0.7], [3, 4, 5, 6]),
+        ([0.9, 0.3, 0.2, 0.1], [3, 4]),  # epoch 3 learns: however good, it is not compared with what was aligned
+        ([0.6, 0.6, 0.6, 0.6], [3, 4, 5, 6]),
+    ],
+)
+def test_best_is_the_aligned_epoch_of_highest_hard_accuracy_and_the_latest_on_ties(
+    make_signs_recipe, tmp_path, monkeypatch, scores, improved
 ):
     """The soft path has no say: here it always says the opposite."""
     evaluate = loop.evaluate
@@ -146,12 +154,22 @@ def test_best_is_the_epoch_of_highest_hard_accuracy_and_the_latest_on_ties(
         return found._replace(hard={0.0: score, 10.0: score}, soft={0.0: 1.0 - score, 10.0: 1.0 - score})
 
     monkeypatch.setattr(loop, "evaluate", told)
-    summary = train(make_signs_recipe(), tmp_path)
-    expected = 3 + max(range(3), key=lambda i: (scores[i], i))
-    assert summary.best.epoch == summary.last.best_epoch == expected
-    assert summary.best.mean_hard_accuracy == summary.last.best_accuracy == max(scores)
-    improved = [record.epoch for record in read_metrics(tmp_path) if record.is_best]
-    assert improved == [3 + i for i in range(3) if scores[i] >= max(scores[:i], default=0.0)]
+    summary = train(make_signs_recipe(schedule__epochs=6), tmp_path)
+    assert summary.best.epoch == summary.last.best_epoch == improved[-1]
+    assert summary.best.mean_hard_accuracy == summary.last.best_accuracy == max(scores[1:])
+    assert [record.epoch for record in read_metrics(tmp_path) if record.is_best] == improved
+
+
+def test_a_run_that_aligns_nothing_takes_its_best_from_all_epochs_over_the_link(
+    make_signs_recipe, tmp_path, monkeypatch
+):
+    remaining = iter([0.9, 0.4, 0.3])
+    evaluate = loop.evaluate
+    monkeypatch.setattr(
+        loop, "evaluate", lambda *given, **settings: evaluate(*given, **settings)._replace(hard={0.0: next(remaining)})
+    )
+    schedule = {"kind": "anneal", "epochs": 5, "warmup_epochs": 2}
+    assert train(make_signs_recipe(schedule=schedule), tmp_path).best.epoch == 3
 
 
 def test_best_holds_the_tensors_of_its_epoch(make_signs_recipe, tmp_path, monkeypatch):
