@@ -28,7 +28,7 @@ def describe_sent(manifest: Manifest, *, tokens: bool = True) -> str:
     if len(manifest.modes) == 1:
         return describe_mode(manifest.modes[0], tokens=tokens)
     sizes = [mode.num_symbols for mode in manifest.modes]
-    chosen = "the sample and the SNR" if manifest.routed else "the sample"
+    chosen = "a router that is told the SNR" if manifest.routed else "the sample"
     return f"one of {len(sizes)} modes of {min(sizes)} to {max(sizes)} symbols, chosen by {chosen} and sent in a header"
 
 

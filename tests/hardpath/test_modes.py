@@ -18,7 +18,7 @@ def test_inspect_shows_every_mode_and_the_header(hardpath, routed_bundle):
     answer = hardpath("inspect", routed_bundle)
     assert answer.code == 0, answer.err
     for line in (
-        "3 classes; one of 3 modes of 2 to 5 symbols, chosen by the sample and the SNR and sent in a header",
+        "3 classes; one of 3 modes of 2 to 5 symbols, chosen by a router that is told the SNR and sent in a header",
         "mode 0       3 tokens of 3 bits, 9 bits in 3 symbols of 16-QAM",
         "mode 1       3 tokens of 3 bits, 9 bits in 5 symbols of 4-QAM, the default",
         "mode 2       2 tokens of 2 bits, 4 bits in 2 symbols of 4-QAM",
