@@ -84,9 +84,7 @@ def train(
     with ExitStack() as stack:
         if processes.is_first:
             stack.enter_context(locked(folder))
-        return _train(
-            recipe, folder, data_folder, on_epoch, on_encoding, on_found or (lambda found: None), processes
-        )
+        return _train(recipe, folder, data_folder, on_epoch, on_encoding, on_found or (lambda found: None), processes)
 
 
 def _train(
