@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpath.options import Bundle, Data, Json, Seed, SnrGrid, TaskData
+from hardpath.options import Bundle, Data, Json, ReceiverName, Seed, SnrGrid, TaskData
 from hardpath.terminal import say, say_json, waiting, write_text
 
 commands = typer.Typer()
@@ -42,6 +42,7 @@ def export(
 def verify(
     bundle: Bundle,
     checkpoint: Annotated[Path, typer.Option(help="The training checkpoint that was exported.")],
+    receiver: ReceiverName = None,
     grpc: Annotated[str | None, typer.Option("--grpc", metavar="HOST:PORT", help="Also ask this server.")] = None,
     snr_db: SnrGrid = "-6:18:3",
     margin: Annotated[float, typer.Option(help="Accuracy that the hard path may lose against the soft one.")] = 0.01,
@@ -57,7 +58,7 @@ def verify(
     from train.verify import VerifySettings, render
 
     settings = VerifySettings(snr_db=parse_grid(snr_db), margin=margin, max_draws=max_draws, seed=seed)
-    verification = run_verification(bundle, checkpoint, settings, grpc, data)
+    verification = run_verification(bundle, checkpoint, settings, grpc, data, receiver)
     text = verification.model_dump_json(indent=2)
     # Said first: a file that cannot be written must not cost the verdict.
     say(text if as_json else render(verification))
@@ -67,15 +68,16 @@ def verify(
 
 
 @commands.command()
-def inspect(bundle: Bundle, as_json: Json = False) -> None:
+def inspect(bundle: Bundle, receiver: ReceiverName = None, as_json: Json = False) -> None:
     """Show what a bundle holds: task, modes, graphs, where it comes from; its hashes are checked."""
     from hardpath.inspection import details
     from link.bundle import load_bundle
     from link.runtime import Receiver, Transmitter
 
-    found = load_bundle(bundle)
+    found = load_bundle(bundle, receiver)
     Transmitter(found)
-    Receiver(found)
+    for name in found.manifest.receiver_names:
+        Receiver(found.for_receiver(name))
     if as_json:
         say(found.manifest.model_dump_json(indent=2))
     else:

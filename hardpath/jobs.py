@@ -119,13 +119,18 @@ def _say_what_is_there(folder: Path, recipe: Recipe) -> None:
 
 
 def run_verification(
-    bundle: Path, checkpoint: Path, settings: VerifySettings, grpc: str | None, data: Path | None
+    bundle: Path,
+    checkpoint: Path,
+    settings: VerifySettings,
+    grpc: str | None,
+    data: Path | None,
+    receiver: str | None = None,
 ) -> Verification:
-    """Verify a bundle against its checkpoint and, where an address is given, a server."""
+    """Verify a bundle, by one of its receivers, against its checkpoint and, where an address is given, a server."""
     from link.bundle import load_bundle
     from train.verify import verify
 
-    found = load_bundle(bundle)
+    found = load_bundle(bundle, receiver)
     samples = load_samples(data, found.manifest)
     with ExitStack() as stack:
         remote = None
@@ -145,13 +150,15 @@ def run_verification(
         )
 
 
-def run_sweep(bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None) -> SweepResult:
-    """Sweep a bundle with a progress bar."""
+def run_sweep(
+    bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None, receiver: str | None = None
+) -> SweepResult:
+    """Sweep a bundle, by one of its receivers, with a progress bar."""
     from link.bundle import load_bundle
     from link.chain import Link
     from link.sweep import SweepPoint, sweep
 
-    link = Link(load_bundle(bundle))
+    link = Link(load_bundle(bundle, receiver))
     samples = load_samples(data, link.manifest)
     with progress(f"sweeping {spec.channel}", len(spec.snr_db)) as update:
 

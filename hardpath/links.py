@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardpath.options import BlockSymbols, Bundle, ChannelName, Data, Json, KFactor, Seed, SnrError, SnrGrid, row_range
+from hardpath.options import (
+    BlockSymbols,
+    Bundle,
+    ChannelName,
+    Data,
+    Json,
+    KFactor,
+    ReceiverName,
+    Seed,
+    SnrError,
+    SnrGrid,
+    row_range,
+)
 from hardpath.terminal import in_one_line, note, percent, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -20,6 +32,7 @@ commands = typer.Typer()
 @commands.command()
 def sweep(
     bundle: Bundle,
+    receiver: ReceiverName = None,
     snr_db: SnrGrid = "-6:18:3",
     channel: ChannelName = "awgn",
     block_symbols: BlockSymbols = 0,
@@ -46,7 +59,7 @@ def sweep(
         draws=draws,
         snr_error_db=snr_error_db,
     )
-    result = run_sweep(bundle, spec, data, out)
+    result = run_sweep(bundle, spec, data, out, receiver)
     if out is not None:
         from link.plot import Curve, waterfall
 
@@ -91,6 +104,7 @@ def _header_cells(point: SweepPoint) -> tuple[str, ...]:
 @commands.command()
 def serve(
     bundle: Bundle,
+    receiver: ReceiverName = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is reachable from here only.")
     ] = "127.0.0.1",
@@ -99,7 +113,10 @@ def serve(
     """Serve a bundle over gRPC until SIGINT or SIGTERM, then finish what is in flight."""
     from serve.server import serve as serve_bundle
 
-    serve_bundle(bundle, host, port, ready=lambda address: say(f"serving {bundle} on {address}"))
+    def ready(address: str) -> None:
+        say(f"serving {bundle} on {address}")
+
+    serve_bundle(bundle, host, port, receiver=receiver, ready=ready)
 
 
 @commands.command()

@@ -13,6 +13,12 @@ import typer
 from link.errors import ArgumentError
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder with manifest.json and the two graphs.")]
+ReceiverName = Annotated[
+    str | None,
+    typer.Option(
+        "--receiver", metavar="NAME", help="Which of the bundle's receivers, where it has several; else the first."
+    ),
+]
 SnrGrid = Annotated[
     str, typer.Option("--snr-db", help="Es/N0 in dB: LOW:HIGH:STEP with both ends, or a list such as 0,6,12.")
 ]
