@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpath.options import Bundle, Data, Json, ReceiverName, Seed, SnrGrid, TaskData
+from hardpath.options import Bundle, Data, Json, ReceiverName, Seed, SnrGrid, TaskData, receivers_of
 from hardpath.terminal import say, say_json, waiting, write_text
 
 commands = typer.Typer()
@@ -21,15 +21,23 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Bundle folder; where absent, bundle/ in the run.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the bundle; where absent, the recipe's.")] = None,
     data: TaskData = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CHECKPOINT",
+            help="A further receiver: a run that was trained with --transmitter of this one; may be repeated.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write transmitter.onnx and receiver.onnx, compared with torch before they take their place."""
     from train.checkpoint import checkpoint_file
     from train.export import export as export_bundle
 
+    others = receivers_of(also or [])
     bundle = out or checkpoint_file(checkpoint).parent.parent / "bundle"
     with waiting(f"exporting {checkpoint} and comparing the graphs with torch"):
-        manifest = export_bundle(checkpoint, bundle, name=name, data_folder=data)
+        manifest = export_bundle(checkpoint, bundle, name=name, data_folder=data, also=others)
     if as_json:
         say_json({"bundle": str(bundle), "manifest": manifest.model_dump(mode="json")})
     else:

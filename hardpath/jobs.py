@@ -40,7 +40,9 @@ class Samples:
         return [] if found is None else [str(text) for text in found]
 
 
-def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, *, brief: bool) -> Summary:
+def run_training(
+    recipe: Recipe, folder: Path, data: Path | None, threads: int, *, brief: bool, transmitter: Path | None = None
+) -> Summary:
     """Train with a paragraph an epoch on the screen, or with a progress bar where `brief`."""
     import torch
 
@@ -57,6 +59,7 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
                 data_folder=data,
                 on_epoch=lambda record: say(record.text()),
                 on_encoding=on_encoding,
+                transmitter=transmitter,
             )
     with progress(f"training {recipe.name}", recipe.schedule.epochs) as update:
 
@@ -69,7 +72,7 @@ def run_training(recipe: Recipe, folder: Path, data: Path | None, threads: int, 
         def encoding(part: str, done: int, total: int) -> None:
             update(0, f"the frozen encoder reads {part}: {done} of {total} rows")
 
-        return train(recipe, folder, data_folder=data, on_epoch=show, on_encoding=encoding)
+        return train(recipe, folder, data_folder=data, on_epoch=show, on_encoding=encoding, transmitter=transmitter)
 
 
 def run_finetuning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -83,6 +84,27 @@ def overrides_of(
         # A folder is kept as it lies, so that the run can go on from anywhere.
         folder = Path(encoder)
         found["task_options.encoder"] = json.dumps(str(folder.resolve()) if folder.is_dir() else encoder)
+    return found
+
+
+def receivers_of(settings: Sequence[str]) -> dict[str, Path]:
+    """Checkpoints by the names that their receivers are to have, as --also gives them.
+
+    Raises
+    ------
+    ArgumentError
+        If one has no name, or two have the same.
+    """
+    found: dict[str, Path] = {}
+    for setting in settings:
+        name, equals, path = (part.strip() for part in setting.partition("="))
+        if not equals or not path or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+            raise ArgumentError(
+                "--also", f"takes NAME=CHECKPOINT, the name of letters, digits, - and _, got {setting!r}"
+            )
+        if name in found:
+            raise ArgumentError("--also", f"gives two receivers the name {name}: each needs one of its own")
+        found[name] = Path(path)
     return found
 
 

@@ -16,7 +16,10 @@ commands = typer.Typer()
 @commands.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="Name of a recipe (digits, text, text-8, text-questions) or a TOML file."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; where absent, runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Training seed, in place of the recipe's.")] = None,
@@ -32,6 +35,13 @@ def train(
     ] = None,
     data: TaskData = None,
     encoder: Encoder = None,
+    transmitter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Keep this run's transmitter as it is, and train a head alone on what is received of it.",
+        ),
+    ] = None,
     threads: Threads = 1,
     brief: Annotated[bool, typer.Option("--brief", help="A progress bar instead of a paragraph an epoch.")] = False,
     as_json: Json = False,
@@ -42,7 +52,7 @@ def train(
 
     chosen = load_recipe(recipe, overrides_of(settings, seed=seed, encoder=encoder), presets or [])
     folder = out or Path("runs") / chosen.name
-    summary = run_training(chosen, folder, data, threads, brief=brief or as_json)
+    summary = run_training(chosen, folder, data, threads, brief=brief or as_json, transmitter=transmitter)
     if as_json:
         kept = {name: found.model_dump(mode="json", exclude={"facts"}) for name, found in summary._asdict().items()}
         say_json({"folder": str(folder), **kept})

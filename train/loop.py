@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,19 +19,21 @@ from train import checkpoint as checkpoints
 from train import losses
 from train.alarms import alarms
 from train.batches import Batch, Batches
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, Origin
 from train.collapse import CollapseMonitor, loss_shares, token_drift
 from train.evaluate import Evaluation, decide_without_link, evaluate
 from train.features import Progress
 from train.objective import send, terms_of
-from train.recipe import Recipe
+from train.questions import asked, chance, sizes_of
+from train.recipe import LossRecipe, Recipe
 from train.record import EpochRecord
 from train.routing import ModeChoice, Routing
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.stage import Stage
 from train.tasks import Data, Task
 from train.transceiver import Transceiver
-from train.upkeep import Upkeep
+from train.transmitter import Transmitter
+from train.upkeep import Unmoved, Upkeep
 
 
 class Trainer:
@@ -46,18 +47,21 @@ class Trainer:
         *,
         facts: Mapping[str, Any] | None = None,
         on_encoding: Progress | None = None,
+        transmitter: Transmitter | None = None,
     ) -> None:
         self.recipe = recipe
         self.facts = dict(facts or {})
-        self.stage = Stage(recipe, task, data, on_encoding)
+        self.transmitter = transmitter
+        self.stage = Stage(recipe, task, data, on_encoding, transmitter)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay
+            trained, lr=recipe.optimizer.learning_rate, weight_decay=recipe.optimizer.weight_decay
         )
         self.best_epoch = 0
         self.best_accuracy = -1.0
         self._mode_choice = ModeChoice(recipe) if recipe.link.modes else None
         self.batches = Batches(recipe, self.stage, self._mode_choice)
-        self.upkeep = Upkeep(recipe, self.stage)
+        self.upkeep = Upkeep(recipe, self.stage) if transmitter is None else Unmoved(recipe, self.stage)
 
     @property
     def model(self) -> Transceiver:
@@ -80,6 +84,7 @@ class Trainer:
         if not file.is_file():
             return 0
         found = checkpoints.read(file)
+        self._require_transmitter(folder, found)
         differences = checkpoints.recipe_differences(found.recipe, self.recipe)
         if differences:
             raise CheckpointError(
@@ -96,7 +101,8 @@ class Trainer:
 
     def run_epoch(self, epoch: int, folder: Path) -> EpochRecord:
         """Train one epoch, evaluate it, and keep it in `folder`/best if it is the best so far."""
-        settings = plan(self.recipe.schedule, epoch)
+        kept = self.transmitter
+        settings = plan(self.recipe.schedule, epoch) if kept is None else kept.plan(epoch)
         self._unfreeze_by(epoch)
         self.stage.keep_backbone(folder)
         if epoch == self.recipe.schedule.warmup_epochs + 1:
@@ -105,7 +111,8 @@ class Trainer:
             self.upkeep.align_labels()
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
         if (
-            self.model.router is not None
+            kept is None
+            and self.model.router is not None
             and epoch == 1 + self.recipe.router.explore_epochs + self.recipe.schedule.warmup_epochs
         ):
             self.best_accuracy = -1.0  # what came before was sent without a choice
@@ -142,12 +149,36 @@ class Trainer:
             facts=self.facts,
             backbone_sha256=self.stage.backbone_sha256,
             labels_sha256=self.model.labels_sha256,
+            transmitter=self._origin,
         )
+
+    @property
+    def _origin(self) -> Origin | None:
+        """Of what is kept, where a head alone is trained."""
+        return None if self.transmitter is None else self.transmitter.origin
+
+    def _require_transmitter(self, folder: Path, found: Checkpoint) -> None:
+        """Refuse to go on behind another transmitter than the run began with."""
+        before, now = found.transmitter, self._origin
+        if (before and before.sha256) == (now and now.sha256):
+            return
+        was = "without a kept transmitter" if before is None else f"behind the transmitter of {before.path}"
+        has = "" if now is None else ", which is another one"
+        raise CheckpointError(
+            f"{folder} was trained {was}{has}; name it with --transmitter, or another folder with --out"
+        )
+
+    def _weights(self, epoch: int) -> LossRecipe:
+        """Of the terms of the loss in an epoch."""
+        if self.transmitter is not None:
+            return self.transmitter.weights_of(self.recipe.loss)
+        return self.recipe.loss.at(max(epoch - self.recipe.schedule.warmup_epochs, 0))
 
     def _unfreeze_by(self, epoch: int) -> None:
         """Train the backbone too, where the recipe says so from this epoch on or an earlier one."""
         optimizer = self.recipe.optimizer
-        if self.stage.frozen and optimizer.encoder_learning_rate and epoch >= optimizer.unfreeze_epoch:
+        thaws = self.transmitter is None and self.stage.frozen and optimizer.encoder_learning_rate > 0.0
+        if thaws and epoch >= optimizer.unfreeze_epoch:
             backbone = self.stage.unfreeze()
             self.optimizer.add_param_group(
                 {"params": list(backbone.parameters()), "lr": optimizer.encoder_learning_rate}
@@ -155,10 +186,10 @@ class Trainer:
 
     def _warm_up(self, settings: EpochPlan) -> EpochRecord:
         """One epoch of encoder and head alone."""
-        self.model.train()
+        self.stage.train()
         total, correct = 0.0, 0
         for step, batch in self.batches.of(settings.epoch):
-            logits = self.model.head(self.model.encode(*batch.inputs))
+            logits = asked(self.model.head, self.model.head(self.model.encode(*batch.inputs)), batch.labels)
             loss = losses.task_loss(logits, batch.labels)
             self._step(loss, step)
             total += float(loss.detach()) * len(batch.labels)
@@ -173,13 +204,14 @@ class Trainer:
 
     def _train_link(self, settings: EpochPlan) -> EpochRecord:
         """One epoch over the link, soft or hard forward."""
-        self.model.train()
+        self.stage.train()
         monitor = CollapseMonitor(self.recipe.link)
         sums: dict[str, float] = {}
         correct = 0
         tokens = torch.empty(0)
-        link_epoch = settings.epoch - self.recipe.schedule.warmup_epochs
-        weights = self.recipe.loss.at(link_epoch)
+        schedule, weights = self.recipe.schedule, self._weights(settings.epoch)
+        # A router that is kept has learned.
+        link_epoch = settings.epoch - schedule.warmup_epochs if self.transmitter is None else schedule.epochs
         for step, batch in self.batches.of(settings.epoch):
             tokens = self.model.encode(*batch.inputs)
             monitor.add_tokens(tokens)
@@ -258,11 +290,7 @@ class Trainer:
     ) -> EpochRecord:
         metrics = None if monitor is None else monitor.result()
         labels = self.data.validation.labels
-        weights = (
-            self.recipe.loss.at(max(settings.epoch - self.recipe.schedule.warmup_epochs, 0))
-            if metrics
-            else self.recipe.loss
-        )
+        weights = self._weights(settings.epoch) if metrics else self.recipe.loss
         record = EpochRecord(
             epoch=settings.epoch,
             phase=settings.phase,
@@ -285,7 +313,7 @@ class Trainer:
             is_best=False,
             loss_shares=loss_shares(loss_values, weights, self.recipe.link),
             validation_samples=len(labels),
-            chance=float(np.bincount(labels).max() / len(labels)),
+            chance=chance(labels, sizes_of(self.model.head)),
         )
         if monitor is not None and evaluation is not None:
             validation = evaluation.hard_loss if settings.hard_forward else evaluation.soft_loss

@@ -14,7 +14,8 @@ from train.features import Progress
 from train.loop import Trainer
 from train.recipe import Recipe
 from train.record import EpochRecord, Recorder, read_metrics
-from train.tasks import load_task, task_facts
+from train.tasks import facts_behind, load_task, task_facts
+from train.transmitter import load_transmitter, require_same
 
 
 class Summary(NamedTuple):
@@ -49,6 +50,7 @@ def train(
     data_folder: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encoding: Progress | None = None,
+    transmitter: Path | None = None,
 ) -> Summary:
     """Train a recipe into a folder, going on where an interrupted run of the same recipe stopped.
 
@@ -63,14 +65,19 @@ def train(
         Called with each finished epoch.
     on_encoding : callable, optional
         Told how far a frozen backbone is with the data; see train.features.
+    transmitter : Path, optional
+        A checkpoint, or a run (its best), whose transmitter is kept as it is: a head alone is trained, over the link for all
+        the epochs of the schedule (train.transmitter).
 
     Raises
     ------
     CheckpointError
-        If the folder holds a run of another recipe.
+        If the folder holds a run of another recipe, or behind another transmitter.
+    RecipeError
+        If the recipe's link or encoder is not the transmitter's.
     """
     with locked(folder):
-        return _train(recipe, folder, data_folder, on_epoch, on_encoding)
+        return _train(recipe, folder, data_folder, on_epoch, on_encoding, transmitter)
 
 
 def _train(
@@ -79,12 +86,18 @@ def _train(
     data_folder: Path | None,
     on_epoch: Callable[[EpochRecord], None] | None,
     on_encoding: Progress | None,
+    transmitter: Path | None,
 ) -> Summary:
+    kept = None if transmitter is None else load_transmitter(transmitter)
+    if kept is not None:
+        require_same(recipe, kept)
     facts = checkpoints.facts_of_run(folder)
     if facts is None:
         facts = task_facts(recipe, data_folder)
+        if kept is not None:
+            facts = facts_behind(recipe, facts, kept.checkpoint.facts)
     task = load_task(recipe.task, recipe.task_options, facts)
-    trainer = Trainer(recipe, task, task.load(data_folder), facts=facts, on_encoding=on_encoding)
+    trainer = Trainer(recipe, task, task.load(data_folder), facts=facts, on_encoding=on_encoding, transmitter=kept)
     start = trainer.restore(folder)
     recorder = Recorder(folder, after=start)
     records = read_metrics(folder)

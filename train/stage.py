@@ -19,6 +19,7 @@ from train.encoders import hidden_size
 from train.features import FrozenEncoder, FrozenTask, Progress, crop, frozen_data
 from train.recipe import Recipe
 from train.tasks import Data, PretrainedEncoder, PretrainedTask, Task
+from train.transmitter import Transmitter, install
 
 
 class Stage:
@@ -31,6 +32,8 @@ class Stage:
     data : Data
     on_encoding : callable, optional
         See train.features.Progress.
+    transmitter : Transmitter, optional
+        What is kept as it is, where a head alone is trained.
 
     Attributes
     ----------
@@ -43,8 +46,18 @@ class Stage:
         Of the frozen backbone.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, data: Data, on_encoding: Progress | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        data: Data,
+        on_encoding: Progress | None = None,
+        transmitter: Transmitter | None = None,
+    ) -> None:
         self.model = checkpoints.build_transceiver(recipe, task)
+        self._kept = transmitter is not None
+        if transmitter is not None:
+            install(self.model, transmitter)
         self.task = task
         self.data = data
         self.frozen = False
@@ -54,10 +67,15 @@ class Stage:
         self._kept_in: Path | None = None
         if hasattr(self.model.encoder, "backbone"):
             self._encoder = cast(PretrainedEncoder, self.model.encoder)
-            weights = cast(PretrainedTask, task).pretrained()
+            weights = None if self._kept else cast(PretrainedTask, task).pretrained()
             if weights is not None:
                 self._encoder.backbone.load_state_dict(weights)
             self._freeze(recipe, on_encoding)
+
+    def train(self) -> None:
+        """Put what is trained into training mode; what is kept works as it is deployed."""
+        self.model.train(not self._kept)
+        self.model.head.train()
 
     def rows(self, inputs: Sequence[Any], chosen: NDArray[np.int64]) -> list[Tensor]:
         """Some rows of the inputs, without columns that none of them uses."""
@@ -82,7 +100,7 @@ class Stage:
         assert self._encoder is not None
         self.frozen = True
         self.model.encoder = FrozenEncoder(self._encoder.neck)
-        if recipe.optimizer.encoder_learning_rate and recipe.optimizer.unfreeze_epoch == 1:
+        if recipe.optimizer.encoder_learning_rate and recipe.optimizer.unfreeze_epoch == 1 and not self._kept:
             return  # never used frozen: nothing to compute
         backbone = self._encoder.backbone.eval()
         self.backbone_sha256 = checkpoints.weights_sha256(backbone.state_dict())
