@@ -1,6 +1,6 @@
 """How much of a second task one receiver's decision tells: what a transmitter that sends only its label would leave of it.
 
-    python examples/label_alone.py BUNDLE --receiver sentiment --train questions/intent/train.tsv --test questions/intent/test.tsv
+    python examples/label_alone.py BUNDLE --receiver sentiment --train intent/train.tsv --test intent/test.tsv
 
 The receiver decides each text without noise; the answer to the second task is the label most frequent among the training
 texts that were decided so. Nothing that is told the decision alone does better on those.
@@ -47,8 +47,8 @@ def main() -> None:
     right = sum(answer == label for answer, label in zip(given, test.labels, strict=True))
     chance = sum(common[0][0] == label for label in test.labels)
     rows = len(test.labels)
-    print(f"{right}/{rows} = {100 * right / rows:.2f} % from the label alone")  # noqa: T201
-    print(f"{chance}/{rows} = {100 * chance / rows:.2f} % from nothing")  # noqa: T201
+    print(f"{right}/{rows} = {100 * right / rows:.2f} % from the label alone")
+    print(f"{chance}/{rows} = {100 * chance / rows:.2f} % from nothing")
 
 
 def decide(link: Link, texts: tuple[str, ...]) -> list[int]:

@@ -13,11 +13,9 @@ from link.randomness import Draws
 from link.sequential import Verdict
 from train.checkpoint import load, task_of
 from train.evaluate import evaluate, tensors
-from train.export import export
 from train.objective import send, terms_of
 from train.questions import ask, asked, chance, within_question
 from train.record import read_metrics
-from train.run import train
 from train.schedule import EpochPlan, Phase
 from train.tasks import load_task, questions_of, task_of_manifest
 from train.verify import VerifySettings, verify
@@ -25,20 +23,6 @@ from train.verify import VerifySettings, verify
 LOGITS = torch.tensor([[3.0, 1.0, 9.0, 8.0, 7.0], [9.0, 8.0, 1.0, 2.0, 3.0], [0.0, 5.0, 6.0, 7.0, 8.0]])
 LABELS = torch.tensor([1, 2, 0])
 SIZES = (2, 3)
-
-
-@pytest.fixture(scope="module")
-def run(make_signs_recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("both") / "run"
-    schedule = {"epochs": 30, "warmup_epochs": 12, "alignment_start_epoch": 20}
-    train(make_signs_recipe(name="both", task="signs-and-kinds", link__tokens=6, schedule=schedule), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def bundle(run):
-    export(run, run / "bundle")
-    return run / "bundle"
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +53,9 @@ def test_chance_is_the_most_frequent_class_of_each_question():
     assert chance(np.array([0, 0, 0]), (2, 3)) == 1.0
 
 
-def test_training_and_measuring_ask_each_row_its_own_question(run, data):
+def test_training_and_measuring_ask_each_row_its_own_question(questions_run, data):
     """Recomputed head by head: neither the loss nor an accuracy mixes the questions."""
-    described, model = load(run)
+    described, model = load(questions_run)
     recipe, split = described.recipe, data.validation
     inputs, labels = tensors(load_task("signs-and-kinds"), split), torch.from_numpy(split.labels)
     no, normals = torch.full((len(split), 6), 1e-6), torch.zeros(len(split), 6, 2)
@@ -95,26 +79,26 @@ def test_training_and_measuring_ask_each_row_its_own_question(run, data):
     assert found.hard_loss == pytest.approx(float(terms.values["task"]), rel=1e-2)
 
 
-def test_both_questions_are_learned_over_one_bit_stream(run, bundle, data):
-    record = read_metrics(run)[-1]
+def test_both_questions_are_learned_over_one_bit_stream(questions_run, questions_bundle, data):
+    record = read_metrics(questions_run)[-1]
     assert record.hard_mean > record.chance + 0.3
     for name, split in (("sign", load_task("signs")), ("kind", load_task("kinds"))):
         rows = split.load(None).validation
-        link = Link(load_bundle(bundle, name))
+        link = Link(load_bundle(questions_bundle, name))
         decided = link.transmit(rows.inputs, Awgn(), 15.0, Draws(1, np.arange(len(rows)))).decoded.decisions
         assert (decided == rows.labels).mean() > np.bincount(rows.labels).max() / len(rows) + 0.3
 
 
-def test_a_bundle_has_a_receiver_for_each_question_and_one_transmitter(run, bundle):
-    manifest = load_bundle(bundle).manifest
+def test_a_bundle_has_a_receiver_for_each_question_and_one_transmitter(questions_run, questions_bundle):
+    manifest = load_bundle(questions_bundle).manifest
     assert manifest.receiver_names == ("sign", "kind")
-    assert {file.name for file in bundle.iterdir()} == {
+    assert {file.name for file in questions_bundle.iterdir()} == {
         "manifest.json",
         "transmitter.onnx",
         "receiver.onnx",
         "receiver-kind.onnx",
     }
-    other = load_bundle(bundle, "kind").manifest
+    other = load_bundle(questions_bundle, "kind").manifest
     assert other.task.classes == load_task("kinds").classes
     assert (other.task.question, manifest.task.question) == ("kind", "sign")
     assert other.transmitter == manifest.transmitter
@@ -123,9 +107,9 @@ def test_a_bundle_has_a_receiver_for_each_question_and_one_transmitter(run, bund
 
 
 @pytest.mark.parametrize("name", ["sign", "kind"])
-def test_each_receiver_is_its_head_on_the_same_embedding(run, bundle, data, name):
-    model = load(run)[1]
-    link = Link(load_bundle(bundle, name))
+def test_each_receiver_is_its_head_on_the_same_embedding(questions_run, questions_bundle, data, name):
+    model = load(questions_run)[1]
+    link = Link(load_bundle(questions_bundle, name))
     found = link.transmit(data.test.inputs, Awgn(), 6.0, Draws(2, np.arange(len(data.test))))
     with torch.no_grad():
         heard = model.receive(torch.from_numpy(found.received.y), torch.from_numpy(found.received.no))
@@ -134,26 +118,26 @@ def test_each_receiver_is_its_head_on_the_same_embedding(run, bundle, data, name
 
 
 @pytest.mark.parametrize("name", ["sign", "kind"])
-def test_each_receiver_is_verified_against_its_own_question(run, bundle, name):
+def test_each_receiver_is_verified_against_its_own_question(questions_run, questions_bundle, name):
     rows = load_task({"sign": "signs", "kind": "kinds"}[name]).load(None).validation
     settings = VerifySettings(snr_db=(12.0,), margin=0.2, max_draws=40)
-    found = verify(load_bundle(bundle, name), run, rows.inputs, rows.labels, settings)
+    found = verify(load_bundle(questions_bundle, name), questions_run, rows.inputs, rows.labels, settings)
     assert (found.verdict, found.notes) == (Verdict.EQUIVALENT, ())
-    assert found.receiver_sha256 == load_bundle(bundle, name).manifest.receiver.sha256
+    assert found.receiver_sha256 == load_bundle(questions_bundle, name).manifest.receiver.sha256
 
 
-def test_a_receiver_that_answers_another_question_is_found_different(run, bundle):
-    swapped = load_bundle(bundle, "kind")
+def test_a_receiver_that_answers_another_question_is_found_different(questions_run, questions_bundle):
+    swapped = load_bundle(questions_bundle, "kind")
     task = swapped.manifest.task.model_copy(update={"question": "sign"})
     wrong = type(swapped)(swapped.path, swapped.manifest.model_copy(update={"task": task}))
     rows = load_task("kinds").load(None).validation
-    found = verify(wrong, run, rows.inputs, rows.labels, VerifySettings(snr_db=(12.0,)))
+    found = verify(wrong, questions_run, rows.inputs, rows.labels, VerifySettings(snr_db=(12.0,)))
     assert found.verdict is Verdict.DIFFERENT
     assert "classes" in found.manifest.findings[0]
 
 
-def test_a_question_that_the_checkpoint_lacks_is_refused(run, signs_run):
-    described, model = load(run)
+def test_a_question_that_the_checkpoint_lacks_is_refused(questions_run, signs_run):
+    described, model = load(questions_run)
     with pytest.raises(CheckpointError, match="no question 'colour': its questions are sign, kind"):
         ask(model, task_of(described), "colour")
     described, model = load(signs_run)
@@ -162,8 +146,8 @@ def test_a_question_that_the_checkpoint_lacks_is_refused(run, signs_run):
     assert questions_of(task_of(described)) == {}
 
 
-def test_asking_one_question_leaves_the_model_of_all_as_it_was(run):
-    described, model = load(run)
+def test_asking_one_question_leaves_the_model_of_all_as_it_was(questions_run):
+    described, model = load(questions_run)
     alone, task = ask(model, task_of(described), "kind")
     assert alone.head is model.head.heads[1]
     assert task.classes == load_task("kinds").classes
@@ -171,6 +155,6 @@ def test_asking_one_question_leaves_the_model_of_all_as_it_was(run):
     assert len(list(model.head.heads)) == 2
 
 
-def test_an_unknown_receiver_is_answered_with_the_known_ones(bundle):
+def test_an_unknown_receiver_is_answered_with_the_known_ones(questions_bundle):
     with pytest.raises(ArgumentError, match="receiver must be one of kind, sign, got 'colour'"):
-        load_bundle(bundle, "colour")
+        load_bundle(questions_bundle, "colour")

@@ -15,6 +15,7 @@ from train.export import export
 from train.record import read_metrics
 from train.run import train
 from train.schedule import Phase
+from train.stage import Stage
 from train.tasks import load_task
 from train.transmitter import load_transmitter, transmitter_sha256, transmitter_weights
 from train.verify import VerifySettings, verify
@@ -59,6 +60,21 @@ def test_the_head_is_trained_from_the_first_epoch_on_what_is_received(behind):
     assert sum(record.restarted for record in records) == 0
     # Of five kinds the transmitter says the parity: who knows that alone is right in 0.43 of the rows.
     assert read(behind).mean_hard_accuracy > records[-1].chance + 0.1
+
+
+def test_only_the_head_is_in_training_mode_and_only_its_weights_are_moved(recipe, signs_run):
+    """Dropout and batch statistics of the encoder work as they do in the bundle."""
+    task = load_task("kinds")
+    kept = load_transmitter(signs_run)
+    stage = Stage(recipe, task, task.load(None), transmitter=kept)
+    stage.train()
+    assert stage.model.head.training
+    assert not any(module.training for module in (stage.model.encoder, *stage.model.encoder.modules()))
+    moved = [name for name, parameter in stage.model.named_parameters() if parameter.requires_grad]
+    assert moved == ["head.1.weight", "head.1.bias"]
+    without = Stage(recipe, task, task.load(None))
+    without.train()
+    assert all(module.training for module in without.model.modules())
 
 
 def test_it_goes_on_bit_for_bit_where_it_was_interrupted(recipe, signs_run, behind, tmp_path, same_tensors):
