@@ -162,10 +162,11 @@ class Trainer:
         before, now = found.transmitter, self._origin
         if (before and before.sha256) == (now and now.sha256):
             return
-        was = "without a kept transmitter" if before is None else f"behind the transmitter of {before.path}"
-        has = "" if now is None else ", which is another one"
+        if before is None:
+            raise CheckpointError(f"{folder} was trained with its own transmitter; name another folder with --out")
         raise CheckpointError(
-            f"{folder} was trained {was}{has}; name it with --transmitter, or another folder with --out"
+            f"{folder} was trained behind the transmitter of {before.path}, {'and none' if now is None else 'another'} is "
+            "named with --transmitter; name that one, or another folder with --out"
         )
 
     def _weights(self, epoch: int) -> LossRecipe:

@@ -11,6 +11,7 @@ from link.errors import ArgumentError, BundleError, CheckpointError, RecipeError
 from link.randomness import Draws
 from link.sequential import Verdict
 from train.checkpoint import FILE_NAME, load, read, save
+from train.diagnosis import read_run
 from train.export import export
 from train.record import read_metrics
 from train.run import train
@@ -89,14 +90,14 @@ def test_it_goes_on_bit_for_bit_where_it_was_interrupted(recipe, signs_run, behi
 
 
 def test_it_goes_on_behind_no_other_transmitter(recipe, signs_run, behind, tmp_path):
-    with pytest.raises(CheckpointError, match=f"was trained behind the transmitter of {signs_run}; name it with"):
+    with pytest.raises(CheckpointError, match=f"behind the transmitter of {signs_run}, and none is named"):
         train(recipe, behind)
     described, model = load(signs_run)
     model.quantizer.labels.copy_(model.quantizer.labels.flip(0))
     save(tmp_path / "other", described, model)
-    with pytest.raises(CheckpointError, match="which is another one; name it with --transmitter, or another folder"):
+    with pytest.raises(CheckpointError, match="another is named with --transmitter; name that one, or another"):
         train(recipe, behind, transmitter=tmp_path / "other")
-    with pytest.raises(CheckpointError, match="was trained without a kept transmitter"):
+    with pytest.raises(CheckpointError, match="was trained with its own transmitter; name another folder"):
         train(described.recipe, signs_run, transmitter=signs_run)
 
 
@@ -176,6 +177,11 @@ def test_a_kept_router_chooses_for_the_new_head(make_routed_recipe, routed_run, 
     assert same_tensors(transmitter_weights(found), transmitter_weights(kept))
     record = read_metrics(tmp_path / "run")[-1]
     assert record.hard_mean > record.chance
+
+
+def test_a_head_alone_is_not_diagnosed_by_rules_about_codebooks_and_schedules(behind, signs_run):
+    with pytest.raises(ArgumentError, match=f"is a head alone behind {signs_run}: diagnose the run of its transmitter"):
+        read_run(behind)
 
 
 def test_the_checkpoint_of_a_head_holds_the_whole_model(behind, tmp_path):
