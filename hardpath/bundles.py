@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpath.options import Bundle, Data, Json, Seed, SnrGrid, TaskData, path_of
+from hardpath.options import Bundle, Data, Json, ReceiverName, Seed, SnrGrid, TaskData, path_of, receivers_of
 from hardpath.terminal import say, say_json, waiting, write_text
 
 commands = typer.Typer()
@@ -24,15 +24,23 @@ def export(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the bundle; where absent, the recipe's.")] = None,
     data: TaskData = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CHECKPOINT",
+            help="A further receiver: a run that was trained with --transmitter of this one; may be repeated.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write transmitter.onnx and receiver.onnx, compared with torch before they take their place."""
     from train.checkpoint import checkpoint_file
     from train.export import export as export_bundle
 
+    others = receivers_of(also or [])
     bundle = out or checkpoint_file(checkpoint).parent.parent / "bundle"
     with waiting(f"exporting {checkpoint} and comparing the graphs with torch"):
-        manifest = export_bundle(checkpoint, bundle, name=name, data_folder=data)
+        manifest = export_bundle(checkpoint, bundle, name=name, data_folder=data, also=others)
     if as_json:
         say_json({"bundle": str(bundle), "manifest": manifest.model_dump(mode="json")})
     else:
@@ -45,6 +53,7 @@ def export(
 def verify(
     bundle: Bundle,
     checkpoint: Annotated[Path, typer.Option(help="The training checkpoint that was exported.", parser=path_of)],
+    receiver: ReceiverName = None,
     grpc: Annotated[str | None, typer.Option("--grpc", metavar="HOST:PORT", help="Also ask this server.")] = None,
     snr_db: SnrGrid = "-6:18:3",
     margin: Annotated[float, typer.Option(help="Accuracy that the hard path may lose against the soft one.")] = 0.01,
@@ -62,7 +71,7 @@ def verify(
     from train.verify import VerifySettings, render
 
     settings = VerifySettings(snr_db=parse_grid(snr_db), margin=margin, max_draws=max_draws, seed=seed)
-    verification = run_verification(bundle, checkpoint, settings, grpc, data)
+    verification = run_verification(bundle, checkpoint, settings, grpc, data, receiver)
     text = verification.model_dump_json(indent=2)
     # Said first: a file that cannot be written must not cost the verdict.
     say(text if as_json else render(verification))
@@ -72,15 +81,16 @@ def verify(
 
 
 @commands.command()
-def inspect(bundle: Bundle, as_json: Json = False) -> None:
+def inspect(bundle: Bundle, receiver: ReceiverName = None, as_json: Json = False) -> None:
     """Show what a bundle holds: task, modes, graphs, where it comes from; its hashes are checked."""
     from hardpath.inspection import details
     from link.bundle import load_bundle
     from link.runtime import Receiver, Transmitter
 
-    found = load_bundle(bundle)
+    found = load_bundle(bundle, receiver)
     Transmitter(found)
-    Receiver(found)
+    for name in found.manifest.receiver_names:
+        Receiver(found.for_receiver(name))
     if as_json:
         say(found.manifest.model_dump_json(indent=2))
     else:

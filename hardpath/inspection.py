@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any, Final
 
 from link.bundle import Bundle
-from link.manifest import Manifest, Mode, TensorSpec
+from link.manifest import Manifest, Mode, TaskSpec, TensorSpec
 from link.provenance import code_version
 
 EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve")
@@ -17,10 +17,15 @@ EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve")
 
 def describe(manifest: Manifest) -> str:
     """A bundle in one line."""
-    return (
-        f"{manifest.name} version {manifest.version}, task {manifest.task.name}, {len(manifest.task.classes)} classes; "
-        f"{describe_sent(manifest)}"
+    return f"{manifest.name} version {manifest.version}, {describe_task(manifest.task)}; {describe_sent(manifest)}" + (
+        f"; {1 + len(manifest.receivers)} receivers" if manifest.receivers else ""
     )
+
+
+def describe_task(task: TaskSpec) -> str:
+    """What a receiver answers."""
+    question = "" if task.question is None else f", question {task.question}"
+    return f"task {task.name}{question}, {len(task.classes)} classes"
 
 
 def describe_sent(manifest: Manifest, *, tokens: bool = True) -> str:
@@ -59,6 +64,9 @@ def details(bundle: Bundle) -> str:
             f"header       {header.code}, {header.repeats} repeats, one for {header.frame_samples} samples, lost below "
             f"{header.threshold:g}",
         ]
+    if manifest.receivers:
+        of = {spec.name: spec.task for spec in manifest.receivers} | {manifest.receiver_name: manifest.task}
+        lines += [f"receiver     {name}: {describe_task(of[name])}" for name in manifest.receiver_names]
     for kind, graph in (("transmitter", manifest.transmitter), ("receiver", manifest.receiver)):
         lines += [
             f"{kind:12} {graph.file}, sha256 {graph.sha256[:16]}",

@@ -43,7 +43,14 @@ class Samples:
 
 
 def run_training(
-    recipe: Recipe, folder: Path, data: Path | None, threads: int, *, brief: bool, processes: Processes | None = None
+    recipe: Recipe,
+    folder: Path,
+    data: Path | None,
+    threads: int,
+    *,
+    brief: bool,
+    processes: Processes | None = None,
+    transmitter: Path | None = None,
 ) -> Summary:
     """Train with a paragraph an epoch on the screen, or with a progress bar where `brief`; the first process speaks."""
     import torch
@@ -70,6 +77,7 @@ def run_training(
                 on_encoding=on_encoding,
                 on_found=found,
                 processes=processes,
+                transmitter=transmitter,
             )
     with progress(f"training {recipe.name}", recipe.schedule.epochs) as update:
 
@@ -90,6 +98,7 @@ def run_training(
             on_encoding=encoding,
             on_found=found,
             processes=processes,
+            transmitter=transmitter,
         )
 
 
@@ -135,13 +144,18 @@ def _say_what_is_there(folder: Path, found: Checkpoint) -> None:
 
 
 def run_verification(
-    bundle: Path, checkpoint: Path, settings: VerifySettings, grpc: str | None, data: Path | None
+    bundle: Path,
+    checkpoint: Path,
+    settings: VerifySettings,
+    grpc: str | None,
+    data: Path | None,
+    receiver: str | None = None,
 ) -> Verification:
-    """Verify a bundle against its checkpoint and, where an address is given, a server."""
+    """Verify a bundle, by one of its receivers, against its checkpoint and, where an address is given, a server."""
     from link.bundle import load_bundle
     from train.verify import verify
 
-    found = load_bundle(bundle)
+    found = load_bundle(bundle, receiver)
     samples = load_samples(data, found.manifest)
     with ExitStack() as stack:
         remote = None
@@ -161,13 +175,15 @@ def run_verification(
         )
 
 
-def run_sweep(bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None) -> SweepResult:
-    """Sweep a bundle with a progress bar."""
+def run_sweep(
+    bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None, receiver: str | None = None
+) -> SweepResult:
+    """Sweep a bundle, by one of its receivers, with a progress bar."""
     from link.bundle import load_bundle
     from link.chain import Link
     from link.sweep import SweepPoint, sweep
 
-    link = Link(load_bundle(bundle))
+    link = Link(load_bundle(bundle, receiver))
     samples = load_samples(data, link.manifest)
     with progress(f"sweeping {spec.channel}", len(spec.snr_db)) as update:
 

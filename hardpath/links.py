@@ -17,6 +17,7 @@ from hardpath.options import (
     KFactor,
     NoOffset,
     Pilots,
+    ReceiverName,
     Seed,
     SnrError,
     SnrGrid,
@@ -35,6 +36,7 @@ commands = typer.Typer()
 @commands.command()
 def sweep(
     bundle: Bundle,
+    receiver: ReceiverName = None,
     snr_db: SnrGrid = "-6:18:3",
     channel: ChannelName = "awgn",
     block_symbols: BlockSymbols = 0,
@@ -67,7 +69,7 @@ def sweep(
         draws=draws,
         snr_error_db=snr_error_db,
     )
-    result = run_sweep(bundle, spec, data, out)
+    result = run_sweep(bundle, spec, data, out, receiver)
     if out is not None:
         from link.plot import Curve, waterfall
 
@@ -113,6 +115,7 @@ def _header_cells(point: SweepPoint) -> tuple[str, ...]:
 @commands.command()
 def serve(
     bundle: Bundle,
+    receiver: ReceiverName = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is reachable from here only.")
     ] = "127.0.0.1",
@@ -121,7 +124,10 @@ def serve(
     """Serve a bundle over gRPC until SIGINT or SIGTERM, then finish what is in flight."""
     from serve.server import serve as serve_bundle
 
-    serve_bundle(bundle, host, port, ready=lambda address: say(f"serving {bundle} on {address}"))
+    def ready(address: str) -> None:
+        say(f"serving {bundle} on {address}")
+
+    serve_bundle(bundle, host, port, receiver=receiver, ready=ready)
 
 
 @commands.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +31,12 @@ def folder_of(text: str) -> Path:
 
 Bundle = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder with manifest.json and the two graphs.", parser=path_of)
+]
+ReceiverName = Annotated[
+    str | None,
+    typer.Option(
+        "--receiver", metavar="NAME", help="Which of the bundle's receivers, where it has several; else the first."
+    ),
 ]
 SnrGrid = Annotated[
     str, typer.Option("--snr-db", help="Es/N0 in dB: LOW:HIGH:STEP with both ends, or a list such as 0,6,12.")
@@ -132,6 +139,27 @@ def _encoder(name: str) -> str:
     if not name.strip():
         raise ArgumentError("--encoder", "is empty: name a folder, an encoder on the hub, or scratch")
     return str(Path(name).expanduser().resolve()) if names_a_folder(name) else name
+
+
+def receivers_of(settings: Sequence[str]) -> dict[str, Path]:
+    """Checkpoints by the names that their receivers are to have, as --also gives them.
+
+    Raises
+    ------
+    ArgumentError
+        If one has no name, or two have the same.
+    """
+    found: dict[str, Path] = {}
+    for setting in settings:
+        name, equals, path = (part.strip() for part in setting.partition("="))
+        if not equals or not path or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+            raise ArgumentError(
+                "--also", f"takes NAME=CHECKPOINT, the name of letters, digits, - and _, got {setting!r}"
+            )
+        if name in found:
+            raise ArgumentError("--also", f"gives two receivers the name {name}: each needs one of its own")
+        found[name] = Path(path)
+    return found
 
 
 def _key_and_value(setting: str) -> tuple[str, str]:

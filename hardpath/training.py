@@ -28,7 +28,10 @@ commands = typer.Typer()
 @commands.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="Name of a recipe (digits, text, text-8, text-questions) or a TOML file."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; where absent, runs/NAME.", parser=path_of)
@@ -46,6 +49,13 @@ def train(
     ] = None,
     data: TaskData = None,
     encoder: Encoder = None,
+    transmitter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Keep this run's transmitter as it is, and train a head alone on what is received of it.",
+        ),
+    ] = None,
     threads: Threads = 1,
     brief: Annotated[bool, typer.Option("--brief", help="A progress bar instead of a paragraph an epoch.")] = False,
     device: Annotated[
@@ -61,7 +71,15 @@ def train(
     chosen = load_recipe(recipe, overrides_of(settings, seed=seed, encoder=encoder), presets or [])
     folder = out or Path("runs") / chosen.name
     with launched(device.value) as processes:
-        summary = run_training(chosen, folder, data, threads, brief=brief or as_json, processes=processes)
+        summary = run_training(
+            chosen,
+            folder,
+            data,
+            threads,
+            brief=brief or as_json,
+            processes=processes,
+            transmitter=transmitter,
+        )
     if not processes.is_first:
         return
     if as_json:

@@ -1,6 +1,6 @@
 """A bundle on disk: its manifest, its files, and whether they are what the manifest says.
 
-    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [tokenizer.json]  [verification.json]
+    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [receiver-NAME.onnx ...]  [tokenizer.json]  [verification.json]
 
 `load_bundle` checks the schema version, every field, that paths stay inside the folder, and the sha256 of every file. Hashes
 find accidents, not attackers: who can change a graph can change its hash.
@@ -35,6 +35,16 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    def for_receiver(self, name: str) -> Bundle:
+        """The same bundle with another of its receivers looked at: link, sweep, server and verification are then that one's.
+
+        Raises
+        ------
+        ArgumentError
+            If there is none of that name.
+        """
+        return Bundle(self.path, self.manifest.for_receiver(name))
+
     def file(self, spec: GraphSpec | TokenizerSpec) -> Path:
         """Path of a file inside the bundle."""
         return _inside(self.path, spec.file)
@@ -60,19 +70,28 @@ class Bundle:
             raise BundleError(f"{self.path}: {error}; export the bundle again") from None
 
 
-def load_bundle(path: Path | str) -> Bundle:
-    """Read a bundle and check it against its manifest.
+def load_bundle(path: Path | str, receiver: str | None = None) -> Bundle:
+    """Read a bundle and check it against its manifest, all receivers' graphs included.
+
+    Parameters
+    ----------
+    path : Path or str
+    receiver : str, optional
+        Which receiver to look at, where there are several; the first where absent.
 
     Raises
     ------
     BundleError
         If a file is missing, is no regular file, is not what the manifest says, lies outside the folder, or has another
         schema version.
+    ArgumentError
+        If there is no receiver of that name.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     tokenizer = () if manifest.tokenizer is None else (manifest.tokenizer,)
-    for spec in (manifest.transmitter, manifest.receiver, *tokenizer):
+    others = (spec.graph for spec in manifest.receivers)
+    for spec in (manifest.transmitter, manifest.receiver, *others, *tokenizer):
         file = _inside(folder, spec.file)
         try:
             _require_regular(folder, spec.file, file)
@@ -86,7 +105,8 @@ def load_bundle(path: Path | str) -> Bundle:
                 f"{folder}: {spec.file} is not the file that {MANIFEST_NAME} describes (sha256 differs): truncated or "
                 "changed after export; export the bundle again"
             )
-    return Bundle(folder, manifest)
+    bundle = Bundle(folder, manifest)
+    return bundle if receiver is None else bundle.for_receiver(receiver)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -7,14 +7,12 @@ refused. `link.bundle` reads it from disk and holds the files to it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from link.errors import ArgumentError
 from link.rate import Rate
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA_VERSION: Final = 1
 SNR_INPUT: Final = "snr_db"
@@ -23,8 +21,11 @@ MODES_MAX: Final = 32
 """What the header's first block can name."""
 LLR_CONVENTION: Final = "ln P(b=1)/P(b=0)"
 
+_Interface = dict[str, tuple[str | int, ...]]
+
 DType = Literal["float32", "int64", "uint8"]
 Dimension = Annotated[int, Field(ge=1)] | Literal["batch"]
+ReceiverName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -146,10 +147,17 @@ class TokenizerSpec(_Frozen):
 
 
 class TaskSpec(_Frozen):
-    """What the bundle answers."""
+    """What a receiver answers.
+
+    Attributes
+    ----------
+    question : str or None
+        Which of the task's questions, where one input is asked several.
+    """
 
     name: str
     classes: tuple[str, ...]
+    question: str | None = None
 
 
 class Provenance(_Frozen):
@@ -176,11 +184,27 @@ class Provenance(_Frozen):
     facts: dict[str, Any] = Field(default_factory=dict)
 
 
+class ReceiverSpec(_Frozen):
+    """A further receiver of what the transmitter sends: its task, its graph, and where it comes from."""
+
+    name: ReceiverName
+    task: TaskSpec
+    graph: GraphSpec
+    provenance: Provenance
+
+
 class Manifest(_Frozen):
     """Everything that a transmitter and a receiver must agree on.
 
+    Where a bundle has several receivers, `task`, `receiver` and `provenance` are of the one that is looked at: the first as
+    the bundle lies on disk, any other in the manifest that `for_receiver` gives.
+
     Attributes
     ----------
+    receiver_name : str
+        Of the receiver that is looked at.
+    receivers : tuple of ReceiverSpec
+        The others.
     modes : tuple of Mode
         1 to 32. Where several differ in size the arrays of the graphs have the size of the largest: a sample's indices past
         its mode's tokens, its bits past its mode's bits and its symbols past its mode's symbols are 0 and not sent.
@@ -202,6 +226,38 @@ class Manifest(_Frozen):
     receiver: GraphSpec
     provenance: Provenance
     tokenizer: TokenizerSpec | None = None
+    receiver_name: ReceiverName = "receiver"
+    receivers: tuple[ReceiverSpec, ...] = ()
+
+    @property
+    def receiver_names(self) -> tuple[str, ...]:
+        """Names of all receivers, the one that is looked at first."""
+        return self.receiver_name, *(spec.name for spec in self.receivers)
+
+    def for_receiver(self, name: str) -> Manifest:
+        """The same with another receiver looked at.
+
+        Raises
+        ------
+        ArgumentError
+            If there is none of that name.
+        """
+        if name == self.receiver_name:
+            return self
+        chosen = next((spec for spec in self.receivers if spec.name == name), None)
+        if chosen is None:
+            known = ", ".join(sorted(self.receiver_names))
+            raise ArgumentError("receiver", f"must be one of {known}, got {name!r}")
+        left = ReceiverSpec(name=self.receiver_name, task=self.task, graph=self.receiver, provenance=self.provenance)
+        return self.model_copy(
+            update={
+                "receiver_name": chosen.name,
+                "task": chosen.task,
+                "receiver": chosen.graph,
+                "provenance": chosen.provenance,
+                "receivers": tuple(left if spec is chosen else spec for spec in self.receivers),
+            }
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -257,8 +313,8 @@ class Manifest(_Frozen):
                 )
         for name, tensors, wanted in (
             ("transmitter.outputs", self.transmitter.outputs, self._transmitter_outputs()),
-            ("receiver.inputs", self.receiver.inputs, self._receiver_inputs()),
-            ("receiver.outputs", self.receiver.outputs, self._receiver_outputs()),
+            *self._interfaces("receiver", self.receiver, self.task),
+            *(found for spec in self.receivers for found in self._interfaces(spec.name, spec.graph, spec.task)),
         ):
             found = {tensor.name: (tensor.dtype, *tensor.shape) for tensor in tensors}
             for tensor_name in sorted(found.keys() | wanted.keys()):
@@ -267,6 +323,8 @@ class Manifest(_Frozen):
                         f"{name}: {tensor_name} is {_signature(found.get(tensor_name))} where modes and task mean "
                         f"{_signature(wanted.get(tensor_name))}"
                     )
+        if len(set(self.receiver_names)) < len(self.receiver_names):
+            raise ValueError(f"receivers: each has a name of its own, got {', '.join(self.receiver_names)}")
         return self
 
     @model_validator(mode="after")
@@ -288,7 +346,7 @@ class Manifest(_Frozen):
                 )
         return self
 
-    def _transmitter_outputs(self) -> dict[str, tuple[str | int, ...]]:
+    def _transmitter_outputs(self) -> _Interface:
         return {
             "mode": ("int64", "batch"),
             "indices": ("int64", "batch", self.num_tokens),
@@ -298,7 +356,7 @@ class Manifest(_Frozen):
             "num_symbols": ("int64", "batch"),
         }
 
-    def _receiver_inputs(self) -> dict[str, tuple[str | int, ...]]:
+    def _receiver_inputs(self) -> _Interface:
         return {
             "symbols": ("float32", "batch", self.num_symbols, 2),
             "no": ("float32", "batch", self.num_symbols),
@@ -306,12 +364,21 @@ class Manifest(_Frozen):
             "llr_in": ("float32", "batch", self.num_bits),
         }
 
-    def _receiver_outputs(self) -> dict[str, tuple[str | int, ...]]:
+    def _receiver_outputs(self, task: TaskSpec) -> _Interface:
         return {
             "llr": ("float32", "batch", self.num_bits),
             "indices_hat": ("int64", "batch", self.num_tokens),
-            "logits": ("float32", "batch", len(self.task.classes)),
+            "logits": ("float32", "batch", len(task.classes)),
         }
+
+    def _interfaces(
+        self, name: str, graph: GraphSpec, task: TaskSpec
+    ) -> tuple[tuple[str, tuple[TensorSpec, ...], _Interface], ...]:
+        """A receiver's inputs and outputs beside what modes and task make of them."""
+        return (
+            (f"{name}.inputs", graph.inputs, self._receiver_inputs()),
+            (f"{name}.outputs", graph.outputs, self._receiver_outputs(task)),
+        )
 
 
 def _signature(tensor: tuple[str | int, ...] | None) -> str:

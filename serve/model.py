@@ -31,7 +31,7 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
             schema_version=manifest.schema_version,
             name=manifest.name,
             version=manifest.version,
-            task=pb.Task(name=manifest.task.name, classes=manifest.task.classes),
+            task=pb.Task(**manifest.task.model_dump()),
             modes=[_mode_to_message(mode) for mode in manifest.modes],
             default_mode=manifest.default_mode,
             llr=pb.LlrConvention(**manifest.llr.model_dump()),
@@ -40,6 +40,7 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
             provenance_json=manifest.provenance.model_dump_json(),
             header=None if manifest.header is None else pb.Header(**manifest.header.model_dump()),
             tokenizer=None if manifest.tokenizer is None else pb.Tokenizer(**manifest.tokenizer.model_dump()),
+            receiver_name=manifest.receiver_name,
         ),
         code_version=info.code_version,
         channels=info.channels,
@@ -48,7 +49,7 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
 
 
 def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
-    """Inverse of `model_to_message`.
+    """Inverse of `model_to_message`, but for the receivers that are not served: a client knows of one.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
                 "schema_version": model.schema_version,
                 "name": model.name,
                 "version": model.version,
-                "task": TaskSpec(name=model.task.name, classes=tuple(model.task.classes)),
+                "task": _task_from_message(model.task),
                 "modes": tuple(_mode_from_message(mode) for mode in model.modes),
                 "default_mode": model.default_mode,
                 "header": _header_from_message(model.header) if model.HasField("header") else None,
@@ -73,6 +74,8 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
                 "receiver": _graph_from_message(model.receiver),
                 "provenance": Provenance.model_validate_json(model.provenance_json),
                 "tokenizer": _tokenizer_from_message(model.tokenizer) if model.HasField("tokenizer") else None,
+                # A server of a time when there was one receiver does not name it.
+                **({"receiver_name": model.receiver_name} if model.receiver_name else {}),
             }
         )
     except ValidationError as error:
@@ -82,6 +85,11 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
             f"the server's model is not one that this version of hardpath knows: {where}: {first['msg']}"
         ) from None
     return ModelInfo(manifest, message.code_version, tuple(message.channels), message.max_batch)
+
+
+def _task_from_message(message: pb.Task) -> TaskSpec:
+    question = message.question if message.HasField("question") else None
+    return TaskSpec(name=message.name, classes=tuple(message.classes), question=question)
 
 
 def _mode_to_message(mode: Mode) -> pb.Mode:

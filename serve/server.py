@@ -50,6 +50,8 @@ class Server:
     Parameters
     ----------
     bundle : path
+    receiver : str, optional
+        Which of the bundle's receivers answers, where it has several; the first where absent.
     host : str
         Address to listen on; the default is reachable from this machine only.
     port : int
@@ -68,6 +70,8 @@ class Server:
     ------
     BundleError
         If the bundle cannot be loaded.
+    ArgumentError
+        If it has no receiver of that name.
     ServerError
         If the address cannot be had.
     """
@@ -76,12 +80,13 @@ class Server:
         self,
         bundle: Path | str,
         *,
+        receiver: str | None = None,
         host: str = HOST,
         port: int = PORT,
         max_batch: int = MAX_BATCH,
         grace_s: float = GRACE_S,
     ) -> None:
-        self.engine = Engine(load_bundle(bundle), max_batch=max_batch)
+        self.engine = Engine(load_bundle(bundle, receiver), max_batch=max_batch)
         self._grace_s = grace_s
         self._workers = futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="hardpath-serve")
         self._health = health.HealthServicer()
@@ -129,6 +134,7 @@ def serve(
     host: str = HOST,
     port: int = PORT,
     *,
+    receiver: str | None = None,
     ready: Callable[[str], None] | None = None,
     max_batch: int = MAX_BATCH,
     grace_s: float = GRACE_S,
@@ -142,7 +148,8 @@ def serve(
     ready : callable, optional
         Called with the address once calls are answered.
     """
-    with Server(bundle, host=host, port=port, max_batch=max_batch, grace_s=grace_s) as server, _signals() as received:
+    server = Server(bundle, receiver=receiver, host=host, port=port, max_batch=max_batch, grace_s=grace_s)
+    with server, _signals() as received:
         if ready is not None:
             ready(server.address)
         logger.info("received %s", received.get().name)

@@ -17,7 +17,6 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from link.bundle import load_bundle
@@ -31,6 +30,7 @@ from train import checkpoint as checkpoints
 from train.ablation_design import Case, Defects
 from train.evaluate import chunks, encode, tensors
 from train.export import export
+from train.questions import asked
 from train.recipe import Recipe
 from train.record import EpochRecord, read_metrics
 from train.run import train
@@ -181,8 +181,9 @@ def soft_accuracy(
                     draws = Draws(spec.seed, np.arange(rows.start, rows.stop), draw)
                     received = channel(x, symbols, snr_db, draws)
                     heard = model.receive(torch.from_numpy(received.y), torch.from_numpy(received.no))
-                    answers: NDArray[np.int64] = heard.logits.argmax(dim=-1).numpy()
-                    correct[snr_db] += int((answers == part.labels).sum())
+                    labels = torch.from_numpy(part.labels)
+                    answers = asked(model.head, heard.logits, labels).argmax(dim=-1)
+                    correct[snr_db] += int((answers == labels).sum())
     accuracy = {f"{snr_db:g}": count / (len(split) * spec.draws) for snr_db, count in correct.items()}
     return Soft(accuracy, 10.0 * math.log10(energy / len(split)))
 

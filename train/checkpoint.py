@@ -39,6 +39,15 @@ _MODEL: Final = "model."
 _OPTIMIZER: Final = "optimizer."
 
 
+class Origin(BaseModel):
+    """The transmitter that a head was trained behind: where it was found, and the hash of its weights and tables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sha256: str
+
+
 class Checkpoint(BaseModel):
     """What a checkpoint says of itself.
 
@@ -60,6 +69,8 @@ class Checkpoint(BaseModel):
         Of the label table (`Codebook.labels_sha256`); empty where none was recorded.
     data_sha256 : str
         Of the training and validation rows (`Data.sha256`); empty where none was recorded.
+    transmitter : Origin, optional
+        Where all but the head was taken from another run, and kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +91,7 @@ class Checkpoint(BaseModel):
     ended: str | None = None
     labels_sha256: str = ""
     data_sha256: str = ""
+    transmitter: Origin | None = None
 
     @property
     def mean_hard_accuracy(self) -> float:

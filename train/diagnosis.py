@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from link.errors import ResultsError
+from link.errors import ArgumentError, ResultsError
 from train import checkpoint as checkpoints
 from train.diagnosis_rules import RULES, Rule
 from train.diagnosis_run import Evidence, Run
@@ -132,6 +132,8 @@ def read_run(folder: Path) -> Run:
         If the folder or its metrics are missing or cannot be read.
     CheckpointError
         If there is no last checkpoint, or it cannot be read.
+    ArgumentError
+        If a head alone was trained: the rules are about codebooks, schedules and links, and these are of another run.
     """
     if not folder.is_dir():
         raise ResultsError(f"{folder} is no folder; name a run, as hardpath train --out left it")
@@ -141,6 +143,10 @@ def read_run(folder: Path) -> Run:
     if not records:
         raise ResultsError(f"{folder / METRICS_NAME} holds no finished epoch: it is empty or cut short")
     last = checkpoints.read(folder / "last")
+    if last.transmitter is not None:
+        raise ArgumentError(
+            "run", f"{folder} is a head alone behind {last.transmitter.path}: diagnose the run of its transmitter"
+        )
     best = checkpoints.read(folder / "best") if any(record.hard_mean is not None for record in records) else None
     return Run(last.recipe, records, best, last)
 

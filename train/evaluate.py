@@ -24,6 +24,7 @@ from link.snr import millidecibels, no_from_esn0_db
 from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics, Usage
 from train.losses import task_loss
 from train.processes import Processes
+from train.questions import asked
 from train.recipe import ChannelRecipe, LinkRecipe
 from train.routing import carried, receive_routed
 from train.tasks import Split, Task
@@ -106,9 +107,10 @@ def encode(model: Transceiver, inputs: Sequence[Rows], processes: Processes | No
 def decide_without_link(
     model: Transceiver, task: Task, split: Split, processes: Processes | None = None
 ) -> NDArray[np.int64]:
-    """Decisions (n,) of encoder and head, with nothing between them."""
+    """Decisions (n,) of encoder and head, with nothing between them; each row's within the question that it is asked."""
     model.eval()
-    decisions = model.head(encode(model, tensors(task, split), processes)).argmax(dim=-1)
+    logits = model.head(encode(model, tensors(task, split), processes))
+    decisions = asked(model.head, logits, torch.from_numpy(split.labels).to(model.device)).argmax(dim=-1)
     return np.asarray(decisions.cpu().numpy())
 
 
@@ -205,8 +207,9 @@ def evaluate(
                 carriage = carry(model, spec, mode, snr_db, seed, rows, draw)
                 heard = {"soft": hear(model, soft, met, carriage), "hard": hear(model, hard, met, carriage)}
                 for path, answer in heard.items():
-                    correct[path][snr_db] += int((answer.logits.argmax(dim=-1) == labels).sum())
-                    lost[path] += len(part) * float(task_loss(answer.logits, labels))
+                    logits = asked(model.head, answer.logits, labels)
+                    correct[path][snr_db] += int((logits.argmax(dim=-1) == labels).sum())
+                    lost[path] += len(part) * float(task_loss(logits, labels))
                 right = None if carriage is None else torch.from_numpy(carriage.header.right).to(model.device)
                 monitor.add(soft, hard, heard["soft"], heard["hard"], np.full(len(part), snr_db), mode, right)
                 rate.add(model.recipe, len(part), carriage)

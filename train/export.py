@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -21,15 +21,13 @@ from torch import Tensor, nn
 from link.bundle import MANIFEST_NAME, load_bundle, sha256
 from link.chain import Link
 from link.errors import BundleError
-from link.manifest import SNR_INPUT, GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec, TokenizerSpec
-from link.provenance import library_versions
+from link.manifest import SNR_INPUT, GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TensorSpec, TokenizerSpec
 from link.randomness import Draws, Stream
-from train import checkpoint as checkpoints
 from train.agreement import parts
-from train.checkpoint import Checkpoint
 from train.graphs import ReceiverGraph, TransmitterGraph
+from train.receivers import Source, sources_of
 from train.recipe import LinkRecipe
-from train.tasks import TOKENIZER_FACT, Split, Task, TextTask
+from train.tasks import Split, Task, TextTask
 from train.transceiver import Transceiver
 
 OPSET: Final = 18
@@ -44,7 +42,12 @@ _SNR: Final = "Es/N0 as the transmitter has it, dB; beyond the range of training
 
 
 def export(
-    checkpoint_path: Path, bundle_path: Path, *, name: str | None = None, data_folder: Path | None = None
+    checkpoint_path: Path,
+    bundle_path: Path,
+    *,
+    name: str | None = None,
+    data_folder: Path | None = None,
+    also: Mapping[str, Path] | None = None,
 ) -> Manifest:
     """Write a checkpoint's bundle, and check it before it takes its place.
 
@@ -60,51 +63,45 @@ def export(
         Of the bundle; the recipe's where absent.
     data_folder : Path, optional
         Files of the task's data set, where it needs any.
+    also : mapping of str to Path, optional
+        Further receivers by name: checkpoints, or runs, whose heads were trained behind this one's transmitter.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be read.
+        If a checkpoint cannot be read.
     BundleError
-        If the graphs do not agree with torch, or `bundle_path` holds something else.
+        If the graphs do not agree with torch, a transmitter in `also` is another, or `bundle_path` holds something else.
     """
-    checkpoint, trained = checkpoints.load(checkpoint_path)
-    model = trained.deployed()
-    if not checkpoint.hard_accuracy:
-        raise BundleError(f"{checkpoint_path} was saved in warm-up, before it had a codebook; train on")
-    task = checkpoints.task_of(checkpoint)
-    sample = _first_rows(task.load(data_folder).validation, CHECKED_ROWS)
+    sources = sources_of(checkpoint_path, also)
+    sample = _first_rows(sources[0].task.load(data_folder).validation, CHECKED_ROWS)
     if bundle_path.exists() and not _is_bundle(bundle_path):
         raise BundleError(f"{bundle_path} exists and is no bundle; name another place")
     bundle_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundle_path.parent, prefix=f".{bundle_path.name}-") as temporary:
         staged = Path(temporary) / "bundle"
         staged.mkdir()
-        file = checkpoints.checkpoint_file(checkpoint_path)
         try:
-            manifest = write_bundle(staged, model, task, checkpoint, sample, name=name, checkpoint_sha256=sha256(file))
+            manifest = write_bundle(staged, sources, sample, name=name)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise BundleError(f"{checkpoint_path} gives no valid manifest: {where}: {first['msg']}") from None
-        check_bundle(staged, model, task, sample)
+        check_bundle(staged, sources[0].model, sources[0].task, sample)
+        for source in sources[1:]:
+            check_receiver(
+                Link(load_bundle(staged, source.name)), source.model, _tokens(source.model, source.task, sample)
+            )
         if bundle_path.exists():
             bundle_path.rename(Path(temporary) / "replaced")
         staged.rename(bundle_path)
     return manifest
 
 
-def write_bundle(
-    folder: Path,
-    model: Transceiver,
-    task: Task,
-    checkpoint: Checkpoint,
-    sample: Split,
-    *,
-    checkpoint_sha256: str,
-    name: str | None = None,
-) -> Manifest:
+def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name: str | None = None) -> Manifest:
     """Write the graphs and the manifest into `folder`, unchecked. `sample` gives the exporter rows to trace."""
+    first, *others = sources
+    model, task, checkpoint = first.model, first.task, first.checkpoint
     link = model.recipe
     inputs = {spec.name: torch.from_numpy(sample.inputs[spec.name][:3]) for spec in task.inputs}
     takes = task.inputs
@@ -116,50 +113,48 @@ def write_bundle(
         )
         inputs[SNR_INPUT] = torch.zeros(len(next(iter(inputs.values()))))
     export_graph(TransmitterGraph(model), inputs, _transmitter_outputs(link), folder / "transmitter.onnx")
-    received = {
-        "symbols": torch.zeros(3, link.num_symbols, 2),
-        "no": torch.ones(3, link.num_symbols),
-        "mode": torch.zeros(3, dtype=torch.int64),
-        "llr_in": torch.zeros(3, link.num_bits),
-    }
-    export_graph(ReceiverGraph(model), received, _receiver_outputs(link, len(task.classes)), folder / "receiver.onnx")
-    tokenizer = _write_tokenizer(folder, task)
     manifest = Manifest(
         name=name or checkpoint.recipe.name,
-        task=TaskSpec(name=task.name, classes=task.classes),
+        task=first.answers,
         modes=modes_of(model),
         default_mode=link.default_mode,
         header=checkpoint.recipe.header if link.modes else None,
         llr=LlrSpec(demapper=link.demapper, clip=link.llr_clip),
-        tokenizer=tokenizer,
+        tokenizer=_write_tokenizer(folder, task),
         transmitter=GraphSpec(
             file="transmitter.onnx",
             sha256=sha256(folder / "transmitter.onnx"),
             inputs=takes,
             outputs=_transmitter_outputs(link),
         ),
-        receiver=GraphSpec(
-            file="receiver.onnx",
-            sha256=sha256(folder / "receiver.onnx"),
-            inputs=_receiver_inputs(link),
-            outputs=_receiver_outputs(link, len(task.classes)),
-        ),
-        provenance=Provenance(
-            recipe=checkpoint.recipe.model_dump(mode="json"),
-            seed=checkpoint.recipe.seed,
-            epoch=checkpoint.epoch,
-            phase=checkpoint.phase.value,
-            temperature=checkpoint.vq_temp,
-            assignment_scale=float(model.quantizer.scale),
-            checkpoint_sha256=checkpoint_sha256,
-            code_version=checkpoint.code_version,
-            libraries=library_versions("torch", "numpy", "onnx", "onnxscript", "onnxruntime"),
-            accuracy=checkpoint.hard_accuracy,
-            facts={name: value for name, value in checkpoint.facts.items() if name != TOKENIZER_FACT},
+        receiver=_write_receiver(folder / "receiver.onnx", first),
+        provenance=first.provenance,
+        receiver_name=first.name,
+        receivers=tuple(
+            ReceiverSpec(
+                name=source.name,
+                task=source.answers,
+                graph=_write_receiver(folder / f"receiver-{source.name}.onnx", source),
+                provenance=source.provenance,
+            )
+            for source in others
         ),
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _write_receiver(file: Path, source: Source) -> GraphSpec:
+    """Trace a receiver into a file, and describe it."""
+    link, outputs = source.model.recipe, _receiver_outputs(source.model.recipe, len(source.task.classes))
+    received = {
+        "symbols": torch.zeros(3, link.num_symbols, 2),
+        "no": torch.ones(3, link.num_symbols),
+        "mode": torch.zeros(3, dtype=torch.int64),
+        "llr_in": torch.zeros(3, link.num_bits),
+    }
+    export_graph(ReceiverGraph(source.model), received, outputs, file)
+    return GraphSpec(file=file.name, sha256=sha256(file), inputs=_receiver_inputs(link), outputs=outputs)
 
 
 def _write_tokenizer(folder: Path, task: Task) -> TokenizerSpec | None:
@@ -225,9 +220,7 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
                 f"more than {SYMBOL_TOLERANCE:g}"
             )
     _check_batch_invariance(link, inputs, snr_db)
-    _check_receiver(
-        link, model, torch.cat([model.encode(*(rows[part] for rows in fed)) for part in parts(len(sample))])
-    )
+    check_receiver(link, model, _tokens(model, task, sample))
 
 
 def modes_of(model: Transceiver) -> tuple[Mode, ...]:
@@ -256,6 +249,13 @@ def _first_rows(split: Split, rows: int) -> Split:
     return Split({name: values[:rows] for name, values in split.inputs.items()}, split.labels[:rows])
 
 
+@torch.no_grad()
+def _tokens(model: Transceiver, task: Task, sample: Split) -> Tensor:
+    """Tokens (n, N, D) of a split, some rows at a time."""
+    rows = [torch.from_numpy(sample.inputs[spec.name]) for spec in task.inputs]
+    return torch.cat([model.encode(*(tensor[part] for tensor in rows)) for part in parts(len(sample))])
+
+
 def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]], snr_db: NDArray[np.float32] | None) -> None:
     whole = link.transmitter(inputs, snr_db)
     rows = len(whole.bits)
@@ -275,8 +275,14 @@ def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]], snr_
             )
 
 
-def _check_receiver(link: Link, model: Transceiver, tokens: Tensor) -> None:
-    """All modes in turn, whichever the router would choose."""
+def check_receiver(link: Link, model: Transceiver, tokens: Tensor) -> None:
+    """Compare a receiver's graph with torch on what is received of tokens (n, N, D), in all modes in turn.
+
+    Raises
+    ------
+    BundleError
+        If they differ by more than float32 explains.
+    """
     mode = torch.arange(len(tokens)) % len(model.recipe.rates)
     with torch.no_grad():
         symbols = model.send_hard(tokens, mode).symbols.numpy()
@@ -291,13 +297,14 @@ def _check_receiver(link: Link, model: Transceiver, tokens: Tensor) -> None:
     with torch.no_grad():
         given = torch.from_numpy(llr_in.astype(np.float32))
         expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode)
+    file = link.manifest.receiver.file
     for name, tolerance in (("llr", LLR_TOLERANCE), ("logits", LOGIT_TOLERANCE)):
         worst = float(np.abs(getattr(heard, name) - getattr(expected, name).numpy()).max())
         if not worst <= tolerance:
-            raise BundleError(f"{name} of receiver.onnx and torch differ by {worst:.2e}, more than {tolerance:g}")
+            raise BundleError(f"{name} of {file} and torch differ by {worst:.2e}, more than {tolerance:g}")
     agreeing = float((heard.indices_hat == expected.indices_hat.numpy()).mean())
     if agreeing < 1.0 - 1e-3:
-        raise BundleError(f"receiver.onnx and torch find the same codeword in only {agreeing:.2%} of the tokens")
+        raise BundleError(f"{file} and torch find the same codeword in only {agreeing:.2%} of the tokens")
 
 
 def _is_bundle(folder: Path) -> bool:

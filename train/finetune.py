@@ -28,6 +28,7 @@ from link.bundle import sha256
 from link.errors import ArgumentError, CheckpointError, RecipeError
 from train.encoders import hidden_size, import_transformers
 from train.features import crop
+from train.questions import within_question
 from train.recipe import Recipe
 from train.tasks import (
     TOKENIZER_FACT,
@@ -37,6 +38,7 @@ from train.tasks import (
     Split,
     TextTask,
     load_task,
+    questions_of,
     task_facts,
 )
 
@@ -124,10 +126,13 @@ class Classifier(nn.Module):
     ----------
     encoder : PretrainedEncoder
     classes : int
+    sizes : sequence of int
+        Classes of each question, where the task has several (train.questions).
     """
 
-    def __init__(self, encoder: PretrainedEncoder, classes: int) -> None:
+    def __init__(self, encoder: PretrainedEncoder, classes: int, sizes: Sequence[int] = ()) -> None:
         super().__init__()
+        self.sizes = tuple(sizes)
         self.backbone = encoder.backbone
         self.dropout = nn.Dropout(_DROPOUT)
         self.linear = nn.Linear(hidden_size(encoder.backbone), classes)
@@ -136,12 +141,13 @@ class Classifier(nn.Module):
                 module.p = _DROPOUT
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits (B, C), and their cross entropy where labels are given."""
+        """Logits (B, C), and where labels are given their cross entropy, both within the question of each row."""
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         there = attention_mask[..., None].to(states.dtype)
         logits = self.linear(self.dropout((states * there).sum(dim=1) / there.sum(dim=1)))
         if labels is None:
             return {"logits": logits}
+        logits = within_question(logits, labels, self.sizes)
         return {"loss": functional.cross_entropy(logits.float(), labels), "logits": logits}
 
 
@@ -182,7 +188,8 @@ def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: F
     transformers.set_seed(settings.seed)
     encoder = cast(PretrainedEncoder, task.encoder(1, 3))
     encoder.backbone.load_state_dict(weights)
-    model = Classifier(encoder, len(task.classes))
+    sizes = [len(question.classes) for question in questions_of(task).values()]
+    model = Classifier(encoder, len(task.classes), sizes)
     trainer = _trainer(transformers, model, data.train, data.validation, folder / _WORK_NAME, settings)
     _claim(folder / _WORK_NAME, recipe, settings, data)
     checkpoint = _last_whole(folder / _WORK_NAME)
@@ -258,7 +265,8 @@ def accuracy(model: Classifier, split: Split, rows: int = 256) -> float:
     for first in range(0, len(split), rows):
         part = slice(first, first + rows)
         inputs = crop([torch.from_numpy(split.inputs[name][part]) for name in ("input_ids", "attention_mask")])
-        correct += int((model(*inputs)["logits"].argmax(dim=-1).numpy() == split.labels[part]).sum())
+        labels = torch.from_numpy(split.labels[part])
+        correct += int((model(*inputs, labels)["logits"].argmax(dim=-1) == labels).sum())
     return correct / len(split)
 
 

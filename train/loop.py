@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,20 +19,22 @@ from train import checkpoint as checkpoints
 from train import losses
 from train.alarms import alarms
 from train.batches import Batch, Batches
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, Origin
 from train.collapse import CollapseMonitor, loss_shares, token_drift
 from train.evaluate import Evaluation, decide_without_link, evaluate
 from train.features import Progress
 from train.objective import send, terms_of
 from train.processes import Processes
-from train.recipe import Recipe
+from train.questions import asked, chance, sizes_of
+from train.recipe import LossRecipe, Recipe
 from train.record import EpochRecord
 from train.routing import ModeChoice, Routing
 from train.schedule import EpochPlan, Phase, learning_rate_factor, plan
 from train.stage import Stage
 from train.tasks import Data, Task
 from train.transceiver import Transceiver
-from train.upkeep import Upkeep
+from train.transmitter import Transmitter
+from train.upkeep import Unmoved, Upkeep
 
 
 class Trainer:
@@ -48,15 +49,18 @@ class Trainer:
         facts: Mapping[str, Any] | None = None,
         on_encoding: Progress | None = None,
         processes: Processes | None = None,
+        transmitter: Transmitter | None = None,
     ) -> None:
         self.recipe = recipe
         self.facts = dict(facts or {})
         self.data_sha256 = data.sha256
+        self.transmitter = transmitter
         self.processes = processes or Processes()
-        self.stage = Stage(recipe, task, data, on_encoding, self.processes.device)
+        self.stage = Stage(recipe, task, data, on_encoding, self.processes.device, transmitter)
         rate = recipe.optimizer.learning_rate
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            [{"params": list(self.model.parameters()), "rate": rate}],
+            [{"params": trained, "rate": rate}],
             lr=rate,
             weight_decay=recipe.optimizer.weight_decay,
         )
@@ -64,7 +68,8 @@ class Trainer:
         self.best_accuracy = -1.0
         self._mode_choice = ModeChoice(recipe) if recipe.link.modes else None
         self.batches = Batches(recipe, self.stage, self._mode_choice, self.processes)
-        self.upkeep = Upkeep(recipe, self.stage, self.processes)
+        upkeep = Upkeep if transmitter is None else Unmoved
+        self.upkeep = upkeep(recipe, self.stage, self.processes)
 
     @property
     def model(self) -> Transceiver:
@@ -99,7 +104,8 @@ class Trainer:
 
     def run_epoch(self, epoch: int, folder: Path) -> EpochRecord:
         """Train one epoch, evaluate it, and keep it in `folder`/best if it is the best so far."""
-        settings = plan(self.recipe.schedule, epoch)
+        kept = self.transmitter
+        settings = plan(self.recipe.schedule, epoch) if kept is None else kept.plan(epoch)
         self._unfreeze_by(epoch)
         if self.processes.is_first:
             self.stage.keep_backbone(folder)
@@ -110,7 +116,7 @@ class Trainer:
         self.processes.align(self.model)
         record = self._warm_up(settings) if settings.phase is Phase.WARMUP else self._train_link(settings)
         record = self.processes.agree(record)
-        if epoch in self.recipe.chosen_anew:
+        if kept is None and epoch in self.recipe.chosen_anew:
             self.best_accuracy = -1.0
         accuracy = record.soft_mean if self.model.selected_by == "soft" else record.hard_mean
         # Later epochs win ties: they had more alignment.
@@ -147,19 +153,31 @@ class Trainer:
             backbone_sha256=self.stage.backbone_sha256,
             labels_sha256=self.model.labels_sha256,
             data_sha256=self.data_sha256,
+            transmitter=self._origin,
         )
+
+    @property
+    def _origin(self) -> Origin | None:
+        """Of what is kept, where a head alone is trained."""
+        return None if self.transmitter is None else self.transmitter.origin
+
+    def _weights(self, epoch: int) -> LossRecipe:
+        """Of the terms of the loss in an epoch."""
+        if self.transmitter is not None:
+            return self.transmitter.weights_of(self.recipe.loss)
+        return self.recipe.loss.at(max(epoch - self.recipe.schedule.warmup_epochs, 0))
 
     def _unfreeze_by(self, epoch: int) -> None:
         """Train the layers of the backbone too that the recipe adds in this epoch or an earlier one."""
-        for rate, parameters in self.stage.thaw(epoch):
+        for rate, parameters in () if self.transmitter else self.stage.thaw(epoch):
             self.optimizer.add_param_group({"params": parameters, "rate": rate})
 
     def _warm_up(self, settings: EpochPlan) -> EpochRecord:
         """One epoch of encoder and head alone."""
-        self.model.train()
+        self.stage.train()
         total, correct = 0.0, 0
         for step, batch in self.batches.of(settings.epoch):
-            logits = self.model.head(self._tokens(batch))
+            logits = asked(self.model.head, self.model.head(self._tokens(batch)), batch.labels)
             loss = losses.task_loss(logits, batch.labels)
             self._step(loss, step)
             total += float(loss.detach()) * len(batch.labels)
@@ -174,13 +192,14 @@ class Trainer:
 
     def _train_link(self, settings: EpochPlan) -> EpochRecord:
         """One epoch over the link, soft or hard forward."""
-        self.model.train()
+        self.stage.train()
         monitor = CollapseMonitor(self.recipe.link)
         sums: dict[str, float] = {}
         correct = 0
         tokens = torch.empty(0)
-        link_epoch = settings.epoch - self.recipe.schedule.warmup_epochs
-        weights = self.recipe.loss.at(link_epoch)
+        schedule, weights = self.recipe.schedule, self._weights(settings.epoch)
+        # A router that is kept has learned.
+        link_epoch = settings.epoch - schedule.warmup_epochs if self.transmitter is None else schedule.epochs
         for step, batch in self.batches.of(settings.epoch):
             tokens = self._tokens(batch)
             monitor.add_tokens(tokens)
@@ -262,11 +281,7 @@ class Trainer:
     ) -> EpochRecord:
         metrics = None if monitor is None else monitor.result()
         labels = self.data.validation.labels
-        weights = (
-            self.recipe.loss.at(max(settings.epoch - self.recipe.schedule.warmup_epochs, 0))
-            if metrics
-            else self.recipe.loss
-        )
+        weights = self._weights(settings.epoch) if metrics else self.recipe.loss
         record = EpochRecord(
             epoch=settings.epoch,
             phase=settings.phase,
@@ -289,7 +304,7 @@ class Trainer:
             is_best=False,
             loss_shares=loss_shares(loss_values, weights, self.recipe.link),
             validation_samples=len(labels),
-            chance=float(np.bincount(labels).max() / len(labels)),
+            chance=chance(labels, sizes_of(self.model.head)),
         )
         if monitor is not None and evaluation is not None:
             validation = evaluation.hard_loss if settings.hard_forward else evaluation.soft_loss

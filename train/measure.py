@@ -23,6 +23,7 @@ from link.montecarlo import Proportion, clustered_proportion
 from link.snr import millidecibels
 from train.evaluate import CHUNK_ROWS, carry, chunks, encode, hear, modes_at, noise, tensors, whole_frames
 from train.losses import assignment_entropy, entropy
+from train.questions import asked
 from train.recipe import LinkRecipe
 from train.tasks import Split, Task
 from train.transceiver import Sent, Transceiver
@@ -143,9 +144,9 @@ def measure(
     """
     _check(split, snr_db, draws, temperatures, paths)
     model.eval()
-    asked = [_Surrogate("hard", None)] if "hard" in paths else []
-    asked += [_Surrogate("soft", temperature) for temperature in temperatures if "soft" in paths]
-    counts = {surrogate: _Count(len(split), snr_db) for surrogate in asked}
+    surrogates = [_Surrogate("hard", None)] if "hard" in paths else []
+    surrogates += [_Surrogate("soft", temperature) for temperature in temperatures if "soft" in paths]
+    counts = {surrogate: _Count(len(split), snr_db) for surrogate in surrogates}
     spec = header or HeaderSpec()
     for rows, part in chunks(split, whole_frames(model, spec, chunk_rows)):
         labels = torch.from_numpy(part.labels)
@@ -162,7 +163,8 @@ def measure(
                 met = noise(seed, rows, draw, point, model.recipe.num_symbols)
                 carriage = carry(model, spec, mode, point, seed, rows, draw)
                 for surrogate, count in counts.items():
-                    answers = hear(model, sent[surrogate], met, carriage).logits.argmax(dim=-1)
+                    heard = hear(model, sent[surrogate], met, carriage)
+                    answers = asked(model.head, heard.logits, labels).argmax(dim=-1)
                     count.correct[point][rows] += (answers == labels).numpy()
         if progress is not None:
             progress(rows.stop, len(split))

@@ -27,6 +27,7 @@ from link.channel.awgn import add_noise
 from link.constellation import bits_per_symbol, symbol_energy
 from link.manifest import HeaderSpec
 from train import losses
+from train.questions import asked
 from train.recipe import LinkRecipe, LossRecipe
 from train.routing import Routing, naming_symbols, receive_routed, symbols_of_modes
 from train.schedule import EpochPlan
@@ -44,7 +45,7 @@ class Pass(NamedTuple):
     bits : (B, L) float32
         The hard path's, with the gradient of the soft one's.
     soft_heard, hard_heard : Heard
-        Both through the same noise.
+        Both through the same noise; of each row's logits, those of its own question (train.questions).
     answer : Heard
         Of what the phase sends: soft symbols, hard ones, or (1 - a) soft + a hard.
     routing : Routing or None
@@ -102,8 +103,10 @@ def send(
     def hear(x: Tensor) -> Heard:
         y = add_noise(x, no, normals)
         if routing is None:
-            return model.receive(y, no)
-        return receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost)
+            heard = model.receive(y, no)
+        else:
+            heard = receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost)
+        return heard._replace(logits=asked(model.head, heard.logits, labels))
 
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
@@ -136,7 +139,8 @@ def _try_modes(
             x = codec.send_soft(tokens, settings.vq_temp, settings.symbol_temp).symbols
         length = codec.recipe.num_symbols
         embedding = codec.decode(add_noise(x, no[:, :length], normals[:, :length]), no, None)[-1]
-        columns.append(functional.cross_entropy(model.head(embedding), labels, reduction="none"))
+        logits = asked(model.head, model.head(embedding), labels)
+        columns.append(functional.cross_entropy(logits, labels, reduction="none"))
     return torch.stack(columns, dim=-1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from link.errors import CheckpointError
 from link.lock import locked
@@ -17,7 +17,8 @@ from train.loop import Trainer
 from train.processes import Processes
 from train.recipe import Recipe
 from train.record import EpochRecord, Recorder, read_metrics
-from train.tasks import load_task, task_facts
+from train.tasks import facts_behind, load_task, task_facts
+from train.transmitter import Transmitter, load_transmitter, require_same, require_transmitter
 
 
 class Summary(NamedTuple):
@@ -54,6 +55,7 @@ def train(
     on_encoding: Progress | None = None,
     on_found: Callable[[Checkpoint], None] | None = None,
     processes: Processes | None = None,
+    transmitter: Path | None = None,
 ) -> Summary:
     """Train a recipe into a folder, going on where an interrupted run of the same recipe and rows stopped.
 
@@ -74,17 +76,32 @@ def train(
         Told of the last epoch of an earlier call, once it is sure that the run goes on from it or is finished.
     processes : Processes, optional
         Those that train together (train.processes.launched); alone on the CPU where absent.
+    transmitter : Path, optional
+        A checkpoint, or a run (its best), whose transmitter is kept as it is: a head alone is trained, over the link for all
+        the epochs of the schedule (train.transmitter).
 
     Raises
     ------
     CheckpointError
-        If the folder holds a run of another recipe or of other rows, or is not the same for all processes.
+        If the folder holds a run of another recipe or of other rows, or behind another transmitter, or is not the same for
+        all processes.
+    RecipeError
+        If the recipe's link or encoder is not the transmitter's.
     """
     processes = processes or Processes()
     with ExitStack() as stack:
         if processes.is_first:
             stack.enter_context(locked(folder))
-        return _train(recipe, folder, data_folder, on_epoch, on_encoding, on_found or (lambda found: None), processes)
+        return _train(
+            recipe,
+            folder,
+            data_folder,
+            on_epoch,
+            on_encoding,
+            on_found or (lambda found: None),
+            processes,
+            None if transmitter is None else load_transmitter(transmitter),
+        )
 
 
 def _train(
@@ -95,6 +112,7 @@ def _train(
     on_encoding: Progress | None,
     on_found: Callable[[Checkpoint], None],
     processes: Processes,
+    kept: Transmitter | None,
 ) -> Summary:
     processes.meet()  # the first one has the folder
     found = checkpoints.last_of_run(folder)
@@ -103,7 +121,10 @@ def _train(
         raise CheckpointError(f"{folder} is not the same for all processes: name one that each of them sees")
     if found is not None:
         checkpoints.require_recipe(found, recipe, folder)
-    facts = task_facts(recipe, data_folder) if found is None else found.facts
+        require_transmitter(found, kept, folder)
+    if kept is not None:
+        require_same(recipe, kept)
+    facts = _facts(recipe, data_folder, kept) if found is None else found.facts
     task = load_task(recipe.task, recipe.task_options, facts)
     if found is not None and found.finished:
         if data_folder is not None:
@@ -114,7 +135,9 @@ def _train(
     if found is not None:
         checkpoints.require_data(found, data, folder)
     with processes.one_before_the_others():  # it computes the states of a frozen backbone
-        trainer = Trainer(recipe, task, data, facts=facts, on_encoding=on_encoding, processes=processes)
+        trainer = Trainer(
+            recipe, task, data, facts=facts, on_encoding=on_encoding, processes=processes, transmitter=kept
+        )
     trainer.restore(folder)
     if found is not None:
         on_found(found)
@@ -140,3 +163,9 @@ def _train(
             recorder.close()
     processes.meet()  # the last checkpoint is written
     return Summary(checkpoints.read(folder / "best"), checkpoints.read(folder / "last"))
+
+
+def _facts(recipe: Recipe, data_folder: Path | None, kept: Transmitter | None) -> dict[str, Any]:
+    """What the task must know of its data; of the texts' encoder, what the transmitter that is kept knows."""
+    facts = task_facts(recipe, data_folder)
+    return facts if kept is None else facts_behind(recipe, facts, kept.checkpoint.facts)

@@ -21,6 +21,7 @@ from train.features import FrozenEncoder, FrozenTask, Progress, crop, frozen_dat
 from train.precision import train_in_bfloat16
 from train.recipe import Recipe
 from train.tasks import Data, PretrainedEncoder, PretrainedTask, Task
+from train.transmitter import Transmitter, install
 
 
 class Stage:
@@ -35,6 +36,8 @@ class Stage:
         See train.features.Progress.
     device : torch.device, optional
         Where the model is; the CPU where absent. Data stay on the CPU.
+    transmitter : Transmitter, optional
+        What is kept as it is, where a head alone is trained.
 
     Attributes
     ----------
@@ -54,8 +57,12 @@ class Stage:
         data: Data,
         on_encoding: Progress | None = None,
         device: torch.device | None = None,
+        transmitter: Transmitter | None = None,
     ) -> None:
         self.model = checkpoints.build_transceiver(recipe, task).to(device or torch.device("cpu"))
+        self._kept = transmitter is not None
+        if transmitter is not None:
+            install(self.model, transmitter)
         self.task = task
         self.data = data
         self.frozen = False
@@ -71,10 +78,15 @@ class Stage:
             train_in_bfloat16(self.model.head)
         if hasattr(self.model.encoder, "backbone"):
             self._encoder = cast(PretrainedEncoder, self.model.encoder)
-            weights = cast(PretrainedTask, task).pretrained()
+            weights = None if self._kept else cast(PretrainedTask, task).pretrained()
             if weights is not None:
                 self._encoder.backbone.load_state_dict(weights)
             self._freeze(recipe, on_encoding)
+
+    def train(self) -> None:
+        """Put what is trained into training mode; what is kept works as it is deployed."""
+        self.model.train(not self._kept)
+        self.model.head.train()
 
     def rows(self, inputs: Sequence[Any], chosen: NDArray[np.int64]) -> list[Tensor]:
         """Some rows of the inputs, without columns that none of them uses."""
@@ -122,7 +134,7 @@ class Stage:
         self.model.encoder = FrozenEncoder(self._encoder.neck)
         if self._low_precision:
             train_in_bfloat16(self.model.encoder)
-        if recipe.optimizer.encoder_learning_rate and recipe.optimizer.unfreeze_epoch == 1:
+        if recipe.optimizer.encoder_learning_rate and recipe.optimizer.unfreeze_epoch == 1 and not self._kept:
             return  # never used frozen: nothing to compute
         backbone = self._encoder.backbone.eval()
         self.backbone_sha256 = checkpoints.weights_sha256(backbone.state_dict())

@@ -102,3 +102,20 @@ class Upkeep:
                 # Bit i of a token stands at another place of the symbol in each token: its rate is the mean over tokens.
                 rates.append(np.resize(by_position, mode.num_bits).reshape(mode.tokens, mode.index_bits).mean(axis=0))
         return rates[0] if len(rates) == 1 else np.asarray(np.mean(rates, axis=0))
+
+
+class Unmoved(Upkeep):
+    """Codebooks of a transmitter that is kept: they have started, and nothing moves them."""
+
+    def start(self) -> None:
+        """They are there."""
+
+    def align_labels(self) -> None:
+        """They stay."""
+
+    def update(self, tokens: Tensor) -> None:
+        """Running means stay."""
+
+    def end_epoch(self, tokens: Tensor, settings: EpochPlan) -> int:
+        """Nothing restarts, and the prior stays."""
+        return 0

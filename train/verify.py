@@ -29,6 +29,7 @@ from train.agreement import TransmitterAgreement, checkpoint_transmission, parts
 from train.checkpoint import Checkpoint
 from train.contract import ContractAgreement, contract_agreement
 from train.equivalence import Paths, PointResult, Surrogate, compare_at, surrogate
+from train.questions import ask
 from train.reception import Answer, Receive, ReceiverAgreement, receiver_agreement
 from train.schedule import Phase
 from train.transceiver import Transceiver
@@ -77,8 +78,9 @@ def verify(
     Parameters
     ----------
     bundle : Bundle
+        With the receiver looked at that is to be verified.
     checkpoint : Path or str
-        A checkpoint, or a run (its best).
+        A checkpoint, or a run (its best): that of the receiver.
     inputs : mapping of name to (n, ...) array
         As for link.runtime.Transmitter.
     labels : (n,) int
@@ -99,10 +101,11 @@ def verify(
     """
     settings = settings or VerifySettings()
     tell = progress or (lambda what, fraction: None)
-    described, model = checkpoints.load(checkpoint)
+    described, trained = checkpoints.load(checkpoint)
+    model, task = ask(trained, checkpoints.task_of(described), bundle.manifest.task.question)
     graphs = Transmitter(bundle), Receiver(bundle)
     rows = _check(graphs[0], inputs, labels)
-    contract = contract_agreement(bundle, model, checkpoints.task_of(described), described.recipe.header)
+    contract = contract_agreement(bundle, model, task, described.recipe.header)
     found = _Found(contract)
     if contract.comparable:
         found = _compare(found, graphs, described, model, rows, remote, settings, tell)

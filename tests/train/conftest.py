@@ -117,6 +117,22 @@ def signs_bundle(signs_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def questions_run(make_signs_recipe, tmp_path_factory):
+    """Two questions of one input, trained together."""
+    folder = tmp_path_factory.mktemp("questions") / "run"
+    schedule = {"epochs": 30, "warmup_epochs": 12, "alignment_start_epoch": 20}
+    train_recipe(make_signs_recipe(name="both", task="signs-and-kinds", link__tokens=6, schedule=schedule), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def questions_bundle(questions_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("questions") / "bundle"
+    export(questions_run, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def make_routed_recipe(make_signs_recipe):
     """The same task in three modes of two codebooks, with a router; some keys changed."""
 

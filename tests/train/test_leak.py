@@ -55,11 +55,13 @@ def p_value(answers, labels, seed=7):
     return (1 + reached) / (1 + PERMUTATIONS)
 
 
-@pytest.fixture(scope="module", params=["digits", "signs", "routed"])
-def link_and_split(request, digits_link, signs_bundle, routed_signs_bundle):
-    """Each task's bundle, and one of several modes, with rows that it was not trained on."""
+@pytest.fixture(scope="module", params=["digits", "signs", "routed", "second receiver"])
+def link_and_split(request, digits_link, signs_bundle, routed_signs_bundle, questions_bundle):
+    """Each task's bundle, one of several modes, and a second receiver, with rows that it was not trained on."""
     if request.param == "digits":
         return digits_link, load_task("digits").load(None).test
+    if request.param == "second receiver":
+        return Link(load_bundle(questions_bundle, "kind")), load_task("kinds").load(None).validation
     bundle = signs_bundle if request.param == "signs" else routed_signs_bundle
     return Link(load_bundle(bundle)), load_task("signs").load(None).validation
 

@@ -6,6 +6,10 @@ frozen pydantic model of `task_options`) and two functions:
 
     find(options, folder) -> facts     read what must be known of the data; facts are JSON, and travel in the checkpoint
     build(options, facts) -> Task      the task, from a checkpoint as from a folder
+
+`TRANSMITTER_OPTIONS` and `TRANSMITTER_FACTS`, where such a file has them, name the options and facts that the encoder
+depends on: behind a transmitter that is kept they are that transmitter's (train.transmitter). A task that asks several
+questions of one input has `questions`, and a head of theirs (train.questions).
 """
 
 from __future__ import annotations
@@ -105,6 +109,19 @@ class Task(Protocol):
         ...
 
 
+class QuestionsTask(Task, Protocol):
+    """A task of several questions, whose head is a train.questions.QuestionHeads.
+
+    Attributes
+    ----------
+    questions : mapping of name to Task
+        In the order of the classes: each question with its own rows, classes and head, and the encoder that all share.
+    """
+
+    @property
+    def questions(self) -> Mapping[str, Task]: ...
+
+
 class TextTask(Task, Protocol):
     """A task whose inputs are made of raw text.
 
@@ -192,10 +209,30 @@ def task_facts(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
     return {} if checked is None else dict(module.find(checked, folder))
 
 
+def facts_behind(recipe: Recipe, facts: Mapping[str, Any], transmitter: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's facts, those that its encoder depends on replaced by a transmitter's."""
+    names = getattr(_module(recipe.task), "TRANSMITTER_FACTS", ())
+    return {**facts, **{name: transmitter[name] for name in names if name in transmitter}}
+
+
+def transmitter_options(recipe: Recipe) -> dict[str, Any]:
+    """The options that a recipe's encoder depends on, defaults included."""
+    module = _module(recipe.task)
+    checked = _options(recipe.task, module, recipe.task_options)
+    return {name: getattr(checked, name) for name in getattr(module, "TRANSMITTER_OPTIONS", ())}
+
+
 def task_of_manifest(manifest: Manifest) -> Task:
-    """The task that a bundle was trained for, by what its provenance keeps: without its tokenizer."""
+    """What a bundle's receiver answers, by what its provenance keeps: without its tokenizer."""
     made = manifest.provenance
-    return load_task(manifest.task.name, made.recipe.get("task_options", {}), made.facts)
+    task = load_task(manifest.task.name, made.recipe.get("task_options", {}), made.facts)
+    question = manifest.task.question
+    return task if question is None else questions_of(task)[question]
+
+
+def questions_of(task: Task) -> Mapping[str, Task]:
+    """A task's questions by name; none where it has one, and no name for it."""
+    return cast(QuestionsTask, task).questions if hasattr(task, "questions") else {}
 
 
 def _module(name: str) -> ModuleType:

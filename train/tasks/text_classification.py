@@ -43,6 +43,8 @@ from train.hub import fetch_rows
 from train.tasks import TOKENIZER_FACT, Data, Split
 
 SCRATCH: Final = "scratch"
+TRANSMITTER_OPTIONS: Final = ("encoder", "max_length")
+TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "encoder")
 HOLDOUT_SEED: Final = 20_000
 _LOGGER: Final = logging.getLogger(__name__)
 _PARTS: Final = {"train": ("train",), "validation": ("dev", "validation", "val"), "test": ("test",)}
@@ -88,13 +90,22 @@ class Parts(NamedTuple):
 def find(options: Options, folder: Path | None) -> dict[str, Any]:
     """Class names, tokenizer and architecture of the encoder."""
     train = read_parts(options, folder).train
-    classes = _names_in(folder) or _classes_of(train)
+    return {"classes": classes_in(folder, train), **find_encoder(options, train.texts)}
+
+
+def find_encoder(options: Options, texts: Sequence[str]) -> dict[str, Any]:
+    """Tokenizer and architecture of the encoder; the tokenizer of a small one is learned from the texts."""
     if options.encoder == SCRATCH:
-        tokenizer = learn_tokenizer(train.texts, _VOCABULARY)
+        tokenizer = learn_tokenizer(texts, _VOCABULARY)
         config = scratch_config(tokenizer, options.max_length)
     else:
         tokenizer, config = load_tokenizer(options.encoder), load_config(options.encoder)
-    return {"classes": classes, TOKENIZER_FACT: tokenizer, "encoder": config}
+    return {TOKENIZER_FACT: tokenizer, "encoder": config}
+
+
+def classes_in(folder: Path | None, train: TextRows) -> list[str]:
+    """Class names of classes.txt, or the labels of the training table."""
+    return _names_in(folder) or _classes_of(train)
 
 
 def build(options: Options, facts: Mapping[str, Any]) -> TextClassification:

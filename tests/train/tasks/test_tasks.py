@@ -20,11 +20,12 @@ def test_a_file_in_the_folder_is_a_task(extra_tasks):
 
 @pytest.mark.parametrize("name", ["mnist", "", "../digits", "__init__", "digits.py"])
 def test_an_unknown_task_is_answered_with_the_known_ones(name):
-    with pytest.raises(RecipeError, match=r"task must be one of digits, signs, text-classification, got "):
+    known = "digits, kinds, signs, signs-and-kinds, text-classification, text-questions"
+    with pytest.raises(RecipeError, match=f"task must be one of {known}, got "):
         load_task(name)
 
 
-@pytest.mark.parametrize("name", ["digits", "signs"])
+@pytest.mark.parametrize("name", ["digits", "signs", "kinds", "signs-and-kinds"])
 def test_parts_of_every_task_hold_what_its_specification_says(name):
     task = load_task(name)
     data = task.load(None)
