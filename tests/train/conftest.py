@@ -16,6 +16,7 @@ from train.run import train as train_recipe
 from train.tasks import load_task
 
 EXTRA_TASKS = Path(__file__).parent / "extra_tasks"
+collect_ignore = ["extra_tasks"]  # subjects of tests, which find each other among the tasks of hardpath
 
 
 @pytest.fixture(scope="session", autouse=True)
