@@ -60,7 +60,7 @@ def run_training(
 
     torch.set_num_threads(threads)
     if processes is not None and not processes.is_first:
-        return train(recipe, folder, data_folder=data, processes=processes)
+        return train(recipe, folder, data_folder=data, processes=processes, transmitter=transmitter)
     if processes is not None and processes.count > 1:
         note(f"{processes.count} processes train together, this one on {processes.device}")
 

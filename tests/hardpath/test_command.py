@@ -52,6 +52,27 @@ def test_training_leaves_best_last_metrics_and_a_summary(hardpath, run_folder):
     assert "Last: epoch 8" in again.out
 
 
+def test_every_process_but_the_first_trains_the_same_run_and_says_nothing(monkeypatch, tmp_path, capfd):
+    import train.run
+    from hardpath.jobs import run_training
+    from train.processes import Processes
+    from train.recipe_file import load_recipe
+
+    asked = []
+    monkeypatch.setattr(train.run, "train", lambda *run, **options: asked.append((run, options)))
+    recipe, data, kept = load_recipe("digits"), tmp_path / "data", tmp_path / "kept"
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    for number in range(2):
+        processes = Processes(number=number, count=2)
+        run_training(recipe, tmp_path, data, 1, brief=False, processes=processes, transmitter=kept)
+    (first, first_options), (second, second_options) = asked
+    assert first == second
+    for options in (first_options, second_options):
+        assert (options["data_folder"], options["transmitter"]) == (data, kept)
+    assert "on_epoch" not in second_options
+    assert capfd.readouterr().err.count("2 processes train together") == 1
+
+
 def test_an_epoch_is_reported_with_phase_temperatures_and_collapse_metrics(hardpath, tmp_path):
     answer = hardpath(
         "train", "digits", "--set", "schedule.epochs=4", "--set", "schedule.warmup_epochs=2",

@@ -1,7 +1,7 @@
 """What each process does in the tests of several: `python one_of_several.py RECIPES FOLDER`, the recipes as JSON.
 
-Each is trained into a folder of its name, and into NAME-resumed from a copy that was made after epoch 3. Then the first
-process alone fails.
+A model of other tensors in each process is aligned. Each recipe is trained into a folder of its name, and into NAME-resumed
+from a copy that was made after epoch 3. Then the first process alone fails.
 """
 
 import json
@@ -23,6 +23,12 @@ def main(recipes, folder):
     torch.set_num_threads(1)
     train.tasks.__path__.append(str(Path(__file__).parent / "extra_tasks"))
     with launched("cpu") as processes:
+        model = torch.nn.BatchNorm1d(2)
+        for tensor in model.state_dict().values():
+            tensor.fill_(7 + processes.number)
+        processes.align(model)
+        found = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+        (folder / f"aligned-{processes.number}.json").write_text(json.dumps(found))
         for recipe in recipes:
             whole, resumed = folder / recipe.name, folder / f"{recipe.name}-resumed"
 

@@ -102,6 +102,13 @@ def test_a_resumed_run_of_two_processes_goes_on_bit_for_bit(two, name, same_tens
     assert (resumed / METRICS_NAME).read_text() == (whole / METRICS_NAME).read_text()
 
 
+def test_the_first_process_gives_its_weights_and_buffers_to_the_others(two):
+    for number in range(2):
+        aligned = json.loads((two[0] / f"aligned-{number}.json").read_text())
+        assert aligned.pop("num_batches_tracked") == 7
+        assert set(map(tuple, aligned.values())) == {(7.0, 7.0)}
+
+
 def test_one_process_that_fails_ends_the_other(two):
     (first, first_code), (second, second_code) = two[1]
     assert "RuntimeError: the first process fails" in first
