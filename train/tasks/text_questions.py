@@ -40,8 +40,8 @@ class Options(BaseModel):
     encoder: Annotated[str, Field(min_length=1)] = "roberta-base"
     max_length: Annotated[int, Field(ge=4, le=512)] = 64
     questions: tuple[Annotated[str, Field(pattern=_NAME)], ...] = ()
-    validation_rows: Annotated[int, Field(ge=1)] = 1000
-    test_rows: Annotated[int, Field(ge=1)] = 1000
+    validation_rows: Annotated[int, Field(ge=1)] | None = None
+    test_rows: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Options:

@@ -103,6 +103,15 @@ def test_the_classes_of_all_questions_stand_side_by_side(task):
     assert head(torch.zeros(7, 6, 8)).shape == (7, 5)
 
 
+def test_of_small_tables_a_tenth_is_held_out_of_each_question(tmp_path):
+    for question in WORDS:
+        write(tmp_path, question, "train", 200, 3)
+    recipe = load_recipe("text-questions", {"task_options.encoder": "scratch", "task_options.max_length": "12"})
+    data = load_task(recipe.task, recipe.task_options, task_facts(recipe, tmp_path)).load(tmp_path)
+    for held in (data.validation, data.test):
+        assert 2 * 10 < len(held) <= 2 * 20
+
+
 def test_all_rows_are_those_of_the_questions_one_after_another(task, folder):
     data = task.load(folder)
     mood, place = (question.load(folder) for question in task.questions.values())
