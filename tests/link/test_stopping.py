@@ -300,7 +300,7 @@ def test_so_many_errors_make_the_interval_as_narrow_as_asked_for_whatever_the_ra
         tally = Tally(10**12, 11 * times, 10**16, errors * times, squares * times)
         assert effective_errors(tally) >= wanted
         assert width(error_rate(tally, 10**12, None, confidence)) <= rel_width
-    # With h = z / sqrt(r) a Poisson count has the logarithmic ends h -+ h^2 / 6, Student's are h (1 + (z^2 + 3) / (4 r)), and
+    # With h = z / sqrt(r) a Poisson count has logarithmic ends at h -+ h^2 / 6, Student has h (1 + (z^2 + 3) / (4 r)), and
     # exp(h) - exp(-h) = 2 h (1 + h^2 / 6): the wider on each side asks for that much more than a count does.
     z = ndtri(0.5 + 0.5 * confidence)
     fewer = wanted - math.ceil(z**2 + z * math.sqrt(wanted) / 6.0) - 2
