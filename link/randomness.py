@@ -144,9 +144,9 @@ class Draws:
         angle = (2.0 * np.pi) * _uniform(w2, w3)
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
-    def uniforms(self, stream: Stream, point: int, count: int) -> NDArray[np.float64]:
-        """(B, count) uniforms in [0, 1) of 53 bits."""
-        w0, w1, _, _ = self.words(stream, point, count)
+    def uniforms(self, stream: Stream, point: int, count: int, start: int = 0) -> NDArray[np.float64]:
+        """(B, count) uniforms in [0, 1) of 53 bits, one block each, from block `start` on."""
+        w0, w1, _, _ = self.words(stream, point, count, start)
         return _uniform(w0, w1)
 
     def bits(self, stream: Stream, point: int, count: int) -> NDArray[np.uint8]:

@@ -176,3 +176,38 @@ def multiply(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.flo
 def conjugate(a: NDArray[np.floating]) -> NDArray[np.float64]:
     """Conjugate of complex numbers held as (real, imaginary) pairs."""
     return np.asarray(a * (1.0, -1.0))
+
+
+def one_tap(
+    noisy: NDArray[np.floating], h_hat: NDArray[np.float64], told: float, error_variance: NDArray[np.float64] | float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Divide what was heard by the gain it is taken for.
+
+    Parameters
+    ----------
+    noisy : (B, S, 2) float
+        h x + w.
+    h_hat : (B, S, 2) float64
+        Each symbol's gain, as the receiver takes it.
+    told : float
+        Noise variance that the receiver is told.
+    error_variance : (S,) float64 or float
+        E|h - h_hat|^2, as the receiver has it.
+
+    Returns
+    -------
+    (B, S, 2) float32, (B, S) float32
+        Equalised symbols, and their effective noise variance (no + E|h - h_hat|^2) / |h_hat|^2.
+    """
+    power = np.sum(h_hat * h_hat, axis=-1)
+    y = multiply(conjugate(h_hat), noisy) / power[..., None]
+    return y.astype(np.float32), ((told + error_variance) / power).astype(np.float32)
+
+
+def gain_report(h: NDArray[np.float64], h_hat: NDArray[np.float64], num_symbols: NDArray[np.int64]) -> dict[str, float]:
+    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent; both gains are (B, S, 2)."""
+    sent = np.arange(h.shape[1]) < num_symbols[:, None]
+    if not sent.any():
+        return {"mean_gain": 1.0, "csi_mse": 0.0}
+    power, error = np.sum(h * h, axis=-1), np.sum((h_hat - h) ** 2, axis=-1)
+    return {"mean_gain": float(power[sent].mean()), "csi_mse": float(error[sent].mean())}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from link.bits import block_interleaver
 from link.channel.awgn import add_noise
 from link.channel.base import Received, erase_unsent, require_rows
-from link.channel.csi import PERFECT, Csi, conjugate, multiply, num_blocks
+from link.channel.csi import PERFECT, Csi, gain_report, multiply, num_blocks, one_tap
 from link.errors import ArgumentError, require_range
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db, told_no
@@ -86,12 +86,9 @@ class Fading:
         block = _blocks(num_symbols, x.shape[1], self.block_symbols)
         h, h_hat = _of_symbols(h, block), _of_symbols(estimate.h_hat, block)
         noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
-        power = np.sum(h_hat * h_hat, axis=-1)
-        y = multiply(conjugate(h_hat), noisy) / power[..., None]
-        effective = (told + estimate.error_variance) / power
-        y, variances = erase_unsent(y.astype(np.float32), effective.astype(np.float32), num_symbols)
+        y, variances = erase_unsent(*one_tap(noisy, h_hat, told, estimate.error_variance), num_symbols)
         blocks = num_blocks(num_symbols, self.block_symbols)
-        return Received(y, variances, num_symbols, _report(h, h_hat, num_symbols), self.csi.pilots * blocks)
+        return Received(y, variances, num_symbols, gain_report(h, h_hat, num_symbols), self.csi.pilots * blocks)
 
     def _gains(self, length: int, point: int, draws: Draws) -> NDArray[np.float64]:
         """Gains of each block as (real, imaginary) pairs, (B, K, 2)."""
@@ -115,12 +112,3 @@ def _blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> 
 def _of_symbols(of_blocks: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.float64]:
     """Each symbol's gain, (B, S, 2), from those of the blocks, (B, K, 2)."""
     return np.asarray(np.take_along_axis(of_blocks, block[..., None], axis=1))
-
-
-def _report(h: NDArray[np.float64], h_hat: NDArray[np.float64], num_symbols: NDArray[np.int64]) -> dict[str, float]:
-    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent."""
-    sent = np.arange(h.shape[1]) < num_symbols[:, None]
-    if not sent.any():
-        return {"mean_gain": 1.0, "csi_mse": 0.0}
-    power, error = np.sum(h * h, axis=-1), np.sum((h_hat - h) ** 2, axis=-1)
-    return {"mean_gain": float(power[sent].mean()), "csi_mse": float(error[sent].mean())}
