@@ -143,19 +143,20 @@ def max_log_llr(y: Array, no: Array, order: int) -> Array:
     xp = namespace(y, no)
     k = bits_per_symbol(order) // 2
     d = unit_amplitude(order)
-    slope = (4.0 * d * d / no)[..., None]
-    amplitude, residual = _nearest_amplitude(xp, y, k, d)
+    slope = -4.0 * d * d / no
+    # Dimensions first, so that N0 is broadcast along the outer axis and each operation runs through the symbols.
+    amplitude, residual = _nearest_amplitude(xp, xp.stack([y[..., 0], y[..., 1]]), k, d)
     llrs = []
     for i in range(k):
-        negative = amplitude < 0.0
-        distance = xp.abs(amplitude)
-        outward = xp.where(negative, -residual, residual)
-        steps = 0.5 * (distance + 1.0)
-        magnitude = slope * steps * (steps + outward)
-        llrs.append(xp.where(negative, magnitude, -magnitude))
+        sign = xp.sign(amplitude)
+        distance = amplitude * sign
+        outward = residual * sign
+        steps = 0.5 * distance + 0.5
+        llr = slope * sign * steps * (steps + outward)
+        llrs += [llr[0], llr[1]]
         amplitude = float(2 ** (k - 1 - i)) - distance
         residual = -outward
-    return _interleave_dimensions(xp, llrs)
+    return xp.stack(llrs, axis=-1)
 
 
 def app_llr(y: Array, no: Array, order: int) -> Array:
@@ -206,9 +207,15 @@ def _nearest_amplitude(xp: Any, y: Array, k: int, d: float) -> tuple[Array, Arra
     float32 although neither d nor the amplitude's place is a float32.
     """
     nearest = xp.clip(2.0 * xp.floor(y * (0.5 / d)) + 1.0, min=float(1 - 2**k), max=float(2**k - 1))
+    high, low = split_unit_amplitude(d)
+    return nearest, ((y - nearest * high) - nearest * low) / d
+
+
+def split_unit_amplitude(d: float) -> tuple[float, float]:
+    """d in two parts, of which the first times any amplitude is exact in float32."""
     unit = 2.0 ** (math.frexp(d)[1] - _HIGH_PART_BITS)
     high = round(d / unit) * unit
-    return nearest, ((y - nearest * high) - nearest * (d - high)) / d
+    return high, d - high
 
 
 def _log_sum_exp(xp: Any, x: Array) -> Array:
