@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from hardpath.live import live_table
 from hardpath.terminal import note, percent, progress, say
 from link.errors import ArgumentError
 from link.lock import locked
@@ -18,6 +19,8 @@ from link.lock import locked
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from link.ber import BerResult
+    from link.grid import ModemSpec
     from link.manifest import Manifest
     from link.sweep import SweepResult, SweepSpec
     from train.checkpoint import Checkpoint
@@ -176,21 +179,45 @@ def run_verification(
 
 
 def run_sweep(
-    bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None, receiver: str | None = None
+    bundle: Path,
+    spec: SweepSpec,
+    data: Path | None,
+    out: Path | None,
+    receiver: str | None = None,
+    *,
+    workers: int = 1,
+    backend: str = "loky",
+    max_time: float | None = None,
 ) -> SweepResult:
-    """Sweep a bundle, by one of its receivers, with a progress bar."""
+    """Sweep a bundle, by one of its receivers, with a table of its points as they come."""
     from link.bundle import load_bundle
     from link.chain import Link
-    from link.sweep import SweepPoint, sweep
+    from link.sweep import sweep
 
     link = Link(load_bundle(bundle, receiver))
     samples = load_samples(data, link.manifest)
-    with progress(f"sweeping {spec.channel}", len(spec.snr_db)) as update:
+    with live_table(f"sweeping {spec.channel}", "wrong decisions", workers) as watch:
+        return sweep(
+            link,
+            samples.inputs,
+            labels_of(samples),
+            spec,
+            out=out,
+            workers=workers,
+            backend=backend,
+            max_time=max_time,
+            watch=watch,
+        )
 
-        def show(point: SweepPoint, done: int, _total: int) -> None:
-            update(done, f"{point.snr_db:g} dB: accuracy {percent(point.accuracy.value)} %")
 
-        return sweep(link, samples.inputs, labels_of(samples), spec, out=out, progress=show)
+def run_ber(
+    spec: ModemSpec, out: Path | None, *, workers: int, backend: str, max_time: float | None, device: str
+) -> BerResult:
+    """Sweep a modem, with a table of its points as they come."""
+    from link.ber import ber
+
+    with live_table(f"counting errors of {spec.title}", "bit errors", workers) as watch:
+        return ber(spec, out=out, workers=workers, backend=backend, max_time=max_time, device=device, watch=watch)
 
 
 def load_samples(data: Path | None, manifest: Manifest, options: str = "--data") -> Samples:

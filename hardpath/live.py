@@ -13,9 +13,9 @@ from hardpath.terminal import note
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from link.engine import Watch
-    from link.engine.run import State
     from link.montecarlo import Proportion
+    from link.simulator import Watch
+    from link.simulator.run import State
     from link.stopping import Tally
 
 _REFRESH_SECONDS: Final = 0.25

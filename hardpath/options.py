@@ -83,6 +83,42 @@ TaskData = Annotated[
 ]
 
 
+TargetErrors = Annotated[
+    int | None,
+    typer.Option(
+        "--target-errors",
+        min=1,
+        help="End a point with so many errors, counted in units that fail independently: symbols over AWGN and fast fading, "
+        "frames over block fading, decisions of a bundle.",
+    ),
+]
+RelWidth = Annotated[
+    float | None,
+    typer.Option("--rel-width", help="End a point once its interval is this wide, over the error rate: 0.2 is +-10 %."),
+]
+MaxTime = Annotated[
+    float | None,
+    typer.Option("--max-time", help="Seconds after which each point ends with what it has. The same command goes on."),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes that share the work; no figure depends on it.")
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="What runs the workers: loky (this machine), dask, or ray; a cluster is joined by DASK_SCHEDULER_ADDRESS or "
+        "RAY_ADDRESS.",
+    ),
+]
+ResultsOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder for results and plots; a sweep that was interrupted there goes on.", parser=path_of
+    ),
+]
+
+
 class DeviceChoice(StrEnum):
     """Where training computes."""
 

@@ -13,10 +13,10 @@ from link.bits import num_symbols
 from link.channel import Channel, build_channel
 from link.channel.csi import num_blocks
 from link.constellation import bits_per_symbol
-from link.engine.rule import Rule
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
 from link.randomness import SEED_MAX
+from link.simulator.rule import Rule
 from link.snr import SNR_ERROR_DB_MAX, millidecibels
 
 _POINTS_MAX: Final = 10_000
@@ -43,12 +43,14 @@ class GridSpec(BaseModel, ABC):
         Pilot symbols a fading block, in [1, 1024]; 0 where csi is perfect.
     no_offset_db : float
         The noise variance that the receiver is told is higher than the true one by this, dB, in [-30, 30].
+    delay_spread_ns, speed_kmh, carrier_ghz, spacing_khz, resource_blocks
+        Of the channels of TR 38.901, see link.channel.build_channel.
     seed : int
         Key of the random generator, in [0, 2**63).
     confidence : float
         Two-sided coverage that intervals aim at, in (0, 1).
     target_errors : int or None
-        A point ends with so many independent units in error, see link.engine.Rule.
+        A point ends with so many independent units in error, see link.simulator.Rule.
     rel_width : float or None
         A point ends with an interval of its error rate of this width over the rate, in [0.001, 10].
     """
@@ -62,6 +64,11 @@ class GridSpec(BaseModel, ABC):
     csi: str = "perfect"
     pilots: int = 0
     no_offset_db: float = 0.0
+    delay_spread_ns: float = 100.0
+    speed_kmh: float = 30.0
+    carrier_ghz: float = 3.5
+    spacing_khz: int = 30
+    resource_blocks: int = 51
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
     target_errors: int | None = None
@@ -101,6 +108,11 @@ class GridSpec(BaseModel, ABC):
             csi=self.csi,
             pilots=self.pilots,
             no_offset_db=self.no_offset_db,
+            delay_spread_ns=self.delay_spread_ns,
+            speed_kmh=self.speed_kmh,
+            carrier_ghz=self.carrier_ghz,
+            spacing_khz=self.spacing_khz,
+            resource_blocks=self.resource_blocks,
         )
 
     def pilot_symbols(self, num_symbols: int) -> int:
@@ -182,7 +194,7 @@ class ModemSpec(GridSpec):
         Frames of a block, the unit of work that is counted as a whole; 0 stands for some 2**18 symbols uncoded, and for 128
         codewords.
     blocks : int
-        Blocks a point at most.
+        Blocks a point at most; 0 stands for 4096 uncoded, some 10**9 symbols, and for 128 with a code, 2**14 codewords.
 
     Examples
     --------
@@ -200,7 +212,7 @@ class ModemSpec(GridSpec):
     code_n: Annotated[int, Field(ge=0, le=2**16)] = 0
     iterations: Annotated[int, Field(ge=1, le=200)] = 20
     block_frames: Annotated[int, Field(ge=0, le=2**20)] = 0
-    blocks: Annotated[int, Field(ge=1, le=2**31)] = 4096
+    blocks: Annotated[int, Field(ge=0, le=2**31)] = 0
 
     @model_validator(mode="after")
     def _check_modem(self) -> Self:
@@ -214,14 +226,27 @@ class ModemSpec(GridSpec):
                 raise ArgumentError("code_k", f"must be above 0 and below code_n, got {self.code_k} and {self.code_n}")
             if self.frame_symbols:
                 raise ArgumentError("frame_symbols", f"must be 0 with a code, got {self.frame_symbols}")
-        if self.frames_a_block * self.blocks > 2**32:
-            raise ArgumentError("blocks", f"must be at most {2**32 // self.frames_a_block}, got {self.blocks}")
+        if self.frames_a_block * self.limit > 2**32:
+            raise ArgumentError("blocks", f"must be at most {2**32 // self.frames_a_block}, got {self.limit}")
         return self
 
     @property
     def limit(self) -> int:
         """Blocks at most."""
-        return self.blocks
+        return self.blocks or (128 if self.coded else 4096)
+
+    @property
+    def title(self) -> str:
+        """What is simulated, for a title.
+
+        Examples
+        --------
+        >>> ModemSpec(snr_db=(6.0,), order=64, code="ldpc", code_k=512, code_n=1024).title
+        '64-QAM, LDPC (512, 1024), awgn'
+        """
+        code = f"LDPC ({self.code_k}, {self.code_n})" if self.coded else ""
+        exact = "exact LLRs" if self.demapper == "app" else ""
+        return ", ".join(filter(None, (f"{self.order}-QAM", code, exact, self.channel, self.knowledge)))
 
     @property
     def coded(self) -> bool:

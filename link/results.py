@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from link.engine import Ending
 from link.grid import SweepSpec
 from link.montecarlo import Proportion
+from link.simulator import Ending
 
 
 class _Frozen(BaseModel):

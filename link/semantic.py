@@ -1,4 +1,4 @@
-"""A data set over a bundle's link, block by block: what a semantic sweep asks the engine to run.
+"""A data set over a bundle's link, block by block: what a semantic sweep asks the simulator to run.
 
     inputs ──encode──> symbols ── block: one draw of some thousand rows ──> channel ──> receiver ──> counts
 
@@ -81,7 +81,7 @@ class PassCounts(NamedTuple):
 
 @dataclass
 class SemanticPasses:
-    """A data set that is sent over a link, draw by draw; a link.engine.Workload.
+    """A data set that is sent over a link, draw by draw; a link.simulator.Workload.
 
     Parameters
     ----------

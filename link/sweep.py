@@ -1,7 +1,7 @@
 """A sweep over SNR: the deployed link, point by point, with counts and intervals.
 
     inputs ──encode once──> symbols ──┬── point, draw, rows ──> channel ──> receiver ──> counts ──> point ──> results
-                                      └── on any number of workers, until the point has seen enough (link.engine)
+                                      └── on any number of workers, until the point has seen enough (link.simulator)
 
 Noise is addressed by (seed, sample, draw, SNR), with a sample's row as its number. So how many rows go at once (always whole
 frames, where samples share headers), the order of the points, the workers and an interruption change no count, and one point
@@ -21,9 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.chain import Link, require_snr_error
-from link.engine import Answer, Watch
-from link.engine.block import total
-from link.engine.conduct import conduct
 from link.errors import ArgumentError
 from link.grid import SweepSpec, parse_grid
 from link.manifest import Mode
@@ -33,6 +30,9 @@ from link.reference import bit_error_rate
 from link.results import SweepPoint, SweepProvenance, SweepResult
 from link.runtime import as_tensor
 from link.semantic import CHUNK_ROWS, HEADER_COUNTS, PassCounts, SemanticPasses, summed
+from link.simulator import Answer, Watch
+from link.simulator.block import total
+from link.simulator.conduct import conduct
 from link.stopping import unit_error_rate
 
 __all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "receptions", "sweep"]
@@ -71,13 +71,13 @@ def sweep(
     out : Path, optional
         Results folder; a sweep that was interrupted there goes on. None writes nothing.
     workers, backend
-        See link.engine.open_pool. They change no result.
+        See link.simulator.open_pool. They change no result.
     max_time : float, optional
         Seconds after which each point ends with the draws that it has.
     progress : callable, optional
         See Progress; not called for points found on disk.
     watch : callable, optional
-        See link.engine.Watch.
+        See link.simulator.Watch.
     chunk_rows : int
         Receptions decoded at once; rounded down to whole frames, where samples share headers, and up to one.
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from hardpath.live import clock, live_table, seconds_left
-from link.engine import Ending
-from link.engine.run import State
+from link.simulator import Ending
+from link.simulator.run import State
 from link.stopping import Tally
 
 STATES = [

@@ -1,4 +1,4 @@
-"""The engine's promise: the same points whatever ran them, however often they were interrupted."""
+"""The simulator's promise: the same points whatever ran them, however often they were interrupted."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import link
-from link.engine import Ending, Rule, Task, open_pool, run
-from link.engine.journal import Journal
-from link.engine.points import Point
 from link.errors import ArgumentError, MissingExtra, ResultsError, WorkerError
+from link.simulator import Ending, Rule, Task, open_pool, run
+from link.simulator.journal import Journal
+from link.simulator.points import Point
 
 GRID = (6.0, 13.0, 20.0)
 RULE = Rule(limit=40, target_errors=60)
@@ -172,8 +172,8 @@ KILLED = """
 import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
 from conftest import Coins
-from link.engine import Rule, run
-from link.engine.journal import Journal
+from link.simulator import Rule, run
+from link.simulator.journal import Journal
 import time
 work = Coins()
 real = work.run

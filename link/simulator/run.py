@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from link.engine.block import Task, Workload
-from link.engine.journal import Journal
-from link.engine.points import Point
-from link.engine.pool import open_pool
-from link.engine.rule import Ending, Rule
 from link.errors import ArgumentError
+from link.simulator.block import Task, Workload
+from link.simulator.journal import Journal
+from link.simulator.points import Point
+from link.simulator.pool import open_pool
+from link.simulator.rule import Ending, Rule
 from link.snr import millidecibels
 from link.stopping import Tally
 
@@ -90,7 +90,7 @@ def run(
     journal : Journal, optional
         Blocks found there are not run again.
     workers, backend
-        See link.engine.pool.open_pool. They change no result.
+        See link.simulator.pool.open_pool. They change no result.
     max_time : float, optional
         Seconds after which no task is begun; what is under way then is dropped. A point that has not ended ends with the
         blocks that are there.

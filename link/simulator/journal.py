@@ -17,8 +17,8 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from link.engine.block import Task
 from link.errors import ResultsError
+from link.simulator.block import Task
 from link.snr import millidecibels
 
 JOURNAL_NAME: Final = "blocks.jsonl"

@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from link.engine.block import Workload
-from link.engine.folder import Result, ResultsFolder
-from link.engine.rule import Rule
-from link.engine.run import Answer, Watch, run
 from link.lock import locked
+from link.simulator.block import Workload
+from link.simulator.folder import Result, ResultsFolder
+from link.simulator.rule import Rule
+from link.simulator.run import Answer, Watch, run
 
 PointT = TypeVar("PointT", bound=BaseModel)
 ResultT = TypeVar("ResultT", bound=Result)

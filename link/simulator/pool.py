@@ -19,8 +19,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Protocol
 
-from link.engine.block import Done, Task, Workload, perform
 from link.errors import ArgumentError, MissingExtra, WorkerError
+from link.simulator.block import Done, Task, Workload, perform
 
 BACKENDS: Final = ("loky", "dask", "ray")
 WORKERS_MAX: Final = 4096

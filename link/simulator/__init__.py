@@ -1,4 +1,4 @@
-"""The Monte-Carlo engine: blocks of fixed content, on any number of workers, to the same result.
+"""The Monte-Carlo simulator: blocks of fixed content, on any number of workers, to the same result.
 
     workload ── (point, block) ──> counts                  a pure function: the noise of each block has an address
        │
@@ -16,9 +16,9 @@ and one point can be replayed alone.
 
 from __future__ import annotations
 
-from link.engine.block import Task, Workload
-from link.engine.pool import BACKENDS, open_pool
-from link.engine.rule import Ending, Rule
-from link.engine.run import Answer, Outcome, Watch, run
+from link.simulator.block import Task, Workload
+from link.simulator.pool import BACKENDS, open_pool
+from link.simulator.rule import Ending, Rule
+from link.simulator.run import Answer, Outcome, Watch, run
 
 __all__ = ["BACKENDS", "Answer", "Ending", "Outcome", "Rule", "Task", "Watch", "Workload", "open_pool", "run"]

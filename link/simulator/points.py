@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from link.engine.block import Task, Workload, total
-from link.engine.rule import Ending, Rule
+from link.simulator.block import Task, Workload, total
+from link.simulator.rule import Ending, Rule
 
 TASK_SECONDS: Final = 0.5
 """A task is made to last about so long: an interruption loses no more, and its overhead is small beside it."""

@@ -1,7 +1,7 @@
 """The folder that holds what a sweep found beside what was asked.
 
     out/  spec.json        the question: spec and provenance, written first
-          blocks.jsonl     what each block gave, durable as it comes (link.engine.journal): all else follows from it
+          blocks.jsonl     what each block gave, durable as it comes (link.simulator.journal): all else follows from it
           points.jsonl     one line a finished point, in the order of the grid
           results.json     {"points", "provenance", "spec"}, when the sweep ends, however it ends
           results.csv      the points as a table; results.parquet the same, where pyarrow is installed
@@ -24,9 +24,9 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel
 
-from link.engine.journal import JOURNAL_NAME, Journal
 from link.errors import ResultsError
 from link.montecarlo import Proportion
+from link.simulator.journal import JOURNAL_NAME, Journal
 
 SPEC_NAME: Final = "spec.json"
 POINTS_NAME: Final = "points.jsonl"
@@ -55,7 +55,7 @@ class ResultsFolder:
     question : mapping of str to BaseModel
         What is asked and of what. A folder of another question is refused.
     block_type : type
-        See link.engine.Workload.
+        See link.simulator.Workload.
 
     Attributes
     ----------
