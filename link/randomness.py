@@ -54,6 +54,7 @@ class Stream(IntEnum):
     RESTART = 10
     SPLIT = 11
     ROUTING = 12
+    RARE = 13
 
 
 def philox4x32(counter: tuple[Array, Array, Array, Array], key: int) -> tuple[Array, Array, Array, Array]:
