@@ -206,6 +206,7 @@ def llrs(bits: Array, order: int, channel: Channel, snr_db: float, draws: Draws,
     --------
     >>> bits = np.array([[0, 1, 1, 0, 1]], dtype=np.uint8)
     >>> llrs(bits, 4, Awgn(), 10.0, Draws(0, np.array([0]))).round(1)
+    array([[-18.2,  27. ,  22.6, -17.4,  16.9]], dtype=float32)
     """
     xp, width = namespace(bits), bits_per_symbol(order)
     length = bits.shape[-1]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from link.array import Array, namespace
+from link.device import HOST_ENGINES
 from link.errors import ArgumentError
 from link.randomness import Draws
 from link.snr import NO_MIN
@@ -60,13 +61,15 @@ class Channel(Protocol):
 
 
 def require_rows(x: Array, num_symbols: NDArray[np.int64], draws: Draws) -> None:
-    """Refuse draws of another number of rows: one row would be broadcast, and all samples get the same noise.
+    """Refuse draws that are not for `x`: with one row alone it would be broadcast, and all samples get the same noise.
 
     Raises
     ------
     ArgumentError
-        If `num_symbols` or `draws.samples` does not have one entry a row of `x`.
+        If `num_symbols` or `draws.samples` does not have one entry a row of `x`, or `draws` makes other arrays than `x` is.
     """
+    if (draws.engine in HOST_ENGINES) != isinstance(x, np.ndarray):
+        raise ArgumentError("engine", f"must be that of the symbols, which are a {type(x)}, got {draws.engine!r}")
     for name, rows in (("num_symbols", num_symbols), ("samples", draws.samples)):
         if rows.shape != tuple(x.shape[:1]):
             raise ArgumentError(name, f"must have shape ({len(x)},), one a row of x, got {rows.shape}")
