@@ -126,7 +126,7 @@ class Carrier:
     Examples
     --------
     >>> Carrier(resource_blocks=1, pilot_symbols=2).place(4)
-    Elements(symbol=array([0, 8, 3, 11]), subcarrier=array([0, 6, 0, 3]))
+    Elements(symbol=array([ 0,  9,  4, 13]), subcarrier=array([0, 1, 8, 9]))
     """
 
     resource_blocks: int = 51
