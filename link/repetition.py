@@ -1,54 +1,85 @@
-"""The baseline that a semantic link has to beat: decide at the transmitter, send the decision.
+"""Label by repetition: the decided class, its bits in turn, as often as they fit into the semantic link's symbols.
 
-    decision ──> ceil(log2 K) bits ──repeat──> QPSK ──> channel ──> LLRs ──sum──> class
-                 class number, MSB first       same symbols, same channel,        largest posterior
-                                               same noise as the semantic link    among the K classes
+    class ──> ceil(log2 K) bits ──repeat──> QPSK ──> channel ──> LLRs ──sum──> class
+                                                                               largest posterior among the K classes
 
-It spends exactly the semantic link's symbols, and the channel is the very object (noise, and pilots where gains are
-estimated, addressed by the same seed, sample, draw and SNR), so the two curves differ in what was sent and in nothing else.
-The transmitter must run the whole model, and the receiver learns the class and nothing more: that is what it gives up.
+Each sample stands alone. With the fewest symbols that hold the bits it is the uncoded baseline. See link.baseline.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
 from scipy.special import ndtr
 
-from link.bits import group, label_bits, ungroup
+from link.baseline import ORDER, BaselinePoint, label_width, send_labels, sweep_baseline
+from link.bits import label_bits
 from link.channel import Channel
 from link.codebook import posterior_logits
-from link.constellation import bits_per_symbol, map_bits, max_log_llr
+from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.grid import SweepSpec
-from link.montecarlo import Proportion
 from link.randomness import Draws
-from link.sweep import accuracies, check_classes, receptions
+from link.sweep import check_classes
 
-ORDER: Final = 4
-"""QPSK: of all square QAM the one whose bits share no power, and whose max-log LLRs are exact."""
-
-_CHUNK_ROWS: Final = 4096
+RepetitionPoint = BaselinePoint
+"""What one SNR gave."""
 
 
-class RepetitionPoint(BaseModel):
-    """What one SNR gave; fields as in link.results.SweepPoint."""
+class Repetition:
+    """Send the bits of a class number in turn; add up the LLRs of each and decide for the most likely class.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Repeats of a bit lie as far apart as they can, in other symbols and in other fades. Numbers that no class has are never
+    answered, although their bits could be received; on ties the lowest class is.
 
-    snr_db: float
-    samples: int
-    draws: int
-    decisions: int
-    correct: int
-    accuracy: Proportion
-    accuracy_noise: Proportion
-    symbols: int
-    symbols_per_sample: float
-    bits_per_sample: float
+    Parameters
+    ----------
+    num_classes : int
+        At least 2, equally likely.
+    num_symbols : int
+        QPSK symbols a sample; 2 * num_symbols channel bits, at least ceil(log2 num_classes).
+
+    Raises
+    ------
+    ArgumentError
+        If there are fewer than two classes, or too few symbols for their bits.
+    """
+
+    def __init__(self, num_classes: int, num_symbols: int) -> None:
+        width = label_width(num_classes)
+        capacity = num_symbols * bits_per_symbol(ORDER)
+        if capacity < width:
+            raise ArgumentError(
+                "num_symbols", f"must be at least {-(-width // 2)} to carry {num_classes} classes, got {num_symbols}"
+            )
+        self.num_symbols = num_symbols
+        self._bits_of_class = label_bits(np.arange(num_classes), width)
+        self._position = np.arange(capacity, dtype=np.int64) % width
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """How often each bit of a class number is sent."""
+        return np.bincount(self._position, minlength=self._bits_of_class.shape[1]).astype(np.int64)
+
+    def encode(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self._bits_of_class[labels][..., self._position]
+
+    def decode(self, llr: NDArray[np.float64]) -> NDArray[np.int64]:
+        # Repeats of a bit fail independently given the channel, so their LLRs add up.
+        combined = llr @ (self._position[:, None] == np.arange(self._bits_of_class.shape[1])).astype(np.float64)
+        scores = posterior_logits(combined, self._bits_of_class.astype(np.float64), np.zeros(len(self._bits_of_class)))
+        return np.asarray(np.argmax(scores, axis=-1), dtype=np.int64)
+
+
+def uncoded(num_classes: int) -> Repetition:
+    """Each bit of a class number once, over the fewest symbols; where the last symbol has a bit to spare, the first again.
+
+    Examples
+    --------
+    >>> uncoded(10).num_symbols, uncoded(5).times
+    (2, array([2, 1, 1]))
+    """
+    return Repetition(num_classes, -(-label_width(num_classes) // bits_per_symbol(ORDER)))
 
 
 def repetition_link(
@@ -60,10 +91,8 @@ def repetition_link(
     ----------
     decisions : (B,) int
         Class decided at the transmitter, in [0, num_classes).
-    num_classes : int
-        At least 2.
-    num_symbols : int
-        QPSK symbols a sample; 2 * num_symbols channel bits, at least ceil(log2 num_classes).
+    num_classes, num_symbols : int
+        See `Repetition`.
     channel : Channel
     snr_db : float
         Es/N0, dB.
@@ -73,24 +102,16 @@ def repetition_link(
     Returns
     -------
     (B,) int64
-        The class with the largest posterior under a uniform prior; the lowest on ties. Numbers that no class has are never
-        answered, although their bits could be received.
+        The class with the largest posterior under a uniform prior; the lowest on ties.
 
     Raises
     ------
     ArgumentError
         If an argument is out of range.
     """
-    bits_of_class, position = _code(num_classes, num_symbols)
+    scheme = Repetition(num_classes, num_symbols)
     sent = check_classes("decisions", decisions, None, num_classes)
-    x = map_bits(group(bits_of_class[sent][:, position].astype(np.float32), bits_per_symbol(ORDER)))
-    received = channel(x, np.full(len(sent), num_symbols, dtype=np.int64), snr_db, draws)
-    llr = ungroup(max_log_llr(received.y.astype(np.float64), received.no.astype(np.float64), ORDER), len(position))
-    # Repeats of a bit fail independently given the channel, so their LLRs add up.
-    combined = llr @ (position[:, None] == np.arange(bits_of_class.shape[1])).astype(np.float64)
-    scores = posterior_logits(combined, bits_of_class.astype(np.float64), np.zeros(num_classes))
-    answers: NDArray[np.int64] = np.argmax(scores, axis=-1).astype(np.int64)
-    return answers
+    return send_labels(sent[:, None], scheme, channel, snr_db, draws)[0][:, 0]
 
 
 def repeats(num_classes: int, num_symbols: int) -> NDArray[np.int64]:
@@ -101,8 +122,7 @@ def repeats(num_classes: int, num_symbols: int) -> NDArray[np.int64]:
     >>> repeats(10, 7)
     array([4, 4, 3, 3])
     """
-    bits_of_class, position = _code(num_classes, num_symbols)
-    return np.bincount(position, minlength=bits_of_class.shape[1]).astype(np.int64)
+    return Repetition(num_classes, num_symbols).times
 
 
 def repetition_ber(esn0_db: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
@@ -123,65 +143,12 @@ def repetition_ber(esn0_db: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
 def sweep_repetition(
     decisions: ArrayLike, labels: ArrayLike, spec: SweepSpec, *, num_classes: int, num_symbols: int
 ) -> tuple[RepetitionPoint, ...]:
-    """The baseline at each point of a sweep, to lay beside it.
-
-    Parameters
-    ----------
-    decisions : (n,) int
-        What the model decides at the transmitter, in [0, num_classes).
-    labels : (n,) int
-        The right classes; rows as in the sweep, since a row is a sample's number.
-    spec : SweepSpec
-        The sweep's own.
-    num_classes, num_symbols : int
-        See `repetition_link`; give the semantic link's symbols a sample.
-
-    Returns
-    -------
-    tuple of RepetitionPoint
-        In the order of the grid.
-    """
-    decided = check_classes("decisions", decisions, None, num_classes)
-    truth = check_classes("labels", labels, len(decided), num_classes)
-    channel = spec.build_channel()
-    sent_symbols = num_symbols + spec.pilot_symbols(num_symbols)
-    points = []
-    for snr_db in spec.snr_db:
-        correct = np.empty(len(truth) * spec.draws, np.bool_)
-        for place, sample, draw in receptions(len(truth), spec.draws, _CHUNK_ROWS):
-            answers = repetition_link(
-                decided[sample], num_classes, num_symbols, channel, snr_db, Draws(spec.seed, sample, draw)
-            )
-            correct[place] = answers == truth[sample]
-        accuracy, accuracy_noise = accuracies(correct.reshape(spec.draws, len(truth)), spec)
-        points.append(
-            RepetitionPoint(
-                snr_db=snr_db,
-                samples=len(truth),
-                draws=spec.draws,
-                decisions=correct.size,
-                correct=int(correct.sum()),
-                accuracy=accuracy,
-                accuracy_noise=accuracy_noise,
-                symbols=sent_symbols * correct.size,
-                symbols_per_sample=float(sent_symbols),
-                bits_per_sample=float(num_symbols * bits_per_symbol(ORDER)),
-            )
-        )
-    return tuple(points)
+    """Label by repetition at each point of a sweep; arguments as for `repetition_link` and link.baseline.sweep_baseline."""
+    return sweep_baseline(Repetition(num_classes, num_symbols), decisions, labels, spec, num_classes=num_classes)
 
 
-def _code(num_classes: int, num_symbols: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Bits of each class number, (K, k), and which of the k each channel bit repeats, (2 num_symbols,).
-
-    The k bits take turns, so that the repeats of one lie as far apart as they can: in other symbols, and in other fades.
-    """
-    if num_classes < 2:
-        raise ArgumentError("num_classes", f"must be at least 2, got {num_classes}")
-    width = (num_classes - 1).bit_length()
-    capacity = num_symbols * bits_per_symbol(ORDER)
-    if capacity < width:
-        raise ArgumentError(
-            "num_symbols", f"must be at least {-(-width // 2)} to carry {num_classes} classes, got {num_symbols}"
-        )
-    return label_bits(np.arange(num_classes), width), np.arange(capacity, dtype=np.int64) % width
+def sweep_uncoded(
+    decisions: ArrayLike, labels: ArrayLike, spec: SweepSpec, *, num_classes: int
+) -> tuple[RepetitionPoint, ...]:
+    """The uncoded label at each point of a sweep: what can be done with the fewest symbols."""
+    return sweep_baseline(uncoded(num_classes), decisions, labels, spec, num_classes=num_classes)

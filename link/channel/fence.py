@@ -71,7 +71,8 @@ def addressed(draws: Draws, stream: Stream, point: int) -> Iterator[None]:
             if "generator" not in kwargs:
                 return function(*args, **kwargs)
             size = kwargs.get("size", args[0] if args else ())
-            if function not in (torch.rand, torch.normal) or size[0] != len(draws.samples):
+            drawn = function in (torch.rand, torch.normal) and isinstance(size, tuple | list)
+            if not drawn or size[0] != len(draws.samples):
                 raise RuntimeError(f"{function} asks for random numbers that have no address")
             many = math.prod(size[1:])
             start = self.taken

@@ -8,10 +8,10 @@
 
 A sample's symbols are few beside a slot's resource elements. They are scattered over the whole carrier: symbol i takes data
 element i g mod D of the D that its slots have, counted along the subcarriers and then from one OFDM symbol to the next. The
-stride g has no common divisor with D and is about 8.618 OFDM symbols long, so that each symbol lies the golden section of a
-slot and of the carrier behind the one before, and any run of them is spread evenly over both (after Crozier 2000, "New
-high-spread high-distance interleavers for turbo-codes"). The other elements belong to other samples, which share the slot
-and its pilots: a sample pays for pilots in proportion.
+stride g has no common divisor with D. It is some whole number of OFDM symbols and the golden section of one, which spreads any
+run of symbols evenly over the carrier (after Crozier 2000, "New high-spread high-distance interleavers for turbo-codes"), and
+that whole number is the one that spreads it most evenly over the slot too. The other elements belong to other samples, which
+share the slot and its pilots: a sample pays for pilots in proportion.
 
 A receiver that estimates does so slot by slot, from the pilots of the resource block that it looks at and of two neighbours
 on either side. Either way the estimate is linear in the least-squares gains at the pilots,
@@ -55,6 +55,9 @@ PILOT_SYMBOLS: Final = {0: (), 1: (2,), 2: (2, 11), 3: (2, 7, 11), 4: (2, 5, 8, 
 _PILOT_COMB: Final = 2
 _NEIGHBOURS: Final = 2
 _GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
+
+_RUN: Final = 32
+"""Symbols that are to lie far apart."""
 
 
 class Covariance(Protocol):
@@ -126,7 +129,7 @@ class Carrier:
     Examples
     --------
     >>> Carrier(resource_blocks=1, pilot_symbols=2).place(4)
-    Elements(symbol=array([0, 8, 3, 11]), subcarrier=array([0, 6, 0, 3]))
+    Elements(symbol=array([ 0,  9,  4, 13]), subcarrier=array([0, 1, 8, 9]))
     """
 
     resource_blocks: int = 51
@@ -190,7 +193,7 @@ class Carrier:
         """Where the symbols of a sample lie."""
         slots = self.slots(num_symbols)
         data = np.flatnonzero(np.tile(~self._is_pilot.reshape(-1), slots))
-        stride = _coprime_near(round((8.0 + _GOLDEN) * self.subcarriers), len(data))
+        stride = _coprime_near(self._stride, len(data))
         taken = data[np.arange(num_symbols, dtype=np.int64) * stride % max(len(data), 1)]
         return Elements(*np.divmod(taken, self.subcarriers))
 
@@ -226,6 +229,17 @@ class Carrier:
         weight = cross @ inverted
         power = covariance(np.zeros(1), np.zeros(1))[0, 0].real
         return Interpolation(pilot, weight, power - np.sum(weight * np.conj(cross), axis=-1).real)
+
+    @cached_property
+    def _stride(self) -> int:
+        """Data elements from one symbol of a sample to the next; see the head of this module."""
+        multiples = np.arange(1, _RUN + 1)
+
+        def spread(whole: int) -> float:
+            places = multiples * (whole + _GOLDEN) * self.subcarriers / self.slot_data
+            return float(np.min(multiples * np.abs(places - np.round(places))))
+
+        return round((max(range(SYMBOLS - 2), key=spread) + _GOLDEN) * self.subcarriers)
 
     @cached_property
     def _is_pilot(self) -> NDArray[np.bool_]:
