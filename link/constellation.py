@@ -155,7 +155,7 @@ def max_log_llr(y: Array, no: Array, order: int) -> Array:
         llrs.append(xp.where(negative, magnitude, -magnitude))
         amplitude = float(2 ** (k - 1 - i)) - distance
         residual = -outward
-    return _interleave_dimensions(xp, llrs)
+    return _interleave_dimensions(xp, xp.stack(llrs, axis=-2))
 
 
 def app_llr(y: Array, no: Array, order: int) -> Array:
@@ -173,18 +173,17 @@ def app_llr(y: Array, no: Array, order: int) -> Array:
     k = bits_per_symbol(order) // 2
     d = unit_amplitude(order)
     bits, amplitudes = _amplitude_table(k)
+    device = array_api_compat.device(y)
     nearest, residual = _nearest_amplitude(xp, y, k, d)
-    gaps = nearest[..., None] - xp.asarray(amplitudes, dtype=y.dtype, device=array_api_compat.device(y))
-    metric = -(d * d / no)[..., None, None] * gaps * (gaps + 2.0 * residual[..., None])
-    llrs = []
-    for i in range(k):
-        ones, zeros = (
-            xp.asarray(np.flatnonzero(bits[:, i] == bit), device=array_api_compat.device(y)) for bit in (1, 0)
-        )
-        llrs.append(
-            _log_sum_exp(xp, xp.take(metric, ones, axis=-1)) - _log_sum_exp(xp, xp.take(metric, zeros, axis=-1))
-        )
-    return _interleave_dimensions(xp, llrs)
+    gain = -(d * d / no)
+    # Amplitudes stand on the first axis and the few that a bit chooses from on the third: loops over the last axes are long.
+    levels = xp.asarray(amplitudes.reshape(-1, *[1] * y.ndim), dtype=y.dtype, device=device)
+    gaps = nearest[None] - levels
+    metric = xp.stack([gain, gain], axis=-1) * gaps * (gaps + 2.0 * residual)
+    halves = np.stack([[np.flatnonzero(bits[:, i] == bit) for i in range(k)] for bit in (1, 0)])
+    chosen = xp.take(metric, xp.asarray(halves.ravel(), device=device), axis=0)
+    likelihood = _log_sum_exp(xp, xp.reshape(chosen, (*halves.shape, *y.shape)), axis=2)
+    return _interleave_dimensions(xp, xp.moveaxis(likelihood[0] - likelihood[1], 0, -2))
 
 
 def points(order: int) -> NDArray[np.float64]:
@@ -211,12 +210,11 @@ def _nearest_amplitude(xp: Any, y: Array, k: int, d: float) -> tuple[Array, Arra
     return nearest, ((y - nearest * high) - nearest * (d - high)) / d
 
 
-def _log_sum_exp(xp: Any, x: Array) -> Array:
-    peak = xp.max(x, axis=-1, keepdims=True)
-    return xp.log(xp.sum(xp.exp(x - peak), axis=-1)) + peak[..., 0]
+def _log_sum_exp(xp: Any, x: Array, axis: int) -> Array:
+    peak = xp.max(x, axis=axis, keepdims=True)
+    return xp.log(xp.sum(xp.exp(x - peak), axis=axis)) + xp.squeeze(peak, axis=axis)
 
 
-def _interleave_dimensions(xp: Any, llrs: list[Array]) -> Array:
-    """k arrays (..., s, 2), one a fold, to (..., s, 2 k) in label order: I, Q, I, Q, ..."""
-    llr = xp.stack(llrs, axis=-2)
-    return xp.reshape(llr, (*llr.shape[:-2], 2 * len(llrs)))
+def _interleave_dimensions(xp: Any, llr: Array) -> Array:
+    """(..., s, k, 2), one row a fold, to (..., s, 2 k) in label order: I, Q, I, Q, ..."""
+    return xp.reshape(llr, (*llr.shape[:-2], 2 * llr.shape[-2]))
