@@ -27,10 +27,10 @@ from link.errors import ArgumentError
 
 SEED_MAX: Final = 2**63 - 1
 
-_MASK: Final = 0xFFFFFFFF
-_MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
-_WEYL: Final = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS: Final = 10
+WORD_MASK: Final = 0xFFFFFFFF
+MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
+WEYL: Final = (0x9E3779B9, 0xBB67AE85)
+ROUNDS: Final = 10
 _POINT_BIAS: Final = 2**27
 _COUNT_MAX: Final = 2**28
 _UNIT_53: Final = 2.0**-53
@@ -76,11 +76,16 @@ def philox4x32(counter: tuple[Array, Array, Array, Array], key: int) -> tuple[Ar
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = key & _MASK, (key >> 32) & _MASK
-    for _ in range(_ROUNDS):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    k0, k1 = key & WORD_MASK, (key >> 32) & WORD_MASK
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & WORD_MASK) ^ c1 ^ k0,
+            p1 & WORD_MASK,
+            ((p0 >> 32) & WORD_MASK) ^ c3 ^ k1,
+            p0 & WORD_MASK,
+        )
+        k0, k1 = (k0 + WEYL[0]) & WORD_MASK, (k1 + WEYL[1]) & WORD_MASK
     return c0, c1, c2, c3
 
 
@@ -157,6 +162,19 @@ class Draws:
         return bits.reshape(*self.samples.shape, -1)[..., :count].astype(np.uint8)
 
 
+def last_word(stream: int, point: int) -> int:
+    """Fourth word of the counter: the stream in the upper 4 bits, the point, at most 2**27 from 0, in the others.
+
+    Raises
+    ------
+    ArgumentError
+        If `point` is out of range.
+    """
+    if not -_POINT_BIAS <= point < _POINT_BIAS:
+        raise ArgumentError("point", f"must be in [-2**27, 2**27), got {point}")
+    return (stream << 28) | (point + _POINT_BIAS)
+
+
 def permutation(seed: int, length: int, draw: int = 0) -> NDArray[np.int64]:
     """A random order of `length` rows, the same for a given seed and draw."""
     keys = Draws(seed, np.arange(length), draw).uniforms(Stream.SHUFFLE, 0, 1)[:, 0]
@@ -169,6 +187,6 @@ def _uniform(high: NDArray[np.int64], low: NDArray[np.int64]) -> NDArray[np.floa
 
 def _words(field: str, values: ArrayLike) -> NDArray[np.int64]:
     words = np.asarray(values, dtype=np.int64)
-    if words.size and not (words.min() >= 0 and words.max() <= _MASK):
+    if words.size and not (words.min() >= 0 and words.max() <= WORD_MASK):
         raise ArgumentError(field, f"must be in [0, 2**32), got [{words.min()}, {words.max()}]")
     return words

@@ -83,7 +83,7 @@ class Fading:
         point = millidecibels(snr_db)
         h = self._gains(x.shape[1], point, draws)
         estimate = self.csi.estimate(h, no, told, *self.moments, point, draws)
-        block = _blocks(num_symbols, x.shape[1], self.block_symbols)
+        block = fading_blocks(num_symbols, x.shape[1], self.block_symbols)
         h, h_hat = _of_symbols(h, block), _of_symbols(estimate.h_hat, block)
         noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
         power = np.sum(h_hat * h_hat, axis=-1)
@@ -101,7 +101,7 @@ class Fading:
         return np.asarray(math.sqrt(variance) * scattered + np.array([mean, 0.0]))
 
 
-def _blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> NDArray[np.int64]:
+def fading_blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> NDArray[np.int64]:
     """Which fading block each symbol falls into, (B, S), behind the interleaver of its sample."""
     blocks = np.zeros((len(num_symbols), length), dtype=np.int64)
     if block_symbols == 0:
