@@ -38,19 +38,23 @@ def inlined(function: _Function) -> _Function:
     return cast(_Function, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+def _instruction(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    return cast(Callable[[Any], Any], intrinsic(function))
+
+
+@_instruction
 def float_of(_: Any, bits: Any) -> Any:
     """The float64 of 64 bits."""
     return types.float64(types.int64), lambda _, builder, signature, args: builder.bitcast(args[0], ir.DoubleType())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_instruction
 def bits_of(_: Any, number: Any) -> Any:
     """The 64 bits of a float64."""
     return types.int64(types.float64), lambda _, builder, signature, args: builder.bitcast(args[0], ir.IntType(64))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_instruction
 def count_ones(_: Any, bits: Any) -> Any:
     """How many bits of an int32 are 1."""
     return types.int32(types.int32), lambda _, builder, signature, args: builder.ctpop(args[0])

@@ -217,9 +217,9 @@ def _decide(y: NDArray[Any], labels: NDArray[Any], qam: _Qam, wrong: NDArray[Any
     at least 1 and outward is +r or -r. As long as |r| < 1 all magnitudes are positive, whatever the noise variance, and the
     signs spell the label of the nearest amplitude c. |r| is more by a rounding where c was found on the wrong side of a
     threshold, and by any amount where there is no further amplitude. In the first case the one bit that the threshold
-    divides has steps = 1 and outward = -|r| and so the opposite sign: the label is that of the neighbour. At |r| = 1 its LLR is 0,
-    which is decided as 0. Here r d is compared with d instead of r with 1: a quotient of float32 numbers rounds to 1 only
-    where they are equal, since two that differ do so by more than 2^-24 of either.
+    divides has steps = 1 and outward = -|r| and so the opposite sign: the label is that of the neighbour. At |r| = 1 its LLR
+    is 0, which is decided as 0. Here r d is compared with d instead of r with 1: a quotient of float32 numbers rounds to 1
+    only where they are equal, since two that differ do so by more than 2^-24 of either.
     """
     one, zero = np.float32(1.0), np.float32(0.0)
     for i in range(count):

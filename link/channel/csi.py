@@ -22,9 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from link.array import Array, namespace
 from link.channel.awgn import add_noise
 from link.constellation import points
 from link.errors import ArgumentError
@@ -53,7 +55,7 @@ class Estimate(NamedTuple):
         E|h - h_hat|^2, as the receiver has it.
     """
 
-    h_hat: NDArray[np.float64]
+    h_hat: Array
     error_variance: float
 
 
@@ -92,7 +94,7 @@ class Csi:
 
     def estimate(
         self,
-        h: NDArray[np.float64],
+        h: Array,
         no: float,
         told: float,
         mean: float,
@@ -126,22 +128,24 @@ class Csi:
 PERFECT: Final = Csi()
 
 
-def least_squares(h: NDArray[np.float64], no: float, pilots: int, point: int, draws: Draws) -> NDArray[np.float64]:
+def least_squares(h: Array, no: float, pilots: int, point: int, draws: Draws) -> Array:
     """Send pilots through each block and match them: h_ls = mean(y_p p*), (B, K, 2).
 
     The noise of a pilot has an address of its own, (block, number), so that fewer pilots are the first of more.
     """
     if h.shape[1] > _PILOT_SPAN:
         raise ArgumentError("block_symbols", f"must make at most {_PILOT_SPAN} blocks a sample, made {h.shape[1]}")
-    matched = np.zeros_like(h)
+    xp = namespace(h)
+    matched = xp.zeros_like(h)
+    sequence = xp.asarray(_SEQUENCE, device=array_api_compat.device(h))
     for number in range(pilots):
-        p = _SEQUENCE[number % len(_SEQUENCE)]
+        p = sequence[number % len(_SEQUENCE)]
         normals = draws.normals(Stream.PILOTS, point, h.shape[1], start=number * _PILOT_SPAN)
         matched += multiply(conjugate(p), add_noise(multiply(h, p), no, normals))
     return matched / pilots
 
 
-def lmmse(h_ls: NDArray[np.float64], no: float, pilots: int, mean: float, variance: float) -> Estimate:
+def lmmse(h_ls: Array, no: float, pilots: int, mean: float, variance: float) -> Estimate:
     """Posterior mean and variance of gains CN(mean, variance), given their least-squares estimates.
 
     Examples
@@ -150,7 +154,7 @@ def lmmse(h_ls: NDArray[np.float64], no: float, pilots: int, mean: float, varian
     Estimate(h_hat=array([[[0.8, 0.8]]]), error_variance=0.2)
     """
     g = variance / (variance + no / pilots)
-    prior = np.array([mean, 0.0])
+    prior = namespace(h_ls).asarray([mean, 0.0], dtype=h_ls.dtype, device=array_api_compat.device(h_ls))
     return Estimate(prior + g * (h_ls - prior), g * no / pilots)
 
 
@@ -166,13 +170,13 @@ def num_blocks(num_symbols: NDArray[np.int64], block_symbols: int) -> NDArray[np
     return np.asarray(blocks, dtype=np.int64)
 
 
-def multiply(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+def multiply(a: Array, b: Array) -> Array:
     """Product of complex numbers held as (real, imaginary) pairs."""
-    return np.stack(
+    return namespace(a, b).stack(
         [a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1], a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]], axis=-1
     )
 
 
-def conjugate(a: NDArray[np.floating]) -> NDArray[np.float64]:
+def conjugate(a: Array) -> Array:
     """Conjugate of complex numbers held as (real, imaginary) pairs."""
-    return np.asarray(a * (1.0, -1.0))
+    return namespace(a).stack([a[..., 0], -a[..., 1]], axis=-1)

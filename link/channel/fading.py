@@ -15,10 +15,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from link.array import Array, namespace
 from link.bits import block_interleaver
 from link.channel.awgn import add_noise
 from link.channel.base import Received, erase_unsent, require_rows
 from link.channel.csi import PERFECT, Csi, conjugate, multiply, num_blocks
+from link.device import arrays
 from link.errors import ArgumentError, require_range
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db, told_no
@@ -76,29 +78,31 @@ class Fading:
         k = 10.0 ** (self.k_factor_db / 10.0)
         return math.sqrt(k / (k + 1.0)), 1.0 / (k + 1.0)
 
-    def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+    def __call__(self, x: Array, num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         require_rows(x, num_symbols, draws)
+        xp = namespace(x)
         no = no_from_esn0_db(snr_db)
         told = told_no(no, self.no_offset_db)
         point = millidecibels(snr_db)
         h = self._gains(x.shape[1], point, draws)
         estimate = self.csi.estimate(h, no, told, *self.moments, point, draws)
-        block = fading_blocks(num_symbols, x.shape[1], self.block_symbols)
+        block = arrays(draws.engine).put(fading_blocks(num_symbols, x.shape[1], self.block_symbols))
         h, h_hat = _of_symbols(h, block), _of_symbols(estimate.h_hat, block)
         noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
-        power = np.sum(h_hat * h_hat, axis=-1)
+        power = xp.sum(h_hat * h_hat, axis=-1)
         y = multiply(conjugate(h_hat), noisy) / power[..., None]
         effective = (told + estimate.error_variance) / power
-        y, variances = erase_unsent(y.astype(np.float32), effective.astype(np.float32), num_symbols)
+        y, variances = erase_unsent(xp.astype(y, xp.float32), xp.astype(effective, xp.float32), num_symbols)
         blocks = num_blocks(num_symbols, self.block_symbols)
         return Received(y, variances, num_symbols, _report(h, h_hat, num_symbols), self.csi.pilots * blocks)
 
-    def _gains(self, length: int, point: int, draws: Draws) -> NDArray[np.float64]:
+    def _gains(self, length: int, point: int, draws: Draws) -> Array:
         """Gains of each block as (real, imaginary) pairs, (B, K, 2)."""
         most = int(num_blocks(np.array(length), self.block_symbols))
         mean, variance = self.moments
+        xp, device = arrays(draws.engine)
         scattered = draws.normals(Stream.FADING, point, most) / math.sqrt(2.0)
-        return np.asarray(math.sqrt(variance) * scattered + np.array([mean, 0.0]))
+        return math.sqrt(variance) * scattered + xp.asarray([mean, 0.0], dtype=xp.float64, device=device)
 
 
 def fading_blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> NDArray[np.int64]:
@@ -112,13 +116,19 @@ def fading_blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: in
     return blocks
 
 
-def _of_symbols(of_blocks: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.float64]:
+def _of_symbols(of_blocks: Array, block: Array) -> Array:
     """Each symbol's gain, (B, S, 2), from those of the blocks, (B, K, 2)."""
-    return np.asarray(np.take_along_axis(of_blocks, block[..., None], axis=1))
+    xp = namespace(of_blocks, block)
+    return xp.take_along_axis(of_blocks, xp.broadcast_to(block[..., None], (*block.shape, 2)), axis=1)
 
 
-def _report(h: NDArray[np.float64], h_hat: NDArray[np.float64], num_symbols: NDArray[np.int64]) -> dict[str, float]:
-    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent."""
+def _report(h: Array, h_hat: Array, num_symbols: NDArray[np.int64]) -> dict[str, float]:
+    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent.
+
+    Nothing of another device's arrays: a number would make the host wait for it.
+    """
+    if not isinstance(h, np.ndarray):
+        return {}
     sent = np.arange(h.shape[1]) < num_symbols[:, None]
     if not sent.any():
         return {"mean_gain": 1.0, "csi_mse": 0.0}
