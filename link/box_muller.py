@@ -74,7 +74,8 @@ def philox_block(c0: int, c1: int, c2: int, c3: int, key: int) -> tuple[int, int
 @inlined
 def _whole(word: int) -> float:
     """A word as float64, without the conversion that AVX2 has no vector instruction for."""
-    return float_of(word | _TWO_52) - 2.0**52
+    above: float = float_of(word | _TWO_52)
+    return above - 2.0**52
 
 
 @inlined
@@ -86,8 +87,8 @@ def _minus_log(x: float) -> float:
     Trans. Math. Softw. 16, without the table).
     """
     above = bits_of(x) - _ROOT_HALF
-    n = float_of((above >> 52) + (_TWO_52 + 64)) - (2.0**52 + 64.0)
-    f = float_of((above & _FRACTION) + _ROOT_HALF) - 1.0
+    n: float = float_of((above >> 52) + (_TWO_52 + 64)) - (2.0**52 + 64.0)
+    f: float = float_of((above & _FRACTION) + _ROOT_HALF) - 1.0
     s = f / (2.0 + f)
     z = s * s
     series = _LOG[5] + z * _LOG[6]

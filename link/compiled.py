@@ -16,7 +16,6 @@ from link.errors import MissingExtra
 
 try:
     import numba
-    from llvmlite import ir
     from numba.core import types
     from numba.extending import intrinsic
 except ImportError:
@@ -45,16 +44,20 @@ def _instruction(function: Callable[..., Any]) -> Callable[[Any], Any]:
 @_instruction
 def float_of(_: Any, bits: Any) -> Any:
     """The float64 of 64 bits."""
-    return types.float64(types.int64), lambda _, builder, signature, args: builder.bitcast(args[0], ir.DoubleType())
+    return types.float64(types.int64), _bitcast
 
 
 @_instruction
 def bits_of(_: Any, number: Any) -> Any:
     """The 64 bits of a float64."""
-    return types.int64(types.float64), lambda _, builder, signature, args: builder.bitcast(args[0], ir.IntType(64))
+    return types.int64(types.float64), _bitcast
 
 
 @_instruction
 def count_ones(_: Any, bits: Any) -> Any:
     """How many bits of an int32 are 1."""
-    return types.int32(types.int32), lambda _, builder, signature, args: builder.ctpop(args[0])
+    return types.int32(types.int32), lambda context, builder, signature, arguments: builder.ctpop(arguments[0])
+
+
+def _bitcast(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))

@@ -86,7 +86,9 @@ class Fading:
         point = millidecibels(snr_db)
         h = self._gains(x.shape[1], point, draws)
         estimate = self.csi.estimate(h, no, told, *self.moments, point, draws)
-        block = arrays(draws.engine).put(fading_blocks(num_symbols, x.shape[1], self.block_symbols))
+        lengths, which = np.unique(num_symbols, return_inverse=True)
+        engine = arrays(draws.engine)
+        block = engine.put(fading_blocks(lengths, x.shape[1], self.block_symbols))[engine.put(which)]
         h, h_hat = _of_symbols(h, block), _of_symbols(estimate.h_hat, block)
         noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
         power = xp.sum(h_hat * h_hat, axis=-1)
@@ -105,21 +107,18 @@ class Fading:
         return math.sqrt(variance) * scattered + xp.asarray([mean, 0.0], dtype=xp.float64, device=device)
 
 
-def fading_blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> NDArray[np.int64]:
-    """Which fading block each symbol falls into, (B, S), behind the interleaver of its sample."""
-    blocks = np.zeros((len(num_symbols), length), dtype=np.int64)
-    if block_symbols == 0:
-        return blocks
-    for count in np.unique(num_symbols):
-        slot = np.argsort(block_interleaver(int(count), block_symbols))
-        blocks[num_symbols == count, :count] = slot // block_symbols
+def fading_blocks(lengths: NDArray[np.int64], longest: int, block_symbols: int) -> NDArray[np.int64]:
+    """Which fading block each symbol falls into, behind the interleaver of its sample; a row for each length of a sample."""
+    blocks = np.zeros((len(lengths), longest), dtype=np.int64)
+    if block_symbols:
+        for row, length in zip(blocks, lengths, strict=True):
+            row[:length] = np.argsort(block_interleaver(int(length), block_symbols)) // block_symbols
     return blocks
 
 
 def _of_symbols(of_blocks: Array, block: Array) -> Array:
     """Each symbol's gain, (B, S, 2), from those of the blocks, (B, K, 2)."""
-    xp = namespace(of_blocks, block)
-    return xp.take_along_axis(of_blocks, xp.broadcast_to(block[..., None], (*block.shape, 2)), axis=1)
+    return namespace(of_blocks, block).take_along_axis(of_blocks, block[..., None], axis=1)
 
 
 def _report(h: Array, h_hat: Array, num_symbols: NDArray[np.int64]) -> dict[str, float]:
