@@ -2,73 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 
 from benchmarks.timing import Stopwatch, Subject
-from link import kernel
-from link.randomness import Draws, Stream
+from link import box_muller
+from link.compiled import compiled
+from link.randomness import Draws, Stream, last_word
 
 ROWS: Final = 16
-ARRAYS: Final = "link.randomness (Philox, NumPy)"
-KERNEL: Final = "link.kernel (Philox, numba)"
-TORCH: Final = "torch"
+NUMPY: Final = "hardpath, NumPy (Philox)"
+NUMBA: Final = "hardpath, numba (Philox)"
+TORCH: Final = "torch (Mersenne Twister)"
 SFC64: Final = "numpy.random (SFC64)"
+_POINT: Final = 6000
+_BLOCK_BITS: Final = 128
 
 
 class Cost(NamedTuple):
-    """Of one generator, ns: a normal as float64 or float32, and a bit; `None` where it makes no such numbers by itself."""
+    """Of one generator, nanoseconds: a normal in float64 and in float32, and a bit.
+
+    Attributes
+    ----------
+    addressed : bool
+        Whether each number has an address of its own, so that one can be drawn alone.
+    """
 
     generator: str
     normal_ns: float
     normal32_ns: float | None
-    bit_ns: float | None
+    bit_ns: float
     addressed: bool
 
 
 def measure(watch: Stopwatch, count: int) -> list[Cost]:
-    """Each generator, `count` numbers at a time."""
-    pairs = count // (2 * ROWS)
-    draws = Draws(1, np.arange(ROWS))
+    """Each generator, `count` numbers at a time. Bits are bytes of 0 or 1, but for numba, which keeps them in words."""
+    pairs, note = count // (2 * ROWS), f"{count} at once"
+    draws, zeros, last = Draws(1, np.arange(ROWS)), np.zeros(ROWS, dtype=np.int64), last_word(Stream.NOISE, _POINT)
     sfc = np.random.Generator(np.random.SFC64(1))
     source = torch.Generator().manual_seed(1)
 
-    def philox(dtype: type[np.float32 | np.float64]) -> Subject:
-        return Subject(
-            f"{KERNEL} {np.dtype(dtype).name}",
-            f"{count} at once",
-            lambda: kernel.normals(draws, Stream.NOISE, 6000, pairs, dtype),
-            count,
-        )
+    def numba_normals(dtype: type[np.float32 | np.float64]) -> object:
+        return box_muller.normals(1, draws.samples, zeros, 0, last, pairs, dtype)
 
-    def torch_normals(dtype: torch.dtype) -> Subject:
-        name = str(dtype).removeprefix("torch.")
-        return Subject(
-            f"{TORCH} {name}", f"{count} at once", lambda: torch.randn(count, dtype=dtype, generator=source), count
-        )
+    def torch_normals(dtype: torch.dtype) -> object:
+        return torch.randn(count, dtype=dtype, generator=source)
 
     normals = watch.interleave(
         "normals",
         [
-            Subject(f"{ARRAYS} float64", f"{count} at once", lambda: draws.normals(Stream.NOISE, 6000, pairs), count),
-            philox(np.float64),
-            philox(np.float32),
-            torch_normals(torch.float64),
-            torch_normals(torch.float32),
-            Subject(f"{SFC64} float64", f"{count} at once", lambda: sfc.standard_normal(count), count),
-            Subject(f"{SFC64} float32", f"{count} at once", lambda: sfc.standard_normal(count, np.float32), count),
+            Subject(f"{NUMPY} float64", note, lambda: draws.normals(Stream.NOISE, _POINT, pairs), count),
+            Subject(f"{NUMBA} float64", note, lambda: numba_normals(np.float64), count),
+            Subject(f"{NUMBA} float32", note, lambda: numba_normals(np.float32), count),
+            Subject(f"{TORCH} float64", note, lambda: torch_normals(torch.float64), count),
+            Subject(f"{TORCH} float32", note, lambda: torch_normals(torch.float32), count),
+            Subject(f"{SFC64} float64", note, lambda: sfc.standard_normal(count), count),
+            Subject(f"{SFC64} float32", note, lambda: sfc.standard_normal(count, np.float32), count),
         ],
     )
     bits = watch.interleave(
         "bits",
         [
-            Subject(ARRAYS, f"{count} as uint8", lambda: draws.bits(Stream.BITS, 0, count // ROWS), count),
-            Subject(TORCH, f"{count} as uint8", lambda: _torch_bits(count, source), count),
-            Subject(
-                SFC64, f"{count} as uint8", lambda: np.unpackbits(np.frombuffer(sfc.bytes(count // 8), np.uint8)), count
-            ),
+            Subject(NUMPY, note, lambda: draws.bits(Stream.BITS, _POINT, count // ROWS), count),
+            Subject(NUMBA, note, lambda: _words(1, count // _BLOCK_BITS, last), count),
+            Subject(TORCH, note, lambda: torch.randint(0, 2, (count,), dtype=torch.uint8, generator=source), count),
+            Subject(SFC64, note, lambda: np.unpackbits(np.frombuffer(sfc.bytes(count // 8), np.uint8)), count),
         ],
     )
     return [
@@ -76,12 +76,24 @@ def measure(watch: Stopwatch, count: int) -> list[Cost]:
             name,
             normals.median(f"{name} float64"),
             normals.median(f"{name} float32") if f"{name} float32" in normals.ns else None,
-            bits.median(name) if name in bits.ns else None,
-            name in (ARRAYS, KERNEL),
+            bits.median(name),
+            name in (NUMPY, NUMBA),
         )
-        for name in (ARRAYS, KERNEL, TORCH, SFC64)
+        for name in (NUMPY, NUMBA, TORCH, SFC64)
     ]
 
 
-def _torch_bits(count: int, source: torch.Generator) -> torch.Tensor:
-    return torch.randint(0, 2, (count,), dtype=torch.uint8, generator=source)
+def floor(costs: list[Cost], width: int) -> float:
+    """Nanoseconds that a symbol's two normals and its bits take by themselves, by the generator of the kernel."""
+    cost = next(cost for cost in costs if cost.generator == NUMBA)
+    return 2.0 * cost.normal_ns + width * cost.bit_ns
+
+
+@compiled
+def _words(seed: int, blocks: int, last: int) -> Any:
+    """The words of so many blocks, as the kernel draws them, folded into one."""
+    folded = 0
+    for i in range(blocks):
+        w0, w1, w2, w3 = box_muller.philox_block(i, 0, 0, last, seed)
+        folded ^= w0 ^ w1 ^ w2 ^ w3
+    return folded

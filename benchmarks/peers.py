@@ -62,37 +62,31 @@ class Sionna:
         return Subject(name, f"batch {batch}, {settings}", run, batch)
 
     def best(self, watch: Stopwatch, batches: tuple[int, ...], compile_too: bool) -> tuple[list[Subject], str]:
-        """LLRs and errors at the fastest of all settings, and LLRs without a compiler; and what the compiler said.
+        """LLRs, and counts of errors, at the fastest settings of torch.compile and of none; and what the compiler said.
 
         The compiler is asked for code for any batch, then for code for the fastest batch alone.
         """
         case = f"search {self.order}-QAM"
-        eager = [self.subject("sionna eager", batch, self.llrs, "eager") for batch in batches]
-        plain = watch.fastest(case, eager)
-        best, work, settings = plain, self.errors, "eager"
-        trouble = ""
-        if compile_too:
-            try:
-                best, settings = self._compiled(watch, case, batches, plain)
-                if settings != "eager":
-                    work = torch.compile(self.errors, dynamic=settings.endswith("any batch"))
-            except Exception as error:  # a compiler that is absent or fails has errors of many kinds
-                trouble = f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0]}"
-        return [
-            best._replace(name="sionna"),
-            self.subject("sionna counting", best.units, work, settings),
-            plain,
-        ], trouble
+        eager = watch.fastest(case, [self.subject("sionna eager", batch, self.llrs, "eager") for batch in batches])
+        plain = [eager, self.subject("sionna eager counting", eager.units, self.errors, "eager")]
+        if not compile_too:
+            return [same._replace(name=same.name.replace(" eager", "")) for same in plain] + plain, ""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what the compiler says of complex numbers
+                return self._compiled(watch, case, batches) + plain, ""
+        except Exception as error:  # a compiler that is absent or fails has errors of many kinds
+            trouble = f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0]}"
+            return self.best(watch, batches, compile_too=False)[0], trouble
 
-    def _compiled(self, watch: Stopwatch, case: str, batches: tuple[int, ...], plain: Subject) -> tuple[Subject, str]:
+    def _compiled(self, watch: Stopwatch, case: str, batches: tuple[int, ...]) -> list[Subject]:
+        name, note = "sionna", "compiled for any batch"
         anywhere = torch.compile(self.llrs, dynamic=True)
-        name = "sionna compiled"
-        found = watch.fastest(
-            case, [self.subject(name, batch, anywhere, "compiled for any batch") for batch in batches]
-        )
+        found = watch.fastest(case, [self.subject(name, batch, anywhere, note) for batch in batches])
         there = self.subject(name, found.units, torch.compile(self.llrs, dynamic=False), "compiled for this batch")
-        best = watch.fastest(case, [plain, found, there])
-        return best, best.settings.partition(", ")[2]
+        best = watch.fastest(case, [found, there])
+        counting = torch.compile(self.errors, dynamic=best is found)
+        return [best, self.subject("sionna counting", best.units, counting, best.settings.partition(", ")[2])]
 
     def same_llrs(self, symbols: int = 64) -> float:
         """Greatest difference between Sionna's LLRs and hardpath's of the same reception, relative to the greatest LLR."""

@@ -1,8 +1,8 @@
 """Time that subjects take for the same work, in turn: A B A B ...
 
 A machine's speed drifts by tens of per cent within minutes, with its clock and with its neighbours, so times that were taken
-one after another cannot be compared. Here all subjects of a case are measured once in each round, and what is reported is the
-ratio of two of them within a round: its median over the rounds, and its extremes.
+one after another cannot be compared. Here all subjects of a case are measured once in each round, and what is reported is
+the ratio of two of them within a round: its median over the rounds, and its extremes.
 """
 
 from __future__ import annotations
