@@ -64,9 +64,14 @@ class Link:
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         self.bundle = bundle
+        self.threads = threads
         self.manifest = bundle.manifest
         self.transmitter = Transmitter(bundle, threads)
         self.receiver = Receiver(bundle, threads)
+
+    def __reduce__(self) -> tuple[type[Link], tuple[Bundle, int]]:
+        """A link goes to another process as its bundle, and is opened there anew."""
+        return Link, (self.bundle, self.threads)
 
     def transmit(
         self,

@@ -168,9 +168,9 @@ class Draws:
         angle = (2.0 * np.pi) * _uniform(w2, w3)
         return xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=-1)
 
-    def uniforms(self, stream: Stream, point: int, count: int) -> Array:
-        """(B, count) uniforms in [0, 1) of 53 bits."""
-        w0, w1, _, _ = self.words(stream, point, count)
+    def uniforms(self, stream: Stream, point: int, count: int, start: int = 0) -> Array:
+        """(B, count) uniforms in [0, 1) of 53 bits, one block each, from block `start` on."""
+        w0, w1, _, _ = self.words(stream, point, count, start)
         return _uniform(w0, w1)
 
     def bits(self, stream: Stream, point: int, count: int) -> Array:

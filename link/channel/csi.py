@@ -180,3 +180,42 @@ def multiply(a: Array, b: Array) -> Array:
 def conjugate(a: Array) -> Array:
     """Conjugate of complex numbers held as (real, imaginary) pairs."""
     return namespace(a).stack([a[..., 0], -a[..., 1]], axis=-1)
+
+
+def one_tap(noisy: Array, h_hat: Array, told: float, error_variance: Array | float) -> tuple[Array, Array]:
+    """Divide what was heard by the gain it is taken for.
+
+    Parameters
+    ----------
+    noisy : (B, S, 2) float
+        h x + w.
+    h_hat : (B, S, 2) float64
+        Each symbol's gain, as the receiver takes it.
+    told : float
+        Noise variance that the receiver is told.
+    error_variance : (S,) float64 or float
+        E|h - h_hat|^2, as the receiver has it.
+
+    Returns
+    -------
+    (B, S, 2) float32, (B, S) float32
+        Equalised symbols, and their effective noise variance (no + E|h - h_hat|^2) / |h_hat|^2.
+    """
+    xp = namespace(noisy, h_hat)
+    power = xp.sum(h_hat * h_hat, axis=-1)
+    y = multiply(conjugate(h_hat), noisy) / power[..., None]
+    return xp.astype(y, xp.float32), xp.astype((told + error_variance) / power, xp.float32)
+
+
+def gain_report(h: Array, h_hat: Array, num_symbols: NDArray[np.int64]) -> dict[str, float]:
+    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent; both gains are (B, S, 2).
+
+    Nothing of another device's arrays: a number would make the host wait for it.
+    """
+    if not isinstance(h, np.ndarray):
+        return {}
+    sent = np.arange(h.shape[1]) < num_symbols[:, None]
+    if not sent.any():
+        return {"mean_gain": 1.0, "csi_mse": 0.0}
+    power, error = np.sum(h * h, axis=-1), np.sum((h_hat - h) ** 2, axis=-1)
+    return {"mean_gain": float(power[sent].mean()), "csi_mse": float(error[sent].mean())}

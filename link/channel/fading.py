@@ -19,7 +19,7 @@ from link.array import Array, namespace
 from link.bits import block_interleaver
 from link.channel.awgn import add_noise
 from link.channel.base import Received, erase_unsent, require_rows
-from link.channel.csi import PERFECT, Csi, conjugate, multiply, num_blocks
+from link.channel.csi import PERFECT, Csi, gain_report, multiply, num_blocks, one_tap
 from link.device import arrays
 from link.errors import ArgumentError, require_range
 from link.randomness import Draws, Stream
@@ -80,7 +80,6 @@ class Fading:
 
     def __call__(self, x: Array, num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         require_rows(x, num_symbols, draws)
-        xp = namespace(x)
         no = no_from_esn0_db(snr_db)
         told = told_no(no, self.no_offset_db)
         point = millidecibels(snr_db)
@@ -91,12 +90,9 @@ class Fading:
         block = engine.put(fading_blocks(lengths, x.shape[1], self.block_symbols))[engine.put(which)]
         h, h_hat = _of_symbols(h, block), _of_symbols(estimate.h_hat, block)
         noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
-        power = xp.sum(h_hat * h_hat, axis=-1)
-        y = multiply(conjugate(h_hat), noisy) / power[..., None]
-        effective = (told + estimate.error_variance) / power
-        y, variances = erase_unsent(xp.astype(y, xp.float32), xp.astype(effective, xp.float32), num_symbols)
+        y, variances = erase_unsent(*one_tap(noisy, h_hat, told, estimate.error_variance), num_symbols)
         blocks = num_blocks(num_symbols, self.block_symbols)
-        return Received(y, variances, num_symbols, _report(h, h_hat, num_symbols), self.csi.pilots * blocks)
+        return Received(y, variances, num_symbols, gain_report(h, h_hat, num_symbols), self.csi.pilots * blocks)
 
     def _gains(self, length: int, point: int, draws: Draws) -> Array:
         """Gains of each block as (real, imaginary) pairs, (B, K, 2)."""
@@ -119,17 +115,3 @@ def fading_blocks(lengths: NDArray[np.int64], longest: int, block_symbols: int) 
 def _of_symbols(of_blocks: Array, block: Array) -> Array:
     """Each symbol's gain, (B, S, 2), from those of the blocks, (B, K, 2)."""
     return namespace(of_blocks, block).take_along_axis(of_blocks, block[..., None], axis=1)
-
-
-def _report(h: Array, h_hat: Array, num_symbols: NDArray[np.int64]) -> dict[str, float]:
-    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent.
-
-    Nothing of another device's arrays: a number would make the host wait for it.
-    """
-    if not isinstance(h, np.ndarray):
-        return {}
-    sent = np.arange(h.shape[1]) < num_symbols[:, None]
-    if not sent.any():
-        return {"mean_gain": 1.0, "csi_mse": 0.0}
-    power, error = np.sum(h * h, axis=-1), np.sum((h_hat - h) ** 2, axis=-1)
-    return {"mean_gain": float(power[sent].mean()), "csi_mse": float(error[sent].mean())}

@@ -2,6 +2,7 @@ import csv
 import json
 import logging
 import math
+import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -109,7 +110,14 @@ SPEC = SweepSpec(snr_db=(-3.0, 6.0, 15.0), seed=5, draws=3)
 
 
 def contents(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    """Every file but the journal: how many blocks a line holds is a matter of time."""
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != "blocks.jsonl"}
+
+
+def signed(text, old, new):
+    """A journal with something replaced, and the checksums of its lines made to fit."""
+    heads = [line.rpartition(', "crc32": "')[0].replace(old, new) for line in text.splitlines()]
+    return "".join(f'{head}, "crc32": "{zlib.crc32(head.encode()):08x}"}}\n' for head in heads)
 
 
 class Stop:
@@ -213,7 +221,9 @@ def test_an_interrupted_sweep_ends_with_the_same_files_as_one_that_was_not(ring,
     with pytest.raises(KeyboardInterrupt):
         sweep(link, inputs, labels, SPEC, out=tmp_path / "cut", progress=Stop(after))
     assert len((tmp_path / "cut/points.jsonl").read_text().splitlines()) == after
-    assert not (tmp_path / "cut/results.json").exists()
+    cut = SweepResult.model_validate_json((tmp_path / "cut/results.json").read_text())
+    whole = SweepResult.model_validate_json((tmp_path / "whole/results.json").read_text())
+    assert cut.points == whole.points[:after]
     sweep(link, inputs, labels, SPEC, out=tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
@@ -231,7 +241,8 @@ def test_a_last_line_that_was_cut_is_dropped_said_and_run_again(ring, tmp_path, 
     whole = contents(tmp_path)
     # Even without only its line feed: a line is finished when it ends.
     for cut in (1, 40):
-        (tmp_path / "points.jsonl").write_bytes(whole["points.jsonl"][:-cut])
+        journal = tmp_path / "blocks.jsonl"
+        journal.write_bytes(journal.read_bytes()[:-cut])
         with caplog.at_level(logging.WARNING):
             sweep(link, inputs, labels, SPEC, out=tmp_path)
         assert "cut short" in caplog.text
@@ -242,15 +253,28 @@ def test_a_last_line_that_was_cut_is_dropped_said_and_run_again(ring, tmp_path, 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("points.jsonl", lambda text: text.replace('"samples":60', '"samples":', 1), "line 1 cannot be read"),
-        ("points.jsonl", lambda text: text.replace('"draws"', '"drawn"', 1), "line 1 cannot be read"),
-        ("points.jsonl", lambda text: text.splitlines(True)[0] + text, "line 2: -3 dB is there twice"),
         (
-            "points.jsonl",
-            lambda text: text.replace('"snr_db":6.0', '"snr_db":7.0'),
-            "7 dB is there and is not in the grid",
+            "blocks.jsonl",
+            lambda text: text.replace('"rows": [60', '"rows": [61', 1),
+            "line 1 cannot be read: its checksum",
         ),
-        ("points.jsonl", lambda text: "\n" + text, "line 1 cannot be read"),
+        (
+            "blocks.jsonl",
+            lambda text: text.splitlines(True)[0] + text,
+            "line 2 cannot be read: block 0 at -3 dB is there",
+        ),
+        (
+            "blocks.jsonl",
+            lambda text: signed(text, '"snr_db": 6.0', '"snr_db": 7.0'),
+            "cannot be read: 7 dB is not in the grid",
+        ),
+        ("blocks.jsonl", lambda text: signed(text, '"first_row"', '"row"'), "its columns are those of another sweep"),
+        (
+            "blocks.jsonl",
+            lambda text: signed(text, '"first": 0', '"first": "a"'),
+            "line 1 cannot be read: invalid literal",
+        ),
+        ("blocks.jsonl", lambda text: "\n" + text, "line 1 cannot be read"),
         ("spec.json", lambda text: text[:-20], "spec.json cannot be read"),
         ("spec.json", lambda text: "[]", "holds another sweep"),
     ],
@@ -260,7 +284,7 @@ def test_results_that_cannot_be_read_are_refused_and_left_as_they_are(ring, tmp_
     sweep(link, inputs, labels, SPEC, out=tmp_path)
     file = tmp_path / name
     # A cut last line beside the damage must not be repaired either.
-    broken = change(file.read_text()) + ('{"snr_db"' if name == "points.jsonl" else "")
+    broken = change(file.read_text()) + ('{"snr_db"' if name == "blocks.jsonl" else "")
     file.write_text(broken)
     with pytest.raises(ResultsError, match=message) as error:
         sweep(link, inputs, labels, SPEC, out=tmp_path)
@@ -292,11 +316,27 @@ def test_another_question_in_the_same_folder_is_refused_by_what_differs(ring, ex
 
 def test_points_without_a_spec_and_paths_that_are_no_folder_are_refused(ring, tmp_path):
     link, inputs, labels = ring
-    (tmp_path / "points.jsonl").write_text("")
+    for name in ("points.jsonl", "blocks.jsonl"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("")
     (tmp_path / "file").write_text("")
-    for out, message in ((tmp_path, "no spec.json"), (tmp_path / "file", "cannot be used for results")):
+    for out, message in (
+        (tmp_path / "points.jsonl", "has points.jsonl, but no spec.json"),
+        (tmp_path / "blocks.jsonl", "has blocks.jsonl, but no spec.json"),
+        (tmp_path / "file", "cannot be used for results"),
+    ):
         with pytest.raises(ResultsError, match=message):
             sweep(link, inputs, labels, SPEC, out=out)
+
+
+def test_a_folder_of_points_without_their_blocks_is_refused(ring, tmp_path):
+    link, inputs, labels = ring
+    sweep(link, inputs, labels, SPEC, out=tmp_path)
+    (tmp_path / "blocks.jsonl").unlink()
+    whole = contents(tmp_path)
+    with pytest.raises(ResultsError, match=r"has points.jsonl, but no spec.json and blocks.jsonl beside it"):
+        sweep(link, inputs, labels, SPEC, out=tmp_path)
+    assert contents(tmp_path) == whole
 
 
 def test_a_point_is_on_disk_before_progress_hears_of_it(ring, tmp_path):

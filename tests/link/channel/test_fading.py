@@ -148,7 +148,7 @@ def test_a_channel_is_built_by_its_name():
     [
         (
             lambda: build_channel("tdl"),
-            "channel must be one of awgn, rayleigh, rayleigh-fast, rician, rician-fast, got 'tdl'",
+            "channel must be one of awgn, rayleigh, rayleigh-fast, rician, rician-fast, tdl-a, .*, cdl-e, got 'tdl'",
         ),
         (lambda: build_channel("rayleigh", block_symbols=-1), "block_symbols must be in .*, got -1"),
         (lambda: build_channel("rician", k_factor_db=41.0), r"k_factor_db must be in \[-20, 40\], got 41"),
