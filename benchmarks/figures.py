@@ -25,7 +25,13 @@ def draw(folder: Path, growth: Sequence[Growth], workers: Sequence[Scaling], cha
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    style = {"svg.hashsalt": "hardpath", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False}
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "hardpath",
+        "font.size": 9,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+    }
     made = []
     with pyplot.rc_context(style):
         for name, figure in (

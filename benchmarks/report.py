@@ -57,13 +57,13 @@ def page(found: Findings) -> str:
         "`make bench` measures what this page says and writes it anew; `link.json` has every figure, `timings.csv` every "
         "timing that one was made from.",
         "Figures are ratios. In each round all subjects of a case run once, one after another, and a ratio is of two times "
-        f"of one round: the median of {found.rounds} rounds, lowest and highest in brackets. Times themselves drift with the "
-        "machine's clock and its neighbours. Each peer runs at the fastest of its settings, found by a search of its own. A "
-        "target that is missed says so.",
+        f"of one round: the median of {found.rounds} rounds, lowest and highest in brackets. Times themselves drift with "
+        "the machine's clock and its neighbours. Each peer runs at the fastest of its settings, found by a search of its "
+        "own. A target that is missed says so.",
         f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['vector_instructions'])}), "
         f"{machine['system']}, Python {machine['python']}; {versions}; {machine['compiler'] or 'no C++ compiler'}; "
-        f"environment: {environment}; commit {machine['commit'] or 'unknown'}; load {machine['load_at_start']} at the start; "
-        f"{found.seconds:.0f} s.",
+        f"environment: {environment}; commit {machine['commit'] or 'unknown'}; load {machine['load_at_start']} at the "
+        f"start; {found.seconds:.0f} s.",
         *_chain(found),
         *_workers(found.workers),
         *_memory(found.memory),
@@ -71,9 +71,9 @@ def page(found: Findings) -> str:
         *_generators(found.generators),
         "## Growth",
         "![time against symbols, order, points and workers](growth.svg)",
-        "Dotted lines are proportional growth from the largest size. Below some thousand symbols a call's own cost is seen. "
-        "The kernel's time does not depend on the order, since a decision looks at the neighbouring amplitudes alone; that of "
-        "the array path grows with log2 of it.",
+        "Dotted lines are proportional growth from the largest size. Below some thousand symbols a call's own cost is "
+        "seen. The kernel's time does not depend on the order, since a decision looks at the neighbouring amplitudes alone; "
+        "that of the array path grows with log2 of it.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -75,7 +75,6 @@ def load_digits(folder: Path, rows: int, *, epochs: int | None = None) -> Digits
 def measure(watch: Stopwatch, digits: Digits, snr_db: tuple[float, ...], threads: int) -> SweepTimes:
     """Both over all points, in turn."""
     spec = SweepSpec(snr_db=snr_db, seed=1)
-    workers = {} if threads == 1 else {"workers": threads}
     receptions = len(digits.labels) * len(snr_db)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -91,7 +90,7 @@ def measure(watch: Stopwatch, digits: Digits, snr_db: tuple[float, ...], threads
             Subject(
                 "hardpath",
                 f"{threads} workers",
-                lambda: sweep(digits.link, digits.inputs, digits.labels, spec, **workers),
+                lambda: sweep(digits.link, digits.inputs, digits.labels, spec, workers=threads),
                 receptions,
             ),
         ],
