@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.array import Array, namespace
-from link.device import arrays
+from link.device import HOST_ENGINES, arrays
 from link.errors import ArgumentError
 
 SEED_MAX: Final = 2**63 - 1
@@ -35,6 +35,7 @@ WEYL: Final = (0x9E3779B9, 0xBB67AE85)
 ROUNDS: Final = 10
 _POINT_BIAS: Final = 2**27
 _COUNT_MAX: Final = 2**28
+_BLOCK_BITS: Final = 128
 _UNIT_53: Final = 2.0**-53
 
 
@@ -177,10 +178,13 @@ class Draws:
     def bits(self, stream: Stream, point: int, count: int) -> Array:
         """(B, count) fair bits, uint8."""
         xp, device = arrays(self.engine)
-        blocks = xp.stack(self.words(stream, point, -(-count // 128)), axis=-1)
+        length = -(-count // _BLOCK_BITS)
+        blocks = xp.stack(self.words(stream, point, length), axis=-1)
+        shape = (*self.samples.shape, length * _BLOCK_BITS)
+        if self.engine in HOST_ENGINES:
+            return np.unpackbits(blocks.astype(">u4").view(np.uint8), axis=-1).reshape(shape)[..., :count]
         shifts = xp.arange(31, -1, -1, dtype=xp.int64, device=device)
-        bits = (blocks[..., None] >> shifts) & 1
-        return xp.astype(xp.reshape(bits, (*self.samples.shape, -1))[..., :count], xp.uint8)
+        return xp.astype(xp.reshape((blocks[..., None] >> shifts) & 1, shape)[..., :count], xp.uint8)
 
     def _address(self, stream: Stream, point: int, count: int, start: int) -> tuple[int, int]:
         """First word of the counter at its start, and the fourth."""

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from link.bundle import Bundle
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.manifest import SNR_INPUT, GraphSpec, TensorSpec
+from link.interface import SNR_INPUT, TensorSpec
+from link.manifest import GraphSpec
 from link.snr import NO_MIN, SNR_DB_MAX, SNR_DB_MIN, SYMBOL_MAX
 
 if TYPE_CHECKING:

@@ -2,12 +2,10 @@ import csv
 import json
 import logging
 import math
-import warnings
 import zlib
 from itertools import pairwise
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,11 +14,12 @@ from scipy.stats import binom
 
 from link import bits, codebook, constellation, theory
 from link import sweep as sweep_module
-from link.bundle import load_bundle, sha256
+from link.bundle import load_bundle
 from link.chain import Link
 from link.errors import ArgumentError, ResultsError
 from link.grid import parse_grid
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
+from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.manifest import LlrSpec, Manifest, Mode, TaskSpec
 from link.randomness import Draws
 from link.results import SweepPoint, SweepResult
 from link.sweep import SweepSpec, sweep
@@ -60,29 +59,7 @@ class Decode(torch.nn.Module):
         return llr, torch.argmax(scores, dim=-1), latent @ self.head + 0.0 * mode[:, None]
 
 
-def tensor(name, dtype, *shape):
-    return TensorSpec(name=name, dtype=dtype, shape=("batch", *shape))
-
-
-def export(module, file, inputs, outputs):
-    example = tuple(torch.ones((2, *spec.shape[1:]), dtype=getattr(torch, spec.dtype)) for spec in inputs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own exporter
-        program = torch.onnx.export(
-            module.eval(),
-            example,
-            input_names=[spec.name for spec in inputs],
-            output_names=[spec.name for spec in outputs],
-            dynamic_shapes=({0: torch.export.Dim("batch")},) * len(inputs),
-            dynamo=True,
-            verbose=False,
-        )
-    program.save(str(file))
-    onnx.checker.check_model(onnx.load(file))
-    return GraphSpec(file=file.name, sha256=sha256(file), inputs=inputs, outputs=outputs)
-
-
-def make_bundle(folder, *, version=1):
+def make_bundle(folder, export_graph, provenance, *, version=1):
     """A codec without training: tokens are pairs of features, and a linear head reads them back."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(20)
@@ -91,73 +68,40 @@ def make_bundle(folder, *, version=1):
     labels = tuple(int(i ^ (i >> 1)) for i in range(CODEWORDS))
     table = torch.tensor(bits.label_bits(labels, WIDTH), dtype=torch.float32)
     head = torch.tensor(generator.normal(size=(TOKENS * LATENT, CLASSES)), dtype=torch.float32)
-    length = bits.num_symbols(NUM_BITS, 4)
-    transmitter = export(
-        Encode(codewords, table),
-        folder / "transmitter.onnx",
-        (tensor("x", "float32", TOKENS * LATENT),),
-        (
-            tensor("mode", "int64"),
-            tensor("indices", "int64", TOKENS),
-            tensor("bits", "uint8", NUM_BITS),
-            tensor("num_bits", "int64"),
-            tensor("symbols", "float32", length, 2),
-            tensor("num_symbols", "int64"),
-        ),
+    mode = Mode(
+        tokens=TOKENS,
+        codewords=CODEWORDS,
+        order=ORDER,
+        labels=labels,
+        log_prior=(-math.log(CODEWORDS),) * CODEWORDS,
     )
-    receiver = export(
-        Decode(codewords, table, head),
-        folder / "receiver.onnx",
-        (
-            tensor("symbols", "float32", length, 2),
-            tensor("no", "float32", length),
-            tensor("mode", "int64"),
-            tensor("llr_in", "float32", NUM_BITS),
-        ),
-        (
-            tensor("llr", "float32", NUM_BITS),
-            tensor("indices_hat", "int64", TOKENS),
-            tensor("logits", "float32", CLASSES),
-        ),
-    )
+    x = TensorSpec(name="x", dtype="float32", shape=("batch", TOKENS * LATENT))
     manifest = Manifest(
         name="ring",
         version=version,
         task=TaskSpec(name="ring", classes=tuple("abcd")),
-        modes=(
-            Mode(
-                tokens=TOKENS,
-                codewords=CODEWORDS,
-                order=ORDER,
-                labels=labels,
-                log_prior=(-math.log(CODEWORDS),) * CODEWORDS,
-            ),
-        ),
+        modes=(mode,),
         llr=LlrSpec(demapper="max-log", clip=CLIP),
-        transmitter=transmitter,
-        receiver=receiver,
-        provenance=Provenance(
-            recipe={},
-            seed=0,
-            epoch=0,
-            phase="none",
-            temperature=1.0,
-            assignment_scale=1.0,
-            checkpoint_sha256="0" * 64,
-            code_version="0",
-            libraries={},
-            accuracy={},
+        transmitter=export_graph(
+            Encode(codewords, table), (x,), transmitter_outputs([mode]), folder / "transmitter.onnx"
         ),
+        receiver=export_graph(
+            Decode(codewords, table, head),
+            receiver_inputs([mode]),
+            receiver_outputs([mode], CLASSES),
+            folder / "receiver.onnx",
+        ),
+        provenance=provenance,
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
     return head.numpy()
 
 
 @pytest.fixture(scope="session")
-def ring(tmp_path_factory):
+def ring(tmp_path_factory, export_graph, provenance):
     """(link, inputs, labels): 60 samples, labelled by the head itself."""
     folder = tmp_path_factory.mktemp("sweep") / "bundle"
-    head = make_bundle(folder)
+    head = make_bundle(folder, export_graph, provenance)
     x = np.random.default_rng(21).normal(size=(60, TOKENS * LATENT)).astype(np.float32)
     return Link(load_bundle(folder)), {"x": x}, np.argmax(x @ head, axis=-1)
 
@@ -348,10 +292,10 @@ def test_results_that_cannot_be_read_are_refused_and_left_as_they_are(ring, tmp_
     assert file.read_text() == broken
 
 
-def test_another_question_in_the_same_folder_is_refused_by_what_differs(ring, tmp_path):
+def test_another_question_in_the_same_folder_is_refused_by_what_differs(ring, export_graph, provenance, tmp_path):
     link, inputs, labels = ring
     sweep(link, inputs, labels, SPEC, out=tmp_path / "out")
-    make_bundle(tmp_path / "other", version=2)
+    make_bundle(tmp_path / "other", export_graph, provenance, version=2)
     another = Link(load_bundle(tmp_path / "other"))
     moved = {"x": np.nextafter(inputs["x"], np.float32(9))}
     swapped = np.roll(labels, 1)
