@@ -151,6 +151,12 @@ def ber(
         str | None,
         typer.Option("--ldpc", metavar="K/N", help="Put 5G's LDPC code of K information and N coded bits in front."),
     ] = None,
+    importance: Annotated[
+        bool,
+        typer.Option(
+            "--importance", help="Estimate error rates too small to count, by importance sampling: uncoded, over awgn."
+        ),
+    ] = False,
     iterations: Annotated[int, typer.Option("--iterations", help="Of belief propagation, at most.")] = 20,
     frame_symbols: Annotated[
         int, typer.Option("--frame-symbols", help="Symbols sent together, uncoded; 0 stands for 1024.")
@@ -165,7 +171,7 @@ def ber(
             "--blocks",
             min=1,
             help="Blocks a point: at most with a target (default 4096, or 128 with a code), exactly without, which "
-            "replays a point. Without either, the target is 200 errors.",
+            "replays a point. Without either, the target is 200 errors; with --importance, --rel-width 0.2.",
         ),
     ] = None,
     block_frames: Annotated[
@@ -183,7 +189,7 @@ def ber(
 
     code = _code(ldpc)
     if target_errors is None and rel_width is None and blocks is None:
-        target_errors = 200
+        target_errors, rel_width = (None, 0.2) if importance else (200, None)
     settings = {
         "order": order,
         "channel": channel,
@@ -194,6 +200,7 @@ def ber(
         "no_offset_db": no_offset_db,
         "demapper": demapper,
         **code,
+        "sampling": "importance" if importance else "plain",
         "iterations": iterations,
         "frame_symbols": frame_symbols,
         "seed": seed,
@@ -332,7 +339,7 @@ def _ber_cells(point: BerPoint) -> tuple[str, ...]:
         f"{point.ebn0_db:.4g}",
         _bounded(point.ber),
         f"{point.ber.low:.2e} .. {point.ber.high:.2e}",
-        f"{point.bit_errors}/{point.bits:.3g}",
+        f"{_errors(point)}/{_bits(point):.3g}",
         "-" if point.ber_theory is None else f"{point.ber_theory:.3e}",
         "-" if blocks is None else _bounded(blocks),
         "-" if blocks is None else f"{blocks.low:.2e} .. {blocks.high:.2e}",
@@ -346,6 +353,16 @@ _BER_HEAD: Final = (
     "Es/N0 dB", "Eb/N0 dB", "BER", "95 % interval", "bit errors", "theory", "BLER", "95 % interval", "best code", "blocks",
     "stopped by",
 )  # fmt: skip
+
+
+def _errors(point: BerPoint) -> str:
+    """Counted, or as many as weigh as much."""
+    return f"~{point.effective_errors:.0f}" if point.bit_errors is None else str(point.bit_errors)
+
+
+def _bits(point: BerPoint) -> float:
+    """Sent, or as many as tell as much."""
+    return point.bits if point.equivalent_bits is None else point.equivalent_bits
 
 
 def _bounded(rate: Proportion) -> str:

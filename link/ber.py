@@ -1,127 +1,63 @@
 """Bit and block error rates of a modem over SNR, uncoded or coded, with theory beside them.
 
-bits ──[LDPC]──> Gray QAM ──> channel ──> LLRs ──[LDPC]──> errors ──┬── blocks of frames, on any number of workers
-└── until the point has seen enough (link.simulator)
+    bits ──[LDPC]──> Gray QAM ──> channel ──> LLRs ──[LDPC]──> errors ──┬── blocks of frames, on any number of workers
+                                                                       └── until the point has seen enough (link.simulator)
+
+Error rates too small to count are estimated by importance sampling (link.rare), block by block in the same way.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
-
-from link.capacity import capacity_qam, normal_approximation_bler
+from link.ber_results import BerPoint, BerProvenance, BerResult
+from link.capacity import capacity, normal_approximation_bler, rayleigh_capacity
 from link.channel import TR38901
 from link.channel.fec import Ldpc
 from link.coded import CodedModem
 from link.errors import ArgumentError
 from link.grid import ModemSpec
 from link.modem import ErrorCounts, Modem
-from link.montecarlo import Proportion
 from link.provenance import code_version, library_versions
+from link.rare import RareSums, rare_block, rare_estimate
 from link.reference import bit_error_rate
-from link.simulator import Answer, Ending, Watch
+from link.simulator import Answer, Watch, Workload
 from link.simulator.block import total
 from link.simulator.conduct import conduct
-from link.stopping import Tally, error_rate, unit_error_rate
+from link.stopping import Tally, effective_errors, error_rate, unit_error_rate
 
-__all__ = ["BerPoint", "BerProvenance", "BerResult", "ModemSpec", "ber"]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class BerPoint(_Frozen):
-    """What one SNR gave.
-
-    Attributes
-    ----------
-    snr_db, ebn0_db : float
-        Es/N0, and Eb/N0 by information bit, dB.
-    blocks : int
-        The point is made of the blocks 0 to blocks - 1: `blocks` of a spec without a target replays it.
-    frames, symbols : int
-        Sent; pilots are not counted here.
-    bits, bit_errors : int
-        Information bits: of the payload uncoded, of the messages with a code.
-    ber : Proportion
-        With the interval of link.stopping. Where no error was counted, its upper end is what is known.
-    units, unit_errors : int
-        What is independent of each other: symbols where each meets noise and fading of its own, frames otherwise.
-    frame_errors : int
-        Frames with a wrong bit.
-    bler : Proportion or None
-        Of frames, where they are what is independent.
-    stopped_by : Ending
-    ber_theory : float or None
-        None where no closed form is known.
-    capacity : float or None
-        Mutual information of the constellation with equally likely points over AWGN, bit a symbol; None over other channels.
-    bler_normal : float or None
-        What the best code of this length and rate may reach, by the normal approximation; None uncoded, and over fading.
-    """
-
-    snr_db: float
-    ebn0_db: float
-    blocks: int
-    frames: int
-    symbols: int
-    bits: int
-    bit_errors: int
-    ber: Proportion
-    units: int
-    unit_errors: int
-    frame_errors: int
-    bler: Proportion | None
-    stopped_by: Ending
-    ber_theory: float | None
-    capacity: float | None
-    bler_normal: float | None
-
-
-class BerProvenance(_Frozen):
-    """What made the figures; with the spec, enough to make them again.
-
-    Attributes
-    ----------
-    hardpath : str
-        Version.
-    generator : str
-        Which normals were drawn, and by what.
-    device : str
-    interval : str
-        Method of the intervals.
-    libraries : dict of str to str
-    """
-
-    hardpath: str
-    generator: str
-    device: str
-    interval: str = "stage-wise, link.stopping"
-    libraries: dict[str, str]
-
-
-class BerResult(_Frozen):
-    """What a sweep found: what results.json holds, and what the command prints with --json.
-
-    Points are in the order of the grid; one that was not simulated is absent.
-    """
-
-    points: tuple[BerPoint, ...]
-    provenance: BerProvenance
-    spec: ModemSpec
-
+__all__ = ["BerPoint", "BerProgress", "BerProvenance", "BerResult", "ModemSpec", "ber", "build_modem"]
 
 BerProgress: TypeAlias = Callable[[BerPoint, int, int], None]
 """Called with a point that has just finished, how many are finished, and how many there are."""
 
 
-class ModemBlocks:
-    """Frames over a modem, block by block; a link.simulator.Workload."""
+class _Blocks(Workload, Protocol):
+    """A workload that knows what its blocks say of an error rate."""
+
+    @property
+    def generator(self) -> str:
+        """What draws, for the provenance."""
+        ...
+
+    @property
+    def interval(self) -> str:
+        """Method of the intervals."""
+        ...
+
+    def estimate(self, answer: Answer) -> dict[str, Any]:
+        """The fields of a BerPoint that depend on how errors are counted."""
+        ...
+
+
+class CountedBlocks:
+    """Frames over a modem, whose errors are counted."""
+
+    interval: ClassVar[str] = "stage-wise (link.stopping)"
 
     block_type: ClassVar[type[ErrorCounts]] = ErrorCounts
     stride: ClassVar[int] = 1
@@ -129,6 +65,7 @@ class ModemBlocks:
     def __init__(self, spec: ModemSpec, device: str = "cpu") -> None:
         self.spec = spec
         self.modem = build_modem(spec, device)
+        self.generator = f"philox4x32-10 {self.modem.engine}"
         self.symbols_are_units = not spec.coded and (spec.channel == "awgn" or spec.channel.endswith("-fast"))
 
     def run(self, snr_db: float, block: int) -> ErrorCounts:
@@ -144,6 +81,65 @@ class ModemBlocks:
             symbols = frames * spec.symbols_a_frame
             return Tally(symbols, block.symbol_errors, bits, block.bit_errors, block.symbol_squares)
         return Tally(frames, block.frame_errors, bits, block.bit_errors, block.frame_squares)
+
+    def estimate(self, answer: Answer) -> dict[str, Any]:
+        """Rates with intervals that are valid under the rule that ended the point."""
+        spec, counts = self.spec, ErrorCounts.total(answer.blocks)
+        tally = total([self.tally(block) for block in answer.blocks])
+        block_units, target = tally.units // len(answer.blocks), spec.rule.unit_target(tally)
+        frames = len(answer.blocks) * spec.frames_a_block
+        return {
+            "frames": frames,
+            "symbols": frames * spec.symbols_a_frame,
+            "bits": tally.trials,
+            "bit_errors": counts.bit_errors,
+            "ber": error_rate(tally, block_units, target, spec.confidence),
+            "units": tally.units,
+            "unit_errors": tally.unit_errors,
+            "frame_errors": counts.frame_errors,
+            "effective_errors": effective_errors(tally),
+            "equivalent_bits": None,
+            "bler": None if self.symbols_are_units else unit_error_rate(tally, block_units, target, spec.confidence),
+        }
+
+
+@dataclass(frozen=True)
+class RareBlocks:
+    """Symbols over AWGN whose noise is drawn where it does harm."""
+
+    spec: ModemSpec
+    block_type: ClassVar[type[RareSums]] = RareSums
+    stride: ClassVar[int] = 1
+    generator: ClassVar[str] = "philox4x32-10 numpy"
+    interval: ClassVar[str] = "normal, of importance sampling (link.rare)"
+
+    def run(self, snr_db: float, block: int) -> RareSums:
+        """Draw the symbols of a block."""
+        spec = self.spec
+        return rare_block(spec.order, snr_db, spec.demapper, spec.no_offset_db, spec.seed, block)
+
+    def tally(self, block: RareSums) -> Tally:
+        """Weights for errors."""
+        bits = block.symbols * self.spec.bits_a_symbol
+        return Tally(block.symbols, 0, bits, block.weighted, block.squares)
+
+    def estimate(self, answer: Answer) -> dict[str, Any]:
+        """A mean of weights, and its normal interval."""
+        found = rare_estimate(answer.blocks, self.spec.confidence)
+        width = self.spec.bits_a_symbol
+        return {
+            "frames": 0,
+            "symbols": found.symbols,
+            "bits": found.symbols * width,
+            "bit_errors": None,
+            "ber": found.ber,
+            "units": found.symbols,
+            "unit_errors": None,
+            "frame_errors": None,
+            "effective_errors": found.effective_errors,
+            "equivalent_bits": found.equivalent_symbols * width,
+            "bler": None,
+        }
 
 
 def build_modem(spec: ModemSpec, device: str = "cpu") -> Modem | CodedModem:
@@ -214,18 +210,21 @@ def ber(
     KeyboardInterrupt
         Once what is finished is on disk.
     """
-    work = ModemBlocks(spec, device)
+    work: _Blocks = CountedBlocks(spec, device)
+    if spec.sampling == "importance":
+        work = RareBlocks(spec)
     provenance = BerProvenance(
         hardpath=code_version(),
-        generator=f"philox4x32-10 {work.modem.engine}",
+        generator=work.generator,
         device=device,
+        interval=work.interval,
         libraries={"python": platform.python_version(), **library_versions("numpy", "numba", "torch", "sionna-no-rt")},
     )
     return conduct(
         work,
         spec,
         {"provenance": provenance, "spec": spec},
-        point=lambda answer: _point(work, answer),
+        point=lambda answer: _point(work, spec, answer),
         result=lambda points: BerResult(points=points, provenance=provenance, spec=spec),
         out=out,
         workers=workers,
@@ -236,36 +235,25 @@ def ber(
     )
 
 
-def _point(work: ModemBlocks, answer: Answer) -> BerPoint:
-    spec, counts = work.spec, ErrorCounts(*map(sum, zip(*answer.blocks, strict=True)))
-    tally = total([work.tally(block) for block in answer.blocks])
-    block_units, target = tally.units // len(answer.blocks), spec.rule.unit_target(tally)
-    frames = len(answer.blocks) * spec.frames_a_block
-    over_awgn = spec.channel == "awgn"
+def _point(work: _Blocks, spec: ModemSpec, answer: Answer) -> BerPoint:
+    snr_db, over_awgn = answer.snr_db, spec.channel == "awgn"
+    known = spec.channel.startswith("rayleigh") and spec.csi == "perfect"
+    reach = capacity if over_awgn else rayleigh_capacity if known else None
     return BerPoint(
-        snr_db=answer.snr_db,
-        ebn0_db=answer.snr_db - spec.ebn0_offset_db,
+        snr_db=snr_db,
+        ebn0_db=snr_db - spec.ebn0_offset_db,
         blocks=len(answer.blocks),
-        frames=frames,
-        symbols=frames * spec.symbols_a_frame,
-        bits=tally.trials,
-        bit_errors=tally.errors,
-        ber=error_rate(tally, block_units, target, spec.confidence),
-        units=tally.units,
-        unit_errors=tally.unit_errors,
-        frame_errors=counts.frame_errors,
-        bler=None if work.symbols_are_units else unit_error_rate(tally, block_units, target, spec.confidence),
         stopped_by=answer.ending,
-        ber_theory=None if spec.coded else _ber_theory(work, answer.snr_db),
-        capacity=capacity_qam(spec.order, answer.snr_db) if over_awgn else None,
+        ber_theory=None if spec.coded else _ber_theory(spec, snr_db),
+        capacity=None if reach is None else float(reach(snr_db, spec.order)),
         bler_normal=(
-            normal_approximation_bler(spec.code_k, spec.symbols_a_frame, answer.snr_db, spec.order)
+            float(normal_approximation_bler(spec.code_k, spec.symbols_a_frame, snr_db, spec.order))
             if spec.coded and over_awgn
             else None
         ),
+        **work.estimate(answer),
     )
 
 
-def _ber_theory(work: ModemBlocks, snr_db: float) -> float | None:
-    spec = work.spec
+def _ber_theory(spec: ModemSpec, snr_db: float) -> float | None:
     return bit_error_rate(spec.order, snr_db, spec.build_channel(), spec.demapper, spec.no_offset_db)

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.special import stdtrit
 
-from link.ber import BerResult
+from link.ber_results import BerResult
 from link.errors import ArgumentError, ResultsError
 from link.modem import ErrorCounts
 from link.montecarlo import CONFIDENCE
 from link.randomness import Draws, Stream
+from link.rare import RareSums
 from link.results import SweepResult
 from link.semantic import PassCounts
 from link.simulator.folder import RESULTS_NAME
@@ -131,7 +132,9 @@ def read_sweep(folder: Path) -> Found:
         If a file is missing or cannot be read.
     """
     result = read_result(folder)
-    block_type = PassCounts if isinstance(result, SweepResult) else ErrorCounts
+    block_type: type[Any] = PassCounts if isinstance(result, SweepResult) else ErrorCounts
+    if isinstance(result, BerResult) and result.spec.sampling == "importance":
+        block_type = RareSums
     names = {millidecibels(snr_db) for snr_db in result.spec.snr_db}
     blocks: dict[int, dict[int, Any]] = {name: {} for name in names}
     for task, found in Journal(folder, block_type).read(names):
@@ -188,6 +191,10 @@ def _num_blocks(point: Any, held: Mapping[int, Any]) -> int:
 def _require_pair(a: SweepResult | BerResult, b: SweepResult | BerResult) -> None:
     if type(a) is not type(b):
         raise ArgumentError("b", "is a sweep of another kind: a bundle and a modem cannot be compared")
+    if "importance" in (getattr(a.spec, "sampling", ""), getattr(b.spec, "sampling", "")):
+        raise ArgumentError(
+            "b", "cannot be compared in pairs: importance sampling draws noise of its own for each receiver"
+        )
     there, here = a.spec.model_dump(), b.spec.model_dump()
     free = _FREE | _OF_RECEIVER
     differing = [name for name in there if name not in free and there[name] != here[name]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from link.ber import BerPoint, BerResult
+from link.ber_results import BerPoint, BerResult
 from link.errors import ArgumentError
 from link.plot import METRICS, Curve
 from link.results import SweepPoint, SweepResult

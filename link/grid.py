@@ -188,6 +188,8 @@ class ModemSpec(GridSpec):
         "ldpc" is that of 5G, TS 38.212.
     code_k, code_n : int
         Information and coded bits of a codeword; 0 without a code.
+    sampling : {"plain", "importance"}
+        "importance" estimates error rates too small to count (link.rare): uncoded, over AWGN.
     iterations : int
         Of belief propagation, in [1, 200].
     block_frames : int
@@ -210,6 +212,7 @@ class ModemSpec(GridSpec):
     code: Literal["none", "ldpc"] = "none"
     code_k: Annotated[int, Field(ge=0, le=8448)] = 0
     code_n: Annotated[int, Field(ge=0, le=2**16)] = 0
+    sampling: Literal["plain", "importance"] = "plain"
     iterations: Annotated[int, Field(ge=1, le=200)] = 20
     block_frames: Annotated[int, Field(ge=0, le=2**20)] = 0
     blocks: Annotated[int, Field(ge=0, le=2**31)] = 0
@@ -226,9 +229,20 @@ class ModemSpec(GridSpec):
                 raise ArgumentError("code_k", f"must be above 0 and below code_n, got {self.code_k} and {self.code_n}")
             if self.frame_symbols:
                 raise ArgumentError("frame_symbols", f"must be 0 with a code, got {self.frame_symbols}")
+        if self.sampling == "importance":
+            self._check_importance()
         if self.frames_a_block * self.limit > 2**32:
             raise ArgumentError("blocks", f"must be at most {2**32 // self.frames_a_block}, got {self.limit}")
         return self
+
+    def _check_importance(self) -> None:
+        if self.channel != "awgn" or self.coded:
+            raise ArgumentError("sampling", "must be plain but for uncoded QAM over awgn")
+        for field in ("target_errors", "frame_symbols", "block_frames"):
+            if getattr(self, field):
+                raise ArgumentError(
+                    field, f"means nothing where errors are weighed and not counted, got {getattr(self, field)}"
+                )
 
     @property
     def limit(self) -> int:
@@ -252,6 +266,11 @@ class ModemSpec(GridSpec):
     def coded(self) -> bool:
         """Whether a code stands in front of the mapper."""
         return self.code != "none"
+
+    @property
+    def bits_a_symbol(self) -> int:
+        """Channel bits of a symbol."""
+        return bits_per_symbol(self.order)
 
     @property
     def symbols_a_frame(self) -> int:

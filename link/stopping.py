@@ -54,7 +54,7 @@ _TOLERANCE: Final = 1e-12
 
 
 class Tally(NamedTuple):
-    """What the blocks of a point counted, as Python integers.
+    """What the blocks of a point counted, as Python integers; importance sampling (link.rare) has weights for errors.
 
     Attributes
     ----------
@@ -64,17 +64,17 @@ class Tally(NamedTuple):
         Units with at least one wrong bit.
     trials : int
         Bits that were sent, the same number in every unit.
-    errors : int
+    errors : float
         Wrong bits.
-    squares : int
+    squares : float
         Sum over units of their wrong bits squared.
     """
 
     units: int
     unit_errors: int
     trials: int
-    errors: int
-    squares: int
+    errors: float
+    squares: float
 
 
 def unit_error_rate(tally: Tally, block_units: int, target: int | None, confidence: float = CONFIDENCE) -> Proportion:

@@ -223,7 +223,7 @@ def _accuracy_noise(passes: SemanticPasses, blocks: Sequence[PassCounts]) -> Pro
     """Of the noise alone, for these samples."""
     tally, rule = total([passes.tally(block) for block in blocks]), passes.spec.rule
     if not rule.sequential:
-        return noise_proportion(tally.units - tally.errors, tally.units, passes.spec.confidence)
+        return noise_proportion(tally.units - tally.unit_errors, tally.units, passes.spec.confidence)
     wrong = unit_error_rate(tally, len(passes.truth), rule.unit_target(tally), passes.spec.confidence)
     return Proportion(value=1.0 - wrong.value, low=1.0 - wrong.high, high=1.0 - wrong.low)
 

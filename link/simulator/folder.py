@@ -75,12 +75,11 @@ class ResultsFolder:
             path.mkdir(parents=True, exist_ok=True)
             if (path / SPEC_NAME).exists():
                 self._refuse_another(asked)
-            for name in (JOURNAL_NAME, POINTS_NAME):
-                if (path / name).exists() and not ((path / SPEC_NAME).exists() and (path / JOURNAL_NAME).exists()):
-                    raise ResultsError(
-                        f"{path}: has {name}, but no {SPEC_NAME} and {JOURNAL_NAME} beside it; use another folder"
-                    )
-            if not (path / SPEC_NAME).exists():
+                self._refuse_without(JOURNAL_NAME, there=[SPEC_NAME])
+            else:
+                journal = self.journal.file.exists() and self.journal.file.stat().st_size > 0
+                self._refuse_without(SPEC_NAME, there=[JOURNAL_NAME] * journal + [POINTS_NAME])
+                self.journal.file.touch()
                 self._replace(SPEC_NAME, json.dumps(asked, indent=2) + "\n")
         except OSError as error:
             raise ResultsError(f"{path}: cannot be used for results: {error.strerror or error}") from None
@@ -96,6 +95,11 @@ class ResultsFolder:
         rows = [_columns(point) for point in result.points]
         self._replace(TABLE_NAME, _csv(rows))
         self._write_parquet(rows)
+
+    def _refuse_without(self, missing: str, there: Sequence[str]) -> None:
+        for name in there:
+            if (self.path / name).exists() and not (self.path / missing).exists():
+                raise ResultsError(f"{self.path}: has {name}, but no {missing} beside it; use another folder")
 
     def _refuse_another(self, asked: Mapping[str, Any]) -> None:
         try:

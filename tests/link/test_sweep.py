@@ -318,7 +318,7 @@ def test_points_without_a_spec_and_paths_that_are_no_folder_are_refused(ring, tm
     link, inputs, labels = ring
     for name in ("points.jsonl", "blocks.jsonl"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / name).write_text("")
+        (tmp_path / name / name).write_text("{}")
     (tmp_path / "file").write_text("")
     for out, message in (
         (tmp_path / "points.jsonl", "has points.jsonl, but no spec.json"),
@@ -334,7 +334,7 @@ def test_a_folder_of_points_without_their_blocks_is_refused(ring, tmp_path):
     sweep(link, inputs, labels, SPEC, out=tmp_path)
     (tmp_path / "blocks.jsonl").unlink()
     whole = contents(tmp_path)
-    with pytest.raises(ResultsError, match=r"has points.jsonl, but no spec.json and blocks.jsonl beside it"):
+    with pytest.raises(ResultsError, match=r"has spec.json, but no blocks.jsonl beside it"):
         sweep(link, inputs, labels, SPEC, out=tmp_path)
     assert contents(tmp_path) == whole
 
