@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.growth import ARRAYS, Growth
-from benchmarks.physical import Chain, Scaling
+from benchmarks.physical import Chain
+from benchmarks.workers import Scaling
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#0072B2", "#D55E00", "#666666", "#009E73"
 _COLOURS: Final = {ARRAYS: _BLUE}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,7 +22,6 @@ SNR_DB: Final = {4: 8.0, 16: 14.0, 64: 20.0, 256: 26.0, 1024: 32.0}
 """Es/N0 of each order, where about one bit in a hundred is wrong; what a symbol costs does not depend on it."""
 ARRAYS_TARGETS: Final = {16: 10.0, 64: 25.0, 256: 70.0, 1024: 400.0}
 KERNEL_TARGETS: Final = {16: 25.0, 64: 150.0, 256: 500.0, 1024: 5000.0}
-WORKERS_TARGET: Final = 1.8
 FRAME_SYMBOLS: Final = 1024
 COMMPY_ORDER: Final = 16
 _COMMPY_SYMBOLS: Final = 256
@@ -157,42 +153,3 @@ def check_kernel(order: int, snr_db: float, frames: int = 200) -> None:
         raise AssertionError(
             f"{order}-QAM at {snr_db:g} dB: the kernel's error rate is {gap:.2e} off theory's {rate:.2e}"
         )
-
-
-class Scaling(NamedTuple):
-    """The fused kernel in worker processes: how many times faster than one worker on the same frames."""
-
-    order: int
-    workers: int
-    symbols: int
-    ns: float
-    speedup: Ratio
-
-
-def measure_workers(watch: Stopwatch, order: int, workers: Sequence[int], symbols: int) -> list[Scaling]:
-    """Pools of processes that take the same tasks, in turn; the pools stand open, as they do in a sweep."""
-    snr_db, frames = SNR_DB[order], symbols // FRAME_SYMBOLS
-    tasks = [(order, snr_db, start, -(-frames // _TASKS)) for start in range(0, frames, -(-frames // _TASKS))]
-    with ExitStack() as open_pools:
-        subjects = []
-        for count in workers:
-            pool = open_pools.enter_context(ProcessPoolExecutor(count, mp_context=get_context("spawn")))
-            subjects.append(Subject(f"{count} workers", f"{_TASKS} tasks", _filled(pool, tasks), symbols))
-        rounds = watch.interleave(f"workers, {order}-QAM", subjects)
-    one = subjects[0].name
-    return [
-        Scaling(order, count, symbols, rounds.median(subject.name), rounds.ratio(one, subject.name))
-        for count, subject in zip(workers, subjects, strict=True)
-    ]
-
-
-_TASKS: Final = 8
-
-
-def _filled(pool: ProcessPoolExecutor, tasks: list[tuple[int, float, int, int]]) -> Callable[[], int]:
-    return lambda: sum(pool.map(_bit_errors, tasks))
-
-
-def _bit_errors(task: tuple[int, float, int, int]) -> int:
-    order, snr_db, first, frames = task
-    return Modem(order, Awgn(), frame_symbols=FRAME_SYMBOLS, engine="numba").count(snr_db, first, frames).bit_errors

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from train.recipe_file import load_recipe
 from train.run import train
 from train.transceiver import Transceiver
 
-TORCH_BATCH = 256
-TARGET = 20.0
+TORCH_BATCH: Final = 256
+RECEIVER_BATCH: Final = 1024
+TARGET: Final = 20.0
 
 
 class SweepTimes(NamedTuple):
@@ -31,11 +33,14 @@ class SweepTimes(NamedTuple):
     Attributes
     ----------
     threads : int
-        Worker processes of the sweep, one thread each, and threads of torch.
-    points, rows : int
-    torch_us, sweep_us : float
-        Microseconds a reception.
+        Worker processes of the sweep, one thread each, and threads that torch may use: it gets one where that is faster.
+    points, rows, draws : int
+        The sweep sends each row `draws` times at each point, torch once.
+    torch_us, sweep_us, receiver_us : float
+        Microseconds a reception: of the torch chain, of the sweep, and of receiver.onnx alone on one thread, which is what
+        a sweep cannot do without.
     ratio : Ratio
+        Torch's time over the sweep's.
     accuracy_gap : float
         Greatest difference between the accuracies that the two found at a point.
     """
@@ -43,8 +48,10 @@ class SweepTimes(NamedTuple):
     threads: int
     points: int
     rows: int
+    draws: int
     torch_us: float
     sweep_us: float
+    receiver_us: float
     ratio: Ratio
     accuracy_gap: float
 
@@ -72,46 +79,59 @@ def load_digits(folder: Path, rows: int, *, epochs: int | None = None) -> Digits
     return Digits(model.eval(), Link(load_bundle(run / "bundle")), inputs, test.labels[again])
 
 
-def measure(watch: Stopwatch, digits: Digits, snr_db: tuple[float, ...], threads: int) -> SweepTimes:
+def measure(
+    watch: Stopwatch, digits: Digits, snr_db: tuple[float, ...], threads: int = 1, draws: int = 1
+) -> SweepTimes:
     """Both over all points, in turn."""
-    spec = SweepSpec(snr_db=snr_db, seed=1)
+    spec = SweepSpec(snr_db=snr_db, seed=1, draws=draws)
     receptions = len(digits.labels) * len(snr_db)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    rounds = watch.interleave(
-        f"semantic sweep, {threads} thread{'s' * (threads > 1)}",
-        [
-            Subject(
-                "torch",
-                f"batch {TORCH_BATCH}, {threads} threads",
-                lambda: torch_accuracies(digits, snr_db),
-                receptions,
-            ),
-            Subject(
-                "hardpath",
-                f"{threads} workers",
-                lambda: sweep(digits.link, digits.inputs, digits.labels, spec, workers=threads),
-                receptions,
-            ),
-        ],
+    peers = [
+        Subject(
+            f"torch on {count}",
+            f"batch {TORCH_BATCH}, {count} threads",
+            partial(torch_accuracies, digits, snr_db, count),
+            receptions,
+        )
+        for count in sorted({1, threads})
+    ]
+    ours = Subject(
+        "hardpath",
+        f"{threads} workers, {draws} draws",
+        lambda: sweep(digits.link, digits.inputs, digits.labels, spec, workers=threads),
+        receptions * draws,
     )
-    torch.set_num_threads(before)
+    case = f"semantic sweep, {threads} thread{'s' * (threads > 1)}"
+    rounds = watch.interleave(case, [*peers, ours, _receiver(digits)])
+    torch_at_best = min((peer.name for peer in peers), key=rounds.median)
     found = [point.accuracy.value for point in sweep(digits.link, digits.inputs, digits.labels, spec).points]
-    gap = max(abs(ours - theirs) for ours, theirs in zip(found, torch_accuracies(digits, snr_db), strict=True))
+    gap = max(abs(ours - theirs) for ours, theirs in zip(found, torch_accuracies(digits, snr_db, 1), strict=True))
     return SweepTimes(
         threads,
         len(snr_db),
         len(digits.labels),
-        rounds.median("torch") / 1e3,
+        draws,
+        rounds.median(torch_at_best) / 1e3,
         rounds.median("hardpath") / 1e3,
-        rounds.ratio("torch", "hardpath"),
+        rounds.median("receiver.onnx") / 1e3,
+        rounds.ratio(torch_at_best, "hardpath"),
         gap,
     )
 
 
+def _receiver(digits: Digits) -> Subject:
+    """The receiver's graph over receptions that are there already."""
+    rows = min(RECEIVER_BATCH, len(digits.labels))
+    sent = digits.link.transmitter({name: values[:rows] for name, values in digits.inputs.items()})
+    no = np.full(sent.symbols.shape[:2], no_from_esn0_db(6.0), np.float32)
+    return Subject(
+        "receiver.onnx", f"batch {rows}", lambda: digits.link.receiver(sent.symbols, no, sent.mode), len(sent.mode)
+    )
+
+
 @torch.no_grad()
-def torch_accuracies(digits: Digits, snr_db: tuple[float, ...]) -> list[float]:
+def torch_accuracies(digits: Digits, snr_db: tuple[float, ...], threads: int) -> list[float]:
     """The checkpoint's modules at each point: encoder, argmax, mapper, noise, demapper, posterior mean, head."""
+    torch.set_num_threads(threads)
     inputs = [torch.from_numpy(values) for values in digits.inputs.values()]
     labels = torch.from_numpy(digits.labels)
     source, found = torch.Generator().manual_seed(1), []
@@ -124,6 +144,7 @@ def torch_accuracies(digits: Digits, snr_db: tuple[float, ...]) -> list[float]:
             heard = digits.model.receive(y, torch.full(y.shape[:2], no))
             right += int((heard.logits.argmax(dim=-1) == labels[rows]).sum())
         found.append(right / len(labels))
+    torch.set_num_threads(1)
     return found
 
 

@@ -28,7 +28,7 @@ from link.stopping import Tally
 PART_ROWS: Final = 4096
 """Rows of a block, rounded down to whole frames. It is part of what a block is: another number asks another question."""
 
-CHUNK_ROWS: Final = 256
+CHUNK_ROWS: Final = 1024
 """Receptions that go through the receiver at once: bounds memory, changes no result."""
 
 
