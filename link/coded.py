@@ -5,7 +5,6 @@ message (k) ──encode──> bits (n) ──link.modem.llrs──> LLRs (n) �
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from link.channel import Channel
 from link.channel.fec import Ldpc
+from link.device import host_engine
 from link.modem import ErrorCounts, count_wrong, llrs
 from link.randomness import Draws, Stream
 from link.snr import millidecibels
@@ -43,7 +43,7 @@ class CodedModem:
     @property
     def engine(self) -> str:
         """What draws the normals, see link.device."""
-        return "numpy" if importlib.util.find_spec("numba") is None else "numba"
+        return host_engine()
 
     def count(self, snr_db: float, first_frame: int, frames: int) -> ErrorCounts:
         """Send some frames; as link.modem.Modem.count, of the messages' bits. Symbols are not judged."""

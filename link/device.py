@@ -11,6 +11,7 @@ torch is imported where it is asked for by name and nowhere else in link.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ import array_api_compat.numpy
 from link.array import Array
 from link.errors import ArgumentError, MissingExtra
 
+CUDA: Final = "cuda"
 HOST_ENGINES: Final = ("numpy", "numba")
 """Engines whose arrays are NumPy's."""
 
@@ -44,6 +46,24 @@ class Arrays(NamedTuple):
         return self.xp.asarray(values.copy(), device=self.device)  # a read-only array is none that torch may share
 
 
+def host_engine() -> str:
+    """The fastest engine of NumPy arrays that is installed: "numba", or else "numpy"."""
+    return "numpy" if importlib.util.find_spec("numba") is None else "numba"
+
+
+def cuda_number(device: str) -> int | None:
+    """Which GPU "cuda" or "cuda:N" names; None where `device` is no GPU's name.
+
+    Examples
+    --------
+    >>> cuda_number("cuda"), cuda_number("cuda:1"), cuda_number("cpu")
+    (0, 1, None)
+    """
+    kind, colon, number = device.partition(":")
+    named = kind == CUDA and (number.isdecimal() if colon else True)
+    return int(number or 0) if named else None
+
+
 @cache
 def arrays(engine: str) -> Arrays:
     """The namespace and the device of an engine by name.
@@ -64,16 +84,16 @@ def arrays(engine: str) -> Arrays:
     """
     if engine in HOST_ENGINES:
         return Arrays(array_api_compat.numpy, None)
-    kind, _, number = engine.partition(":")
-    if not (engine == "torch" or (kind == "cuda" and (number.isdecimal() or engine == "cuda"))):
+    number = cuda_number(engine)
+    if engine != "torch" and number is None:
         raise ArgumentError("engine", f"must be numpy, numba, torch, cuda or cuda:N, got {engine!r}")
     try:
         torch = importlib.import_module("torch")
     except ImportError:
         raise MissingExtra("torch", "train") from None
-    if kind == "cuda":
+    if number is not None:
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= found:
+        if number >= found:
             there = ", ".join(f"cuda:{i}" for i in range(found)) or "no CUDA device"
             raise ArgumentError("engine", f"must be on a device that is there, torch sees {there}, got {engine!r}")
     xp = importlib.import_module("array_api_compat.torch")

@@ -10,7 +10,7 @@ held to them by test, counts max-log decisions many times faster. A coded link e
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
@@ -23,7 +23,7 @@ from link.array import Array, namespace
 from link.bits import group, num_symbols, ungroup
 from link.channel import Awgn, Channel, Fading
 from link.constellation import app_llr, bits_per_symbol, map_bits, max_log_llr
-from link.device import arrays
+from link.device import arrays, host_engine
 from link.errors import ArgumentError
 from link.randomness import SEED_MAX, Draws, Stream
 from link.snr import millidecibels
@@ -121,8 +121,7 @@ class Modem:
         if not 0 <= self.seed <= SEED_MAX:
             raise ArgumentError("seed", f"must be in [0, 2**63), got {self.seed}")
         if self.engine == "auto":
-            fused = self._fusible and importlib.util.find_spec("numba") is not None
-            object.__setattr__(self, "engine", "numba" if fused else "numpy")
+            object.__setattr__(self, "engine", host_engine() if self._fusible else "numpy")
         elif self.engine == "numba":
             importlib.import_module("link.box_muller")
         arrays(self.engine)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
 
 from link.grid import SweepSpec
@@ -121,8 +119,8 @@ class SweepProvenance(_Frozen):
     receiver_sha256: str
     data_sha256: str
     libraries: dict[str, str]
-    generator: Literal["philox4x32-10 numpy"] = "philox4x32-10 numpy"
-    device: Literal["cpu"] = "cpu"
+    generator: str
+    device: str
 
 
 class SweepResult(_Frozen):

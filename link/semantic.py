@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from link.chain import Link
 from link.channel import Channel
 from link.constellation import bits_per_symbol
+from link.device import host_engine
 from link.grid import SweepSpec
 from link.montecarlo import ClusterSums, cluster_sums
 from link.randomness import Draws
@@ -93,6 +94,8 @@ class SemanticPasses:
     spec : SweepSpec
     chunk_rows : int
         Receptions decoded at once; rounded down to whole frames, where samples share headers, and up to one.
+    engine : str
+        What draws the normals, see link.device.
     """
 
     link: Link
@@ -100,6 +103,7 @@ class SemanticPasses:
     truth: NDArray[np.int64]
     spec: SweepSpec
     chunk_rows: int = CHUNK_ROWS
+    engine: str = field(default_factory=host_engine)
     block_type: ClassVar[type[PassCounts]] = PassCounts
     _sent: tuple[int | None, Transmission] | None = field(default=None, init=False)
     _channel: Channel = field(init=False)
@@ -144,7 +148,9 @@ class SemanticPasses:
         for place in self._chunks(len(rows)):
             sample = rows[place]
             chunk = Transmission._make(values[sample] for values in sent)
-            result = self.link.carry(chunk, self._channel, snr_db, Draws(self.spec.seed, sample, draw))
+            result = self.link.carry(
+                chunk, self._channel, snr_db, Draws(self.spec.seed, sample, draw, engine=self.engine)
+            )
             decoded, right = result.decoded, np.ones(len(sample), np.bool_)
             pilots += result.received.pilot_symbols
             if result.header is not None:

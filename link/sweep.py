@@ -104,8 +104,8 @@ def sweep(
     truth = check_classes("labels", labels, len(next(iter(tensors.values()))), len(link.manifest.task.classes))
     if len(truth) * spec.draws > MAX_DECISIONS:
         raise ArgumentError("draws", f"must be at most {MAX_DECISIONS // len(truth)} for {len(truth)} samples")
-    provenance = _provenance(link, {**tensors, "labels": truth})
     passes = SemanticPasses(link, tensors, truth, spec, chunk_rows)
+    provenance = _provenance(passes)
     return conduct(
         passes,
         spec,
@@ -228,18 +228,20 @@ def _accuracy_noise(passes: SemanticPasses, blocks: Sequence[PassCounts]) -> Pro
     return Proportion(value=1.0 - wrong.value, low=1.0 - wrong.high, high=1.0 - wrong.low)
 
 
-def _provenance(link: Link, data: Mapping[str, NDArray[Any]]) -> SweepProvenance:
-    manifest = link.manifest
+def _provenance(passes: SemanticPasses) -> SweepProvenance:
+    manifest = passes.link.manifest
     return SweepProvenance(
         hardpath=code_version(),
         bundle=f"{manifest.name}:{manifest.version}",
         transmitter_sha256=manifest.transmitter.sha256,
         receiver_sha256=manifest.receiver.sha256,
-        data_sha256=_data_sha256(data),
+        data_sha256=_data_sha256({**passes.tensors, "labels": passes.truth}),
         libraries={
             "python": platform.python_version(),
-            **library_versions("numpy", "scipy", "onnxruntime", "onnxruntime-gpu"),
+            **library_versions("numpy", "numba", "scipy", "onnxruntime", "onnxruntime-gpu"),
         },
+        generator=f"philox4x32-10 {passes.engine}",
+        device=passes.link.device,
     )
 
 
