@@ -109,9 +109,13 @@ def test_any_split_counts_the_same(engine, order, frame_symbols, first, frames, 
 def test_the_size_of_a_tile_changes_nothing(channel, demapper, monkeypatch):
     modem = Modem(64, channel, demapper, frame_symbols=30, engine="numpy")
     whole = modem.count(8.0, 0, 40)
+    draws = Draws(0, np.arange(40))
+    bits = draws.bits(Stream.BITS, 8000, 30 * 6 - 1)
+    llr = llrs(bits, 64, channel, 8.0, draws, demapper)
     for symbols in (1, 7, 64):
         monkeypatch.setattr(modem_module, "_TILE_SYMBOLS", symbols)
         assert modem.count(8.0, 0, 40) == whole
+        np.testing.assert_array_equal(llrs(bits, 64, channel, 8.0, draws, demapper), llr)
 
 
 @pytest.mark.parametrize("engine", HOST)
