@@ -3,11 +3,13 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import link
 from link import randomness
 from link.channel import CHANNELS, Csi, Fading, build_channel, fading
 from link.channel.base import erase_unsent
@@ -18,6 +20,7 @@ from link.manifest import HeaderSpec
 from link.modem import DEMAPPERS, count_wrong, decide, llrs
 from link.randomness import Draws, Stream
 
+ROOT = Path(link.__file__).parent.parent
 OTHERS = ("numba", "torch")
 SAMPLES = np.array([0, 5, 2**32 - 1])
 
@@ -191,12 +194,12 @@ for ask in (
     else:
         raise AssertionError("numba was not missed")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_modules_that_numba_compiles_are_imported_only_where_they_are_used():
     code = "import sys, link.modem, link.sweep, link.chain; sys.exit('numba' in sys.modules or 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert importlib.import_module("link.kernel")

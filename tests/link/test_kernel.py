@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from decimal import Decimal, localcontext
+from pathlib import Path
 
 import numba.core.caching
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import link
 from link import kernel
 from link.bits import label_bits, labels_from_bits
 from link.box_muller import _minus_log, normal_pair, normals, philox_block
@@ -23,6 +25,7 @@ from link.kernel import count_errors
 from link.modem import Modem
 from link.randomness import SEED_MAX, Draws, Stream, philox4x32
 
+ROOT = Path(link.__file__).parent.parent
 ALL_ONES = 0xFFFFFFFF
 # kat_vectors of Random123 (Salmon and others), philox4x32 10.
 GOLDEN = [
@@ -224,7 +227,9 @@ print(count_errors(64, 20.0, 300, 0, 50, 1), count_errors(256, 24.0, 300, 0, 50,
 """
     plain = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
     found = [
-        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT, check=True
+        ).stdout
         for env in (os.environ, plain)
     ]
     assert found[0] == found[1]

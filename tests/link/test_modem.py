@@ -208,7 +208,8 @@ def test_demapping_65536_symbols_of_1024_qam_takes_less_than_16_mib(demapper):
 def test_squares_are_of_the_wrong_bits_of_each_symbol_and_of_each_frame():
     wrong = np.array([[1, 1, 0, 0, 1, 0], [0] * 6, [1, 0, 0, 1, 1, 1]], dtype=bool)
     assert count_wrong(wrong, 2) == ErrorCounts(7, 5, 4 + 1 + 1 + 1 + 4, 2, 9 + 16)
-    assert all(type(count) is int for count in count_wrong(wrong, 2))
+    for counts in (count_wrong(wrong, 2), *(Modem(4, Awgn(), engine=engine).count(0.0, 0, 2) for engine in HOST)):
+        assert all(type(count) is int for count in counts)
     assert ErrorCounts.total([]) == (0, 0, 0, 0, 0)
 
 
