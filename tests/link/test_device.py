@@ -3,19 +3,24 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from link.channel import CHANNELS, Csi, Fading, build_channel
+import link
+from link import randomness
+from link.channel import CHANNELS, Csi, Fading, build_channel, fading
 from link.channel.base import erase_unsent
-from link.device import arrays
+from link.device import Arrays, arrays
 from link.errors import ArgumentError, MissingExtra
 from link.header import carry_headers
 from link.manifest import HeaderSpec
+from link.modem import DEMAPPERS, count_wrong, decide, llrs
 from link.randomness import Draws, Stream
 
+ROOT = Path(link.__file__).parent.parent
 OTHERS = ("numba", "torch")
 SAMPLES = np.array([0, 5, 2**32 - 1])
 
@@ -99,6 +104,21 @@ def test_symbols_that_were_not_sent_are_erased_on_every_engine():
         np.testing.assert_array_equal(np.asarray(variances), np.float32([[1e-6, np.inf, np.inf], [1e-6] * 3]))
 
 
+@pytest.mark.parametrize("demapper", DEMAPPERS)
+@pytest.mark.parametrize("channel", CARRIERS, ids=lambda channel: channel.name)
+def test_all_of_a_tile_stays_on_its_device_and_the_host_never_waits(channel, demapper, monkeypatch):
+    # Tensors on "meta" have no numbers: to ask for one is an error, and so is to mix them with those of the host.
+    elsewhere = Arrays(arrays("torch").xp, torch.device("meta"))
+    for module in (randomness, fading):
+        monkeypatch.setattr(module, "arrays", lambda engine: elsewhere)
+    draws = Draws(0, SAMPLES, engine="cuda")
+    bits = draws.bits(Stream.BITS, 0, 50)
+    llr = llrs(bits, 16, channel, 10.0, draws, demapper)
+    assert (llr.device.type, llr.shape, llr.dtype) == ("meta", (3, 50), torch.float32)
+    with pytest.raises(RuntimeError, match="meta"):
+        count_wrong(decide(llr) != bits, 4)
+
+
 def test_a_frames_header_is_sent_with_the_engine_of_its_draws(monkeypatch):
     seen = []
 
@@ -158,6 +178,7 @@ import numpy as np
 from link.channel import Awgn
 from link.errors import MissingExtra
 from link.modem import Modem
+from link.modem import DEMAPPERS, count_wrong, decide, llrs
 from link.randomness import Draws
 modem = Modem(16, Awgn(), frame_symbols=64)
 assert (modem.engine, modem.count(12.0, 0, 100)[0]) == ("numpy", 700)
@@ -173,12 +194,12 @@ for ask in (
     else:
         raise AssertionError("numba was not missed")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_modules_that_numba_compiles_are_imported_only_where_they_are_used():
     code = "import sys, link.modem, link.sweep, link.chain; sys.exit('numba' in sys.modules or 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert importlib.import_module("link.kernel")

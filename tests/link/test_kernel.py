@@ -2,7 +2,11 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from decimal import Decimal, localcontext
+from pathlib import Path
 
 import numba.core.caching
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import link
 from link import kernel
 from link.bits import label_bits, labels_from_bits
 from link.box_muller import _minus_log, normal_pair, normals, philox_block
@@ -20,6 +25,7 @@ from link.kernel import count_errors
 from link.modem import Modem
 from link.randomness import SEED_MAX, Draws, Stream, philox4x32
 
+ROOT = Path(link.__file__).parent.parent
 ALL_ONES = 0xFFFFFFFF
 # kat_vectors of Random123 (Salmon and others), philox4x32 10.
 GOLDEN = [
@@ -207,6 +213,26 @@ def test_frames_are_counted_in_any_number_of_calls(monkeypatch):
     whole = count_errors(64, 15.0, 100, 3, 50, 1)
     monkeypatch.setattr(kernel, "CALL_SYMBOLS", 700)
     assert count_errors(64, 15.0, 100, 3, 50, 1) == whole
+
+
+def test_kernels_find_the_same_numbers_without_this_machines_vectors(tmp_path):
+    code = """
+import hashlib, numpy as np
+from link.box_muller import normals
+from link.channel import Fading
+from link.kernel import count_errors
+samples = np.arange(50)
+print(hashlib.sha256(normals(7, samples, samples, 0, 5, 1001).tobytes()).hexdigest())
+print(count_errors(64, 20.0, 300, 0, 50, 1), count_errors(256, 24.0, 300, 0, 50, 1, Fading(7, 3.0)))
+"""
+    plain = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT, check=True
+        ).stdout
+        for env in (os.environ, plain)
+    ]
+    assert found[0] == found[1]
 
 
 def test_kernels_run_where_no_cache_can_be_written(monkeypatch):

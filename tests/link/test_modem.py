@@ -109,9 +109,13 @@ def test_any_split_counts_the_same(engine, order, frame_symbols, first, frames, 
 def test_the_size_of_a_tile_changes_nothing(channel, demapper, monkeypatch):
     modem = Modem(64, channel, demapper, frame_symbols=30, engine="numpy")
     whole = modem.count(8.0, 0, 40)
+    draws = Draws(0, np.arange(40))
+    bits = draws.bits(Stream.BITS, 8000, 30 * 6 - 1)
+    llr = llrs(bits, 64, channel, 8.0, draws, demapper)
     for symbols in (1, 7, 64):
         monkeypatch.setattr(modem_module, "_TILE_SYMBOLS", symbols)
         assert modem.count(8.0, 0, 40) == whole
+        np.testing.assert_array_equal(llrs(bits, 64, channel, 8.0, draws, demapper), llr)
 
 
 @pytest.mark.parametrize("engine", HOST)
@@ -204,7 +208,8 @@ def test_demapping_65536_symbols_of_1024_qam_takes_less_than_16_mib(demapper):
 def test_squares_are_of_the_wrong_bits_of_each_symbol_and_of_each_frame():
     wrong = np.array([[1, 1, 0, 0, 1, 0], [0] * 6, [1, 0, 0, 1, 1, 1]], dtype=bool)
     assert count_wrong(wrong, 2) == ErrorCounts(7, 5, 4 + 1 + 1 + 1 + 4, 2, 9 + 16)
-    assert all(type(count) is int for count in count_wrong(wrong, 2))
+    for counts in (count_wrong(wrong, 2), *(Modem(4, Awgn(), engine=engine).count(0.0, 0, 2) for engine in HOST)):
+        assert all(type(count) is int for count in counts)
     assert ErrorCounts.total([]) == (0, 0, 0, 0, 0)
 
 
