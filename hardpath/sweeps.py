@@ -9,11 +9,13 @@ import typer
 
 from hardpath.options import (
     Backend,
+    Baselines,
     BlockSymbols,
     Bundle,
-    ChannelName,
+    Carrier,
     CsiKind,
     Data,
+    DelaySpread,
     Json,
     KFactor,
     MaxTime,
@@ -21,16 +23,21 @@ from hardpath.options import (
     Pilots,
     ReceiverName,
     RelWidth,
+    ResourceBlocks,
     ResultsOut,
     Seed,
+    SimulatedChannel,
+    SimulationDevice,
     SnrError,
     SnrGrid,
+    Spacing,
+    Speed,
     TargetErrors,
     Workers,
     folder_of,
     path_of,
 )
-from hardpath.terminal import percent, say, say_table
+from hardpath.terminal import percent, say, say_json, say_table
 
 if TYPE_CHECKING:
     from link.ber import BerPoint
@@ -46,12 +53,17 @@ def sweep(
     bundle: Bundle,
     receiver: ReceiverName = None,
     snr_db: SnrGrid = "-6:18:3",
-    channel: ChannelName = "awgn",
+    channel: SimulatedChannel = "awgn",
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
     csi: CsiKind = "perfect",
     pilots: Pilots = 0,
     no_offset_db: NoOffset = 0.0,
+    delay_spread_ns: DelaySpread = 100.0,
+    speed_kmh: Speed = 30.0,
+    carrier_ghz: Carrier = 3.5,
+    spacing_khz: Spacing = 30,
+    resource_blocks: ResourceBlocks = 51,
     seed: Seed = 0,
     draws: Annotated[
         int, typer.Option(min=1, help="Times that the data set is sent at each SNR; with a target, at most.")
@@ -61,13 +73,15 @@ def sweep(
     max_time: MaxTime = None,
     snr_error_db: SnrError = 0.0,
     data: Data = None,
+    baseline: Baselines = None,
+    device: SimulationDevice = "cpu",
     workers: Workers = 1,
     backend: Backend = "loky",
     out: ResultsOut = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy and bit errors of a bundle against SNR, with intervals and plots."""
-    from hardpath.jobs import run_sweep
+    from hardpath.jobs import run_baselines, run_sweep
     from link.sweep import SweepSpec, parse_grid
 
     spec = SweepSpec(
@@ -78,20 +92,34 @@ def sweep(
         csi=csi,
         pilots=pilots,
         no_offset_db=no_offset_db,
+        delay_spread_ns=delay_spread_ns,
+        speed_kmh=speed_kmh,
+        carrier_ghz=carrier_ghz,
+        spacing_khz=spacing_khz,
+        resource_blocks=resource_blocks,
         seed=seed,
         draws=draws,
         target_errors=target_errors,
         rel_width=rel_width,
         snr_error_db=snr_error_db,
     )
-    result = run_sweep(bundle, spec, data, out, receiver, workers=workers, backend=backend, max_time=max_time)
+    result = run_sweep(
+        bundle, spec, data, out, receiver, workers=workers, backend=backend, max_time=max_time, device=device
+    )
+    beside = run_baselines([kind.value for kind in baseline or []], bundle, receiver, data, result, out)
     if out is not None and result.points:
+        from link.curves import curves_of
         from link.plot import Curve, waterfall
 
-        waterfall([Curve.of_accuracy(channel, result.points)], out / "accuracy", title=spec.knowledge)
-        waterfall([Curve.of_ber(channel, result.points)], out / "ber", metric="ber", title=spec.knowledge)
+        rivals = [Curve.of_accuracy(f"decision, {name}", points, "baseline") for name, points in beside.items()]
+        title = f"{result.provenance.bundle}{', ' * bool(spec.knowledge)}{spec.knowledge}"
+        waterfall([*curves_of(result, channel, "accuracy"), *rivals], out / "accuracy", title=title)
+        if any(point.ber is not None for point in result.points):
+            waterfall(curves_of(result, channel, "ber"), out / "ber", metric="ber", title=title)
     if as_json:
-        say(result.model_dump_json(indent=2))
+        said = result.model_dump(mode="json")
+        dumped = {name: [point.model_dump(mode="json") for point in points] for name, points in beside.items()}
+        say_json(said | ({"baselines": dumped} if beside else {}))
         return
     several = bool(result.points) and len(result.points[0].mode_samples) > 1
     rows = [
@@ -104,9 +132,10 @@ def sweep(
             f"{point.bit_errors}/{point.bits}",
             "-" if point.ber_theory is None else f"{point.ber_theory:.3g}",
             *(_header_cells(point) if several else ()),
+            *(percent(points[index].accuracy.value) for points in beside.values()),
             *((str(point.stopped_by),) if spec.rule.sequential or max_time else ()),
         )
-        for point in result.points
+        for index, point in enumerate(result.points)
     ]
     counted = "headers and pilots counted" if pilots else "headers counted"
     symbols = "" if several or not rows else f"{result.points[0].symbols_per_sample:g} symbols a sample"
@@ -115,6 +144,7 @@ def sweep(
         f"{', '.join(filter(None, (channel, spec.knowledge, counted if several else symbols)))}, seed {seed}",
         ("Es/N0 dB", "accuracy %", "95 % interval", "correct", "BER", "bit errors", "theory")
         + (("symbols", "modes %", "headers lost", "wrong") if several else ())
+        + tuple(f"{name} %" for name in beside)
         + (("stopped by",) if spec.rule.sequential or max_time else ()),
         rows,
     )
@@ -140,12 +170,17 @@ def ber(
     ebn0_db: Annotated[
         str | None, typer.Option("--ebn0-db", help="The same as Eb/N0 by information bit, in place of --snr-db.")
     ] = None,
-    channel: ChannelName = "awgn",
+    channel: SimulatedChannel = "awgn",
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
     csi: CsiKind = "perfect",
     pilots: Pilots = 0,
     no_offset_db: NoOffset = 0.0,
+    delay_spread_ns: DelaySpread = 100.0,
+    speed_kmh: Speed = 30.0,
+    carrier_ghz: Carrier = 3.5,
+    spacing_khz: Spacing = 30,
+    resource_blocks: ResourceBlocks = 51,
     demapper: Annotated[str, typer.Option("--demapper", help="max-log, or app: exact LLRs.")] = "max-log",
     ldpc: Annotated[
         str | None,
@@ -177,7 +212,7 @@ def ber(
     block_frames: Annotated[
         int, typer.Option("--block-frames", help="Frames a block; 0 is some 2^18 symbols, or 128 codewords.")
     ] = 0,
-    device: Annotated[str, typer.Option("--device", help="cpu, or cuda.")] = "cpu",
+    device: SimulationDevice = "cpu",
     workers: Workers = 1,
     backend: Backend = "loky",
     out: ResultsOut = None,
@@ -198,6 +233,11 @@ def ber(
         "csi": csi,
         "pilots": pilots,
         "no_offset_db": no_offset_db,
+        "delay_spread_ns": delay_spread_ns,
+        "speed_kmh": speed_kmh,
+        "carrier_ghz": carrier_ghz,
+        "spacing_khz": spacing_khz,
+        "resource_blocks": resource_blocks,
         "demapper": demapper,
         **code,
         "sampling": "importance" if importance else "plain",

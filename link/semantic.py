@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from link.chain import Link
 from link.channel import Channel
+from link.channel.base import erase_unsent
 from link.constellation import bits_per_symbol
 from link.device import host_engine
 from link.grid import SweepSpec
 from link.montecarlo import ClusterSums, cluster_sums
 from link.randomness import Draws
 from link.runtime import Transmission
-from link.snr import millidecibels
+from link.snr import NO_MIN, SNR_DB_MAX, millidecibels
 from link.stopping import Tally
 
 PART_ROWS: Final = 4096
@@ -199,6 +200,25 @@ class SemanticPasses:
             for start in range(0, len(self.truth), self.chunk_rows)
         ]
         return Transmission._make(np.concatenate(field) for field in zip(*parts, strict=True))
+
+
+def clean_decisions(link: Link, inputs: Mapping[str, ArrayLike], snr_db: float = SNR_DB_MAX) -> NDArray[np.int64]:
+    """What the receiver decides of each sample where nothing comes between it and the transmitter, (n,).
+
+    Parameters
+    ----------
+    link : Link
+    inputs : mapping of name to (n, ...) array
+    snr_db : float
+        What a router takes the SNR for, dB.
+    """
+    tensors = link.transmitter.tensors(inputs)
+    decisions = []
+    for first in range(0, len(next(iter(tensors.values()))), CHUNK_ROWS):
+        sent = link.encode({name: value[first : first + CHUNK_ROWS] for name, value in tensors.items()}, snr_db)
+        no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
+        decisions.append(link.receiver(*erase_unsent(sent.symbols, no, sent.num_symbols), sent.mode).decisions)
+    return np.concatenate(decisions)
 
 
 def summed(sums: Iterable[tuple[int, ...]]) -> ClusterSums:
