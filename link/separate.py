@@ -140,6 +140,13 @@ def sweep_separate(
         If an argument is out of range.
     MissingExtra
         If Sionna is not installed.
+
+    Examples
+    --------
+    >>> labels = np.arange(200) % 10
+    >>> (point,) = sweep_separate(labels, labels, SweepSpec(snr_db=(0.0,)), num_classes=10, num_symbols=8)
+    >>> point.correct, point.symbols_per_sample
+    (200, 8.0)
     """
     scheme = Separate(num_classes, num_symbols, iterations)
     return sweep_baseline(scheme, decisions, labels, spec, num_classes=num_classes, frame_samples=frame_samples)

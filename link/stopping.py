@@ -41,7 +41,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, gammaincinv, logit, ndtri, stdtrit
+from scipy.special import betainc, betaincc, expit, gammaincinv, logit, ndtri, stdtrit
 
 from link.errors import ArgumentError, require_range
 from link.montecarlo import CONFIDENCE, Proportion, wilson
@@ -49,8 +49,10 @@ from link.montecarlo import CONFIDENCE, Proportion, wilson
 # A binomial law beyond mean +- (c deviation + c^2 / 3) holds less than 2 exp(-c^2 / 2) by Bernstein's inequality: 5e-18.
 _REACH: Final = 9.0
 _TAIL_MIN: Final = 1e-300
+_TAIL_MAX: Final = 1.0 - 2.0**-53
 _LOGIT_MAX: Final = 35.0
 _TOLERANCE: Final = 1e-12
+_MANY: Final = 10**6
 
 
 class Tally(NamedTuple):
@@ -128,7 +130,7 @@ def unit_error_rate(tally: Tally, block_units: int, target: int | None, confiden
     else:
         outcome = _Outcome(before=units - block_units, block=block_units, target=target, errors=errors)
     value, miss = errors / units, 0.5 - 0.5 * confidence
-    near, step = wilson(value, units, confidence), 1.0 / math.sqrt(errors + 1.0)
+    near, step = wilson(value, units, confidence), 1.0 / math.sqrt(min(errors, units - errors) + 1.0)
     low = _root(lambda x: _probit(outcome.as_high(x)) - _probit(miss), near.low, step) if errors else 0.0
     high = _root(lambda x: _probit(miss) - _probit(outcome.as_low(x)), near.high, step) if errors < units else 1.0
     return Proportion(value=value, low=min(low, value), high=max(high, value))
@@ -294,14 +296,23 @@ class _Outcome(NamedTuple):
 
     def as_high(self, x: float) -> float:
         """Probability of an outcome as high or higher, at a logit x of p."""
+        if self._many:
+            return _beta(self.errors, self.block - self.errors + 1, x)
         earlier, running, needed = self._paths(x)
         still = earlier.mass[running] @ _binomial(self.block, x).at_least(needed)
         return float(earlier.mass[~running].sum() + still)
 
     def as_low(self, x: float) -> float:
         """Probability of an outcome as low or lower."""
+        if self._many:
+            return _beta(self.block - self.errors, self.errors + 1, -x)
         earlier, running, needed = self._paths(x)
         return float(earlier.mass[running] @ _binomial(self.block, x).at_most(needed))
+
+    @property
+    def _many(self) -> bool:
+        """Whether one block holds so many errors that the law is long, and the incomplete beta function exact to 1e-9."""
+        return self.before == 0 and min(self.errors, self.block - self.errors) > _MANY
 
     def _paths(self, x: float) -> tuple[_Law, NDArray[np.bool_], NDArray[np.int64]]:
         """Errors before the last block, which of them leave the point running, and what each then lacks."""
@@ -311,9 +322,14 @@ class _Outcome(NamedTuple):
         return earlier, running, self.errors - count[running]
 
 
+def _beta(a: int, b: int, x: float) -> float:
+    """The regularised incomplete beta function at 1 / (1 + exp(-x)), from its nearer end."""
+    return float(betainc(a, b, expit(x)) if x < 0.0 else betaincc(b, a, expit(-x)))
+
+
 def _probit(tail: float) -> float:
-    """A scale on which tails are nearly straight lines in the logit."""
-    return float(ndtri(max(tail, _TAIL_MIN)))
+    """A scale on which tails are nearly straight lines in the logit; finite, also where rounding leaves a tail above 1."""
+    return float(ndtri(min(max(tail, _TAIL_MIN), _TAIL_MAX)))
 
 
 def _root(rising: Callable[[float], float], near: float, step: float) -> float:

@@ -8,10 +8,10 @@
 
 A sample's symbols are few beside a slot's resource elements. They are scattered over the whole carrier: symbol i takes data
 element i g mod D of the D that its slots have, counted along the subcarriers and then from one OFDM symbol to the next. The
-stride g has no common divisor with D. It is some whole number of OFDM symbols and the golden section of one, which spreads
-any run of symbols evenly over the carrier (after Crozier 2000, "New high-spread high-distance interleavers for
-turbo-codes"), and that whole number is the one that spreads it most evenly over the slot too. The other elements belong to
-other samples, which share the slot and its pilots: a sample pays for pilots in proportion.
+stride g has no common divisor with D. It is a whole number of OFDM symbols and the golden section of one, which spreads any
+run of symbols evenly over the carrier (after Crozier 2000, "New high-spread high-distance interleavers for turbo-codes");
+the whole number is the one that spreads it most evenly over the slot too. The other elements belong to other samples, which
+share the slot and its pilots: a sample pays for pilots in proportion.
 
 A receiver that estimates does so slot by slot, from the pilots of the resource block that it looks at and of two neighbours
 on either side. Either way the estimate is linear in the least-squares gains at the pilots,
@@ -129,7 +129,7 @@ class Carrier:
     Examples
     --------
     >>> Carrier(resource_blocks=1, pilot_symbols=2).place(4)
-    Elements(symbol=array([ 0,  9,  4, 13]), subcarrier=array([0, 1, 8, 9]))
+    Elements(symbol=array([0, 5, 9, 0]), subcarrier=array([0, 1, 8, 9]))
     """
 
     resource_blocks: int = 51

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,8 @@ from link.errors import ArgumentError
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db, told_no
 
-_ROWS: Final = 64
-"""Samples that go through Sionna at once: bounds memory, changes no result."""
+_ROW_SLOTS: Final = 64
+"""Slots of all samples that go through Sionna at once: bounds memory, changes no result."""
 
 _SEQUENCE: Final = points(4) @ np.array([1.0, 1j])
 """Pilots, (4,), in turn: the points of QPSK."""
@@ -55,6 +55,14 @@ class _Frame:
     multipath: Multipath
     csi: Csi
     num_symbols: int
+
+
+class _Gains(NamedTuple):
+    """Of B samples' payload, (B, S): true, as the receiver takes them, and E|h - h_hat|^2 of each element, as it has it."""
+
+    true: NDArray[np.complex128]
+    estimated: NDArray[np.complex128]
+    error_variance: NDArray[np.float64] | float
 
 
 class Tr38901:
@@ -79,6 +87,13 @@ class Tr38901:
         If an option is out of range, or the last path comes after the cyclic prefix.
     MissingExtra
         If Sionna is not installed.
+
+    Examples
+    --------
+    >>> x = np.ones((2, 16, 2), dtype=np.float32)
+    >>> received = Tr38901("tdl-c", Csi("lmmse", 2))(x, np.array([16, 13]), 12.0, Draws(0, np.arange(2)))
+    >>> received.num_pilots
+    array([2, 1])
     """
 
     def __init__(
@@ -119,30 +134,25 @@ class Tr38901:
         for count in np.unique(num_symbols[num_symbols > 0]).tolist():
             frame = _Frame(self.carrier, self.multipath, self.csi, count)
             rows = np.flatnonzero(num_symbols == count)
-            for start in range(0, len(rows), _ROWS):
-                some = rows[start : start + _ROWS]
+            step = max(_ROW_SLOTS // self.carrier.slots(count), 1)
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
                 own = Draws(draws.seed, draws.samples[some], np.asarray(draws.draw)[some], draws.within)
-                gains, estimate, error = self._gains(frame, no, told, point, own)
-                h[some, :count], h_hat[some, :count], error_variance[some, :count] = (
-                    _pairs(gains),
-                    _pairs(estimate),
-                    error,
-                )
+                gains = self._gains(frame, no, told, point, own)
+                h[some, :count], h_hat[some, :count] = _pairs(gains.true), _pairs(gains.estimated)
+                error_variance[some, :count] = gains.error_variance
         noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
         y, variances = erase_unsent(*one_tap(noisy, h_hat, told, error_variance), num_symbols)
         return Received(
             y, variances, num_symbols, gain_report(h, h_hat, num_symbols), self.carrier.share_of_pilots(num_symbols)
         )
 
-    def _gains(
-        self, frame: _Frame, no: float, told: float, point: int, draws: Draws
-    ) -> tuple[NDArray[np.complex128], NDArray[np.complex128], NDArray[np.float64] | float]:
-        """True gains of the payload, what the receiver takes them for, and E|h - h_hat|^2 as it has it."""
+    def _gains(self, frame: _Frame, no: float, told: float, point: int, draws: Draws) -> _Gains:
         carrier, slots = frame.carrier, frame.carrier.slots(frame.num_symbols)
         paths = frame.multipath.realise(SYMBOLS * slots, 1.0 / carrier.symbol_s, point, draws)
         h = _response(paths, carrier, _payload(carrier, frame.num_symbols))
         if self.csi.perfect:
-            return h, h, 0.0
+            return _Gains(h, h, 0.0)
         pilots = carrier.pilots(slots)
         p = np.resize(_SEQUENCE, len(pilots.symbol))
         noise = draws.normals(Stream.PILOTS, point, len(p))
@@ -150,7 +160,7 @@ class Tr38901:
             _response(paths, carrier, pilots) * p + np.sqrt(no / 2.0) * noise.view(np.complex128)[..., 0]
         ) * p.conj()
         interpolate = _interpolation(frame, told)
-        return h, interpolate(h_ls), interpolate.error_variance
+        return _Gains(h, interpolate(h_ls), interpolate.error_variance)
 
 
 @lru_cache(maxsize=16)

@@ -39,10 +39,15 @@ def test_the_code_is_the_longest_that_fits_and_its_bits_are_repeated_evenly():
     scheme = Separate(10, 40)
     code = scheme.code(30)
     assert (code.k, code.n) == (120, 600)
-    sent = scheme.encode(labels_of(3, 30, 10))
+    labels = labels_of(3, 30, 10)
+    sent = scheme.encode(labels)
     assert sent.shape == (3, 30, 80)
     in_order = sent.swapaxes(1, 2).reshape(3, 4, 600)
     assert (in_order == in_order[:, :1]).all()
+    for heard in range(4):  # one repeat in four is enough, whichever it is
+        llr = np.zeros((3, 4, 600))
+        llr[:, heard] = 20.0 * (2.0 * in_order[:, heard] - 1.0)
+        np.testing.assert_array_equal(scheme.decode(llr.reshape(3, 80, 30).swapaxes(1, 2)), labels)
 
 
 def test_a_codeword_is_dealt_out_to_the_samples_of_its_frame_bit_by_bit():

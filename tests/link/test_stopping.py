@@ -117,6 +117,22 @@ def test_long_sweeps_have_the_interval_of_a_poisson_count(units, errors):
         assert fine.high * (1.0 - tolerance) <= coarse.high <= fixed.high * (1.0 + tolerance)
 
 
+@pytest.mark.parametrize("units", [40, 20_000, 10**6, 10**8, 10**13])
+@pytest.mark.parametrize("share", [0.0, 1e-6, 1e-3, 0.3, 0.5])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 1.0 - 1e-9])
+def test_a_rate_and_its_complement_have_mirrored_intervals(units, share, confidence):
+    errors = math.floor(share * units) + 1
+    interval = unit_error_rate(single_trials(units, errors), units, None, confidence)
+    mirrored = unit_error_rate(single_trials(units, units - errors), units, None, confidence)
+    # Rates near 1 are rounded to 2^-53.
+    assert (1.0 - mirrored.high, 1.0 - mirrored.low) == pytest.approx(
+        (interval.low, interval.high), rel=1e-8, abs=2e-16
+    )
+    if errors > 10**6:
+        half = ndtri(0.5 + 0.5 * confidence) * math.sqrt(share * (1.0 - share) / units)
+        assert interval.high - interval.low == pytest.approx(2.0 * half, rel=2e-3)
+
+
 def test_no_error_is_bounded_by_the_rule_of_three():
     interval = unit_error_rate(single_trials(10**13, 0), 10**9, 100)
     assert interval.low == interval.value == 0.0

@@ -57,6 +57,18 @@ def test_one_sample_alone_hears_what_it_hears_among_others(name, csi, pilots):
     assert (together.y[past] == 0.0).all()
 
 
+def test_each_sample_draw_seed_and_snr_fades_on_its_own():
+    channel = build_channel("tdl-c")
+    x = np.ones((1, 1, 2), dtype=np.float32)
+
+    def gain(sample, draw, seed, snr_db):
+        received = channel(x, np.array([1]), snr_db, Draws(seed, np.array([sample]), draw))
+        return 10 ** (-snr_db / 10) / received.no.item()
+
+    addresses = [(0, 0, 0, 6.0), (1, 0, 0, 6.0), (0, 1, 0, 6.0), (0, 0, 1, 6.0), (0, 0, 0, 6.5)]
+    assert len({round(gain(*address), 4) for address in addresses}) == len(addresses)
+
+
 def test_blocks_of_rows_that_go_through_sionna_together_change_nothing():
     channel = build_channel("tdl-a", csi="ls", pilots=1)
     x, together = send(channel, 150, 5)
