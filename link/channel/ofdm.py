@@ -226,7 +226,7 @@ class Carrier:
 
         heard = correlate(pilot_symbol, pilot_subcarrier) + no * np.eye(len(pilot_symbol))
         cross = correlate(elements.symbol % SYMBOLS, elements.subcarrier - window * SUBCARRIERS)
-        weight = np.linalg.solve(heard.T, cross.T).T
+        weight = np.asarray(np.linalg.solve(heard.T, cross.T).T, dtype=np.complex128)
         power = covariance(np.zeros(1), np.zeros(1))[0, 0].real
         error = power - np.sum(weight * np.conj(cross), axis=-1).real
         return Interpolation(
