@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format proto clean
+.PHONY: help demo test test-slow bench check format proto clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(READY) ## the tests
 
 test-slow: $(READY) ## the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow
+
+bench: $(READY) ## how fast the link is beside its peers, in ten minutes: writes docs/bench
+	@$(BIN)/python -m benchmarks.link
 
 check: $(READY) ## style, types, imports between the rooms, stubs, permitted skips
 	@$(BIN)/ruff format --check .

@@ -21,7 +21,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hardpath import bundles, links, training
+from hardpath import bundles, links, sweeps, training
 from hardpath.options import Json, path_of
 from hardpath.terminal import INTERRUPTED, exit_with_line, exit_with_usage, say, say_json
 
@@ -37,6 +37,7 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; answer each mistake with one line and its exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it misses fonts that no figure here uses
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="hardpath", standalone_mode=False)
     except typer.Abort as abort:
@@ -63,7 +64,7 @@ def demo(
     run_demo(out, seed)
 
 
-for group in (training, bundles, links):
+for group in (training, bundles, sweeps, links):
     app.add_typer(group.commands)
 
 

@@ -9,7 +9,8 @@ from importlib import metadata
 from typing import Any, Final
 
 from link.bundle import Bundle
-from link.manifest import Manifest, Mode, TaskSpec, TensorSpec
+from link.interface import TensorSpec
+from link.manifest import Manifest, Mode, TaskSpec
 from link.provenance import code_version
 
 EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +12,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from hardpath.terminal import note, percent, progress, say
+from hardpath.live import live_table
+from hardpath.terminal import note, percent, progress, say, waiting, write_text
 from link.errors import ArgumentError
 from link.lock import locked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from link.baseline import BaselinePoint
+    from link.ber import BerResult
+    from link.grid import ModemSpec
     from link.manifest import Manifest
     from link.sweep import SweepResult, SweepSpec
     from train.checkpoint import Checkpoint
@@ -176,21 +181,89 @@ def run_verification(
 
 
 def run_sweep(
-    bundle: Path, spec: SweepSpec, data: Path | None, out: Path | None, receiver: str | None = None
+    bundle: Path,
+    spec: SweepSpec,
+    data: Path | None,
+    out: Path | None,
+    receiver: str | None = None,
+    *,
+    workers: int = 1,
+    backend: str = "loky",
+    max_time: float | None = None,
+    device: str = "cpu",
 ) -> SweepResult:
-    """Sweep a bundle, by one of its receivers, with a progress bar."""
+    """Sweep a bundle, by one of its receivers, with a table of its points as they come."""
     from link.bundle import load_bundle
     from link.chain import Link
-    from link.sweep import SweepPoint, sweep
+    from link.sweep import sweep
+
+    link = Link(load_bundle(bundle, receiver), device=device)
+    samples = load_samples(data, link.manifest)
+    with live_table(f"sweeping {spec.channel}", "wrong decisions", workers) as watch:
+        return sweep(
+            link,
+            samples.inputs,
+            labels_of(samples),
+            spec,
+            out=out,
+            workers=workers,
+            backend=backend,
+            max_time=max_time,
+            watch=watch,
+        )
+
+
+def run_baselines(
+    kinds: Sequence[str],
+    bundle: Path,
+    receiver: str | None,
+    data: Path | None,
+    result: SweepResult,
+    out: Path | None,
+) -> dict[str, tuple[BaselinePoint, ...]]:
+    """What a bundle has to beat, at the points of its sweep: its own decision, sent over as many symbols.
+
+    The decision is the receiver's for symbols without noise, which is what the model would decide at the transmitter. In
+    `out` it is baselines.json.
+    """
+    if not kinds or not result.points:
+        return {}
+    from link.bundle import load_bundle
+    from link.chain import Link
+    from link.repetition import sweep_repetition, sweep_uncoded
+    from link.semantic import clean_decisions
+    from link.separate import sweep_separate
 
     link = Link(load_bundle(bundle, receiver))
     samples = load_samples(data, link.manifest)
-    with progress(f"sweeping {spec.channel}", len(spec.snr_db)) as update:
+    decisions, first = clean_decisions(link, samples.inputs), result.points[0]
+    symbols = round((first.symbols - first.pilot_symbols) / first.decisions)
+    draws = max(point.draws for point in result.points)
+    spec = result.spec.model_copy(update={"draws": draws, "snr_db": tuple(point.snr_db for point in result.points)})
+    labels, classes = labels_of(samples), len(link.manifest.task.classes)
+    sweeps = {
+        "repetition": lambda: sweep_repetition(decisions, labels, spec, num_classes=classes, num_symbols=symbols),
+        "uncoded": lambda: sweep_uncoded(decisions, labels, spec, num_classes=classes),
+        "ldpc": lambda: sweep_separate(decisions, labels, spec, num_classes=classes, num_symbols=symbols),
+    }
+    found = {}
+    for kind in dict.fromkeys(kinds):
+        with waiting(f"sending decisions, {kind}"):
+            found[kind] = sweeps[kind]()
+    if out is not None:
+        rows = {kind: [point.model_dump(mode="json") for point in points] for kind, points in found.items()}
+        write_text(out / "baselines.json", json.dumps(rows, indent=2) + "\n")
+    return found
 
-        def show(point: SweepPoint, done: int, _total: int) -> None:
-            update(done, f"{point.snr_db:g} dB: accuracy {percent(point.accuracy.value)} %")
 
-        return sweep(link, samples.inputs, labels_of(samples), spec, out=out, progress=show)
+def run_ber(
+    spec: ModemSpec, out: Path | None, *, workers: int, backend: str, max_time: float | None, device: str
+) -> BerResult:
+    """Sweep a modem, with a table of its points as they come."""
+    from link.ber import ber
+
+    with live_table(f"counting errors of {spec.title}", "bit errors", workers) as watch:
+        return ber(spec, out=out, workers=workers, backend=backend, max_time=max_time, device=device, watch=watch)
 
 
 def load_samples(data: Path | None, manifest: Manifest, options: str = "--data") -> Samples:

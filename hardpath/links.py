@@ -1,4 +1,4 @@
-"""Sub-commands that send over a link: sweep, serve, call."""
+"""Sub-commands that serve a link: serve, call."""
 
 from __future__ import annotations
 
@@ -11,105 +11,20 @@ from hardpath.options import (
     BlockSymbols,
     Bundle,
     ChannelName,
-    CsiKind,
-    Data,
     Json,
     KFactor,
-    NoOffset,
-    Pilots,
     ReceiverName,
     Seed,
     SnrError,
-    SnrGrid,
     path_of,
     row_range,
 )
-from hardpath.terminal import in_one_line, note, percent, say, say_json, say_table
+from hardpath.terminal import in_one_line, note, say, say_json, say_table
 
 if TYPE_CHECKING:
     from link.header import HeaderOutcome
-    from link.results import SweepPoint
 
 commands = typer.Typer()
-
-
-@commands.command()
-def sweep(
-    bundle: Bundle,
-    receiver: ReceiverName = None,
-    snr_db: SnrGrid = "-6:18:3",
-    channel: ChannelName = "awgn",
-    block_symbols: BlockSymbols = 0,
-    k_factor_db: KFactor = 6.0,
-    csi: CsiKind = "perfect",
-    pilots: Pilots = 0,
-    no_offset_db: NoOffset = 0.0,
-    seed: Seed = 0,
-    draws: Annotated[int, typer.Option(min=1, help="Times that the data set is sent at each SNR.")] = 10,
-    snr_error_db: SnrError = 0.0,
-    data: Data = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for results and plots; an interrupted sweep goes on.", parser=path_of)
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure accuracy and bit errors of a bundle against SNR, with intervals and plots."""
-    from hardpath.jobs import run_sweep
-    from link.sweep import SweepSpec, parse_grid
-
-    spec = SweepSpec(
-        snr_db=parse_grid(snr_db),
-        channel=channel,
-        block_symbols=block_symbols,
-        k_factor_db=k_factor_db,
-        csi=csi,
-        pilots=pilots,
-        no_offset_db=no_offset_db,
-        seed=seed,
-        draws=draws,
-        snr_error_db=snr_error_db,
-    )
-    result = run_sweep(bundle, spec, data, out, receiver)
-    if out is not None:
-        from link.plot import Curve, waterfall
-
-        waterfall([Curve.of_accuracy(channel, result.points)], out / "accuracy", title=spec.knowledge)
-        waterfall([Curve.of_ber(channel, result.points)], out / "ber", metric="ber", title=spec.knowledge)
-    if as_json:
-        say(result.model_dump_json(indent=2))
-        return
-    several = len(result.points[0].mode_samples) > 1
-    rows = [
-        (
-            f"{point.snr_db:g}",
-            percent(point.accuracy.value),
-            f"{percent(point.accuracy.low)} .. {percent(point.accuracy.high)}",
-            f"{point.correct}/{point.decisions}",
-            "-" if point.ber is None else f"{point.ber.value:.3g}",
-            f"{point.bit_errors}/{point.bits}",
-            "-" if point.ber_theory is None else f"{point.ber_theory:.3g}",
-            *(_header_cells(point) if several else ()),
-        )
-        for point in result.points
-    ]
-    counted = "headers and pilots counted" if pilots else "headers counted"
-    sent = counted if several else f"{result.points[0].symbols_per_sample:g} symbols a sample"
-    say_table(
-        f"{result.provenance.bundle} over {', '.join(filter(None, (channel, spec.knowledge, sent)))}, seed {seed}",
-        ("Es/N0 dB", "accuracy %", "95 % interval", "correct", "BER", "bit errors", "theory")
-        + (("symbols", "modes %", "headers lost", "wrong") if several else ()),
-        rows,
-    )
-
-
-def _header_cells(point: SweepPoint) -> tuple[str, ...]:
-    """Symbols a sample, shares of the modes, headers lost and wrong."""
-    return (
-        f"{point.symbols_per_sample:.2f}",
-        " ".join(f"{100.0 * share:.0f}" for share in point.mode_shares),
-        f"{point.headers_lost}/{point.headers}",
-        f"{point.headers_wrong}/{point.headers}",
-    )
 
 
 @commands.command()

@@ -44,16 +44,37 @@ SnrGrid = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 ChannelName = Annotated[str, typer.Option("--channel", help="awgn, rayleigh, rayleigh-fast, rician or rician-fast.")]
+SimulatedChannel = Annotated[
+    str,
+    typer.Option(
+        "--channel",
+        help="awgn, rayleigh, rician, rayleigh-fast, rician-fast; tdl-a to tdl-e, cdl-a to cdl-e: 3GPP TR 38.901 over OFDM "
+        "(needs hardpath[sim]).",
+    ),
+]
+DelaySpread = Annotated[float, typer.Option("--delay-spread-ns", help="Of TR 38.901, root mean square.")]
+Speed = Annotated[float, typer.Option("--speed-kmh", help="Of the user, TR 38.901.")]
+Carrier = Annotated[float, typer.Option("--carrier-ghz", help="Carrier frequency, TR 38.901.")]
+Spacing = Annotated[int, typer.Option("--spacing-khz", help="Subcarrier spacing, TR 38.901: 15, 30, 60 or 120.")]
+ResourceBlocks = Annotated[int, typer.Option("--resource-blocks", help="Of the OFDM carrier, TR 38.901.")]
+SimulationDevice = Annotated[str, typer.Option("--device", help="cpu, or cuda, cuda:1 for a GPU.")]
 BlockSymbols = Annotated[
     int, typer.Option("--block-symbols", help="Symbols that fade together in block fading; 0 is the whole sample.")
 ]
 KFactor = Annotated[float, typer.Option("--k-factor-db", help="Rician K-factor in dB.")]
 CsiKind = Annotated[
     str,
-    typer.Option("--csi", help="Gains of block fading at the receiver: perfect, or estimated from pilots: ls, lmmse."),
+    typer.Option(
+        "--csi",
+        help="Gains at the receiver, of block fading and TR 38.901: perfect, or estimated from pilots: ls, lmmse.",
+    ),
 ]
 Pilots = Annotated[
-    int, typer.Option("--pilots", help="Pilot symbols a fading block for ls and lmmse; sent, and counted as symbols.")
+    int,
+    typer.Option(
+        "--pilots",
+        help="For ls and lmmse: pilot symbols a fading block, or of TR 38.901 OFDM symbols a slot.",
+    ),
 ]
 NoOffset = Annotated[
     float,
@@ -80,6 +101,60 @@ Threads = Annotated[int, typer.Option(min=1, max=256, help="Threads of torch; sm
 TaskData = Annotated[
     Path | None,
     typer.Option("--data", help="Folder with the task's files, where it needs any.", parser=folder_of),
+]
+
+
+TargetErrors = Annotated[
+    int | None,
+    typer.Option(
+        "--target-errors",
+        min=1,
+        help="End a point with so many errors, counted in units that fail independently: symbols over AWGN and fast fading, "
+        "frames over block fading, decisions of a bundle.",
+    ),
+]
+RelWidth = Annotated[
+    float | None,
+    typer.Option("--rel-width", help="End a point once its interval is this wide, over the error rate: 0.2 is +-10 %."),
+]
+MaxTime = Annotated[
+    float | None,
+    typer.Option("--max-time", help="Seconds after which each point ends with what it has. The same command goes on."),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes that share the work; no figure depends on it.")
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="What runs the workers: loky (this machine), dask, or ray; a cluster is joined by DASK_SCHEDULER_ADDRESS or "
+        "RAY_ADDRESS.",
+    ),
+]
+ResultsOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder for results and plots; a sweep that was interrupted there goes on.", parser=path_of
+    ),
+]
+
+
+class Baseline(StrEnum):
+    """What to lay beside a bundle's sweep."""
+
+    REPETITION = "repetition"
+    UNCODED = "uncoded"
+    LDPC = "ldpc"
+
+
+Baselines = Annotated[
+    list[Baseline] | None,
+    typer.Option(
+        "--baseline",
+        help="Also decide at the transmitter and send the decision: repeated over as many symbols, uncoded over as few "
+        "as it takes, or many decisions in an LDPC codeword over as many (needs hardpath[sim]). May be repeated.",
+    ),
 ]
 
 

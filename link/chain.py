@@ -60,13 +60,21 @@ class Link:
     bundle : Bundle
     threads : int
         Threads inside one operation of ONNX Runtime.
+    device : str
+        Where the graphs run, see link.runtime.Transmitter.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
         self.bundle = bundle
+        self.threads = threads
+        self.device = device
         self.manifest = bundle.manifest
-        self.transmitter = Transmitter(bundle, threads)
-        self.receiver = Receiver(bundle, threads)
+        self.transmitter = Transmitter(bundle, threads, device)
+        self.receiver = Receiver(bundle, threads, device)
+
+    def __reduce__(self) -> tuple[type[Link], tuple[Bundle, int, str]]:
+        """A link goes to another process as its bundle, and is opened there anew."""
+        return Link, (self.bundle, self.threads, self.device)
 
     def transmit(
         self,

@@ -143,19 +143,20 @@ def max_log_llr(y: Array, no: Array, order: int) -> Array:
     xp = namespace(y, no)
     k = bits_per_symbol(order) // 2
     d = unit_amplitude(order)
-    slope = (4.0 * d * d / no)[..., None]
-    amplitude, residual = _nearest_amplitude(xp, y, k, d)
+    slope = -4.0 * d * d / no
+    # Dimensions first, so that N0 is broadcast along the outer axis and each operation runs through the symbols.
+    amplitude, residual = _nearest_amplitude(xp, xp.stack([y[..., 0], y[..., 1]]), k, d)
     llrs = []
     for i in range(k):
-        negative = amplitude < 0.0
-        distance = xp.abs(amplitude)
-        outward = xp.where(negative, -residual, residual)
-        steps = 0.5 * (distance + 1.0)
-        magnitude = slope * steps * (steps + outward)
-        llrs.append(xp.where(negative, magnitude, -magnitude))
+        sign = xp.sign(amplitude)
+        distance = amplitude * sign
+        outward = residual * sign
+        steps = 0.5 * distance + 0.5
+        llr = slope * sign * steps * (steps + outward)
+        llrs += [llr[0], llr[1]]
         amplitude = float(2 ** (k - 1 - i)) - distance
         residual = -outward
-    return _interleave_dimensions(xp, llrs)
+    return xp.stack(llrs, axis=-1)
 
 
 def app_llr(y: Array, no: Array, order: int) -> Array:
@@ -173,18 +174,16 @@ def app_llr(y: Array, no: Array, order: int) -> Array:
     k = bits_per_symbol(order) // 2
     d = unit_amplitude(order)
     bits, amplitudes = _amplitude_table(k)
-    nearest, residual = _nearest_amplitude(xp, y, k, d)
-    gaps = nearest[..., None] - xp.asarray(amplitudes, dtype=y.dtype, device=array_api_compat.device(y))
-    metric = -(d * d / no)[..., None, None] * gaps * (gaps + 2.0 * residual[..., None])
-    llrs = []
-    for i in range(k):
-        ones, zeros = (
-            xp.asarray(np.flatnonzero(bits[:, i] == bit), device=array_api_compat.device(y)) for bit in (1, 0)
-        )
-        llrs.append(
-            _log_sum_exp(xp, xp.take(metric, ones, axis=-1)) - _log_sum_exp(xp, xp.take(metric, zeros, axis=-1))
-        )
-    return _interleave_dimensions(xp, llrs)
+    device = array_api_compat.device(y)
+    # Amplitudes and dimensions first, as in `max_log_llr`, and those that a bit chooses from in front of them.
+    nearest, residual = _nearest_amplitude(xp, xp.stack([y[..., 0], y[..., 1]]), k, d)
+    levels = xp.asarray(amplitudes.reshape(-1, *[1] * y.ndim), dtype=y.dtype, device=device)
+    gaps = nearest[None] - levels
+    metric = -(d * d / no) * gaps * (gaps + 2.0 * residual)
+    halves = np.stack([[np.flatnonzero(bits[:, i] == bit) for i in range(k)] for bit in (1, 0)])
+    chosen = xp.take(metric, xp.asarray(halves.ravel(), device=device), axis=0)
+    likelihood = _log_sum_exp(xp, xp.reshape(chosen, (*halves.shape, *nearest.shape)), axis=2)
+    return xp.moveaxis(xp.reshape(likelihood[0] - likelihood[1], (2 * k, *no.shape)), 0, -1)
 
 
 def points(order: int) -> NDArray[np.float64]:
@@ -206,17 +205,17 @@ def _nearest_amplitude(xp: Any, y: Array, k: int, d: float) -> tuple[Array, Arra
     float32 although neither d nor the amplitude's place is a float32.
     """
     nearest = xp.clip(2.0 * xp.floor(y * (0.5 / d)) + 1.0, min=float(1 - 2**k), max=float(2**k - 1))
+    high, low = split_unit_amplitude(d)
+    return nearest, ((y - nearest * high) - nearest * low) / d
+
+
+def split_unit_amplitude(d: float) -> tuple[float, float]:
+    """d in two parts, of which the first times any amplitude is exact in float32."""
     unit = 2.0 ** (math.frexp(d)[1] - _HIGH_PART_BITS)
     high = round(d / unit) * unit
-    return nearest, ((y - nearest * high) - nearest * (d - high)) / d
+    return high, d - high
 
 
-def _log_sum_exp(xp: Any, x: Array) -> Array:
-    peak = xp.max(x, axis=-1, keepdims=True)
-    return xp.log(xp.sum(xp.exp(x - peak), axis=-1)) + peak[..., 0]
-
-
-def _interleave_dimensions(xp: Any, llrs: list[Array]) -> Array:
-    """k arrays (..., s, 2), one a fold, to (..., s, 2 k) in label order: I, Q, I, Q, ..."""
-    llr = xp.stack(llrs, axis=-2)
-    return xp.reshape(llr, (*llr.shape[:-2], 2 * len(llrs)))
+def _log_sum_exp(xp: Any, x: Array, axis: int) -> Array:
+    peak = xp.max(x, axis=axis, keepdims=True)
+    return xp.log(xp.sum(xp.exp(x - peak), axis=axis)) + xp.squeeze(peak, axis=axis)

@@ -7,6 +7,7 @@
     ├── ResultsError                        a results folder of another run, or one that cannot be read
     ├── RecipeError                         a recipe that cannot be used
     ├── MissingExtra                        an optional package that is not installed
+    ├── WorkerError                         workers of a sweep that died, again and again
     └── ServerError                         a server that cannot be started or reached
 
 Every message is one line that says what to do. The domain knows no gRPC and no exit codes: `serve.status` and the
@@ -32,6 +33,11 @@ class ArgumentError(HardpathError, ValueError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field} {message}")
         self.field = field
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, str]]:
+        """It comes back from a worker as it was raised there."""
+        return type(self), (self.field, self.message)
 
 
 class BundleError(HardpathError):
@@ -48,6 +54,10 @@ class ResultsError(HardpathError):
 
 class RecipeError(HardpathError):
     """A recipe that cannot be used."""
+
+
+class WorkerError(HardpathError):
+    """Workers of a sweep died twice at one task."""
 
 
 class ServerError(HardpathError):
@@ -69,6 +79,10 @@ class MissingExtra(HardpathError):
         super().__init__(f"{package} is not installed; install it with: pip install 'hardpath[{extra}]'")
         self.package = package
         self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """As that of ArgumentError."""
+        return type(self), (self.package, self.extra)
 
 
 def require_range(field: str, value: float, low: float, high: float) -> None:

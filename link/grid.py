@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from link.bits import num_symbols
 from link.channel import Channel, build_channel
 from link.channel.csi import num_blocks
+from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
 from link.randomness import SEED_MAX
+from link.simulator.rule import Rule
 from link.snr import SNR_ERROR_DB_MAX, millidecibels
 
 _POINTS_MAX: Final = 10_000
 
 
-class SweepSpec(BaseModel):
-    """What to sweep. A field outside its range is an ArgumentError that names it.
+class GridSpec(BaseModel, ABC):
+    """What every sweep is asked: the SNR grid, the channel, the seed, and when a point ends.
+
+    A field outside its range is an ArgumentError that names it.
 
     Attributes
     ----------
@@ -37,21 +43,16 @@ class SweepSpec(BaseModel):
         Pilot symbols a fading block, in [1, 1024]; 0 where csi is perfect.
     no_offset_db : float
         The noise variance that the receiver is told is higher than the true one by this, dB, in [-30, 30].
+    delay_spread_ns, speed_kmh, carrier_ghz, spacing_khz, resource_blocks
+        Of the channels of TR 38.901, see link.channel.build_channel.
     seed : int
         Key of the random generator, in [0, 2**63).
-    draws : int
-        Times that the whole data set is sent at each point, each with its own noise.
     confidence : float
         Two-sided coverage that intervals aim at, in (0, 1).
-    snr_error_db : float
-        What a bundle's router takes the SNR for is higher by this, dB, in [-30, 30]; 0 for a bundle without a router.
-
-    Examples
-    --------
-    >>> SweepSpec(snr_db=(6.0, 99.0))
-    Traceback (most recent call last):
-    ...
-    link.errors.ArgumentError: snr_db must be in [-30, 60], got 99
+    target_errors : int or None
+        A point ends with so many independent units in error, see link.simulator.Rule.
+    rel_width : float or None
+        A point ends with an interval of its error rate of this width over the rate, in [0.001, 10].
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -63,10 +64,15 @@ class SweepSpec(BaseModel):
     csi: str = "perfect"
     pilots: int = 0
     no_offset_db: float = 0.0
+    delay_spread_ns: float = 100.0
+    speed_kmh: float = 30.0
+    carrier_ghz: float = 3.5
+    spacing_khz: int = 30
+    resource_blocks: int = 51
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
-    draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
-    snr_error_db: Annotated[float, Field(ge=-SNR_ERROR_DB_MAX, le=SNR_ERROR_DB_MAX)] = 0.0
+    target_errors: int | None = None
+    rel_width: float | None = None
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -75,12 +81,23 @@ class SweepSpec(BaseModel):
             raise _one_line(error) from None
 
     @model_validator(mode="after")
-    def _check(self) -> SweepSpec:
+    def _check(self) -> Self:
         points = [millidecibels(snr_db) for snr_db in self.snr_db]
         if len(set(points)) != len(points):
             raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {list(self.snr_db)}")
         self.build_channel()
+        self.rule  # noqa: B018 (checks the targets)
         return self
+
+    @property
+    @abstractmethod
+    def limit(self) -> int:
+        """Blocks (draws) at most."""
+
+    @property
+    def rule(self) -> Rule:
+        """When a point ends."""
+        return Rule(self.limit, self.target_errors, self.rel_width, self.confidence)
 
     def build_channel(self) -> Channel:
         """The channel asked for."""
@@ -91,6 +108,11 @@ class SweepSpec(BaseModel):
             csi=self.csi,
             pilots=self.pilots,
             no_offset_db=self.no_offset_db,
+            delay_spread_ns=self.delay_spread_ns,
+            speed_kmh=self.speed_kmh,
+            carrier_ghz=self.carrier_ghz,
+            spacing_khz=self.spacing_khz,
+            resource_blocks=self.resource_blocks,
         )
 
     def pilot_symbols(self, num_symbols: int) -> int:
@@ -119,6 +141,158 @@ class SweepSpec(BaseModel):
             side = "high" if self.no_offset_db > 0.0 else "low"
             parts.append(f"noise variance told {abs(self.no_offset_db):g} dB too {side}")
         return ", ".join(parts)
+
+
+class SweepSpec(GridSpec):
+    """What to sweep a bundle over.
+
+    Attributes
+    ----------
+    draws : int
+        Times that the whole data set is sent at each point, each with its own noise; where a target is set, at most.
+    snr_error_db : float
+        What a bundle's router takes the SNR for is higher by this, dB, in [-30, 30]; 0 for a bundle without a router.
+
+    Examples
+    --------
+    >>> SweepSpec(snr_db=(6.0, 99.0))
+    Traceback (most recent call last):
+    ...
+    link.errors.ArgumentError: snr_db must be in [-30, 60], got 99
+    """
+
+    draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
+    snr_error_db: Annotated[float, Field(ge=-SNR_ERROR_DB_MAX, le=SNR_ERROR_DB_MAX)] = 0.0
+
+    @property
+    def limit(self) -> int:
+        """Draws at most."""
+        return self.draws
+
+
+class ModemSpec(GridSpec):
+    """What to sweep a modem over: uncoded square QAM, or with an LDPC code in front.
+
+    A frame is what is sent together: its symbols share the fading blocks of `block_symbols`, and with a code it is one
+    codeword.
+
+    Attributes
+    ----------
+    order : int
+        Of square QAM: 4, 16, 64, 256, 1024 or 4096.
+    demapper : {"max-log", "app"}
+        LLRs by the nearest points, or exact.
+    frame_symbols : int
+        Symbols a frame, in [1, 2**20]; 0 stands for 1024, or with a code for those that a codeword takes.
+    code : {"none", "ldpc"}
+        "ldpc" is that of 5G, TS 38.212.
+    code_k, code_n : int
+        Information and coded bits of a codeword; 0 without a code.
+    sampling : {"plain", "importance"}
+        "importance" estimates error rates too small to count (link.rare): uncoded, over AWGN.
+    iterations : int
+        Of belief propagation, in [1, 200].
+    block_frames : int
+        Frames of a block, the unit of work that is counted as a whole; 0 stands for some 2**18 symbols uncoded, and for 128
+        codewords.
+    blocks : int
+        Blocks a point at most; 0 stands for 4096 uncoded, some 10**9 symbols, and for 128 with a code, 2**14 codewords.
+
+    Examples
+    --------
+    >>> ModemSpec(snr_db=(6.0,), order=8)
+    Traceback (most recent call last):
+    ...
+    link.errors.ArgumentError: order must be one of 4, 16, 64, 256, 1024, 4096, got 8
+    """
+
+    order: int = 4
+    demapper: Literal["max-log", "app"] = "max-log"
+    frame_symbols: Annotated[int, Field(ge=0, le=2**20)] = 0
+    code: Literal["none", "ldpc"] = "none"
+    code_k: Annotated[int, Field(ge=0, le=8448)] = 0
+    code_n: Annotated[int, Field(ge=0, le=2**16)] = 0
+    sampling: Literal["plain", "importance"] = "plain"
+    iterations: Annotated[int, Field(ge=1, le=200)] = 20
+    block_frames: Annotated[int, Field(ge=0, le=2**20)] = 0
+    blocks: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _check_modem(self) -> Self:
+        bits_per_symbol(self.order)
+        if self.code == "none":
+            for field in ("code_k", "code_n"):
+                if getattr(self, field):
+                    raise ArgumentError(field, f"must be 0 without a code, got {getattr(self, field)}")
+        else:
+            if not 0 < self.code_k < self.code_n:
+                raise ArgumentError("code_k", f"must be above 0 and below code_n, got {self.code_k} and {self.code_n}")
+            if self.frame_symbols:
+                raise ArgumentError("frame_symbols", f"must be 0 with a code, got {self.frame_symbols}")
+        if self.sampling == "importance":
+            self._check_importance()
+        if self.frames_a_block * self.limit > 2**32:
+            raise ArgumentError("blocks", f"must be at most {2**32 // self.frames_a_block}, got {self.limit}")
+        return self
+
+    def _check_importance(self) -> None:
+        if self.channel != "awgn" or self.coded:
+            raise ArgumentError("sampling", "must be plain but for uncoded QAM over awgn")
+        for field in ("target_errors", "frame_symbols", "block_frames"):
+            if getattr(self, field):
+                raise ArgumentError(
+                    field, f"means nothing where errors are weighed and not counted, got {getattr(self, field)}"
+                )
+
+    @property
+    def limit(self) -> int:
+        """Blocks at most."""
+        return self.blocks or (128 if self.coded else 4096)
+
+    @property
+    def title(self) -> str:
+        """What is simulated, for a title.
+
+        Examples
+        --------
+        >>> ModemSpec(snr_db=(6.0,), order=64, code="ldpc", code_k=512, code_n=1024).title
+        '64-QAM, LDPC (512, 1024), awgn'
+        """
+        code = f"LDPC ({self.code_k}, {self.code_n})" if self.coded else ""
+        exact = "exact LLRs" if self.demapper == "app" else ""
+        return ", ".join(filter(None, (f"{self.order}-QAM", code, exact, self.channel, self.knowledge)))
+
+    @property
+    def coded(self) -> bool:
+        """Whether a code stands in front of the mapper."""
+        return self.code != "none"
+
+    @property
+    def bits_a_symbol(self) -> int:
+        """Channel bits of a symbol."""
+        return bits_per_symbol(self.order)
+
+    @property
+    def symbols_a_frame(self) -> int:
+        """Payload symbols of a frame."""
+        if self.coded:
+            return num_symbols(self.code_n, bits_per_symbol(self.order))
+        return self.frame_symbols or 1024
+
+    @property
+    def bits_a_frame(self) -> int:
+        """Information bits of a frame, those that are judged."""
+        return self.code_k if self.coded else self.symbols_a_frame * bits_per_symbol(self.order)
+
+    @property
+    def frames_a_block(self) -> int:
+        """Frames of a block."""
+        return self.block_frames or (128 if self.coded else max(1, 2**18 // self.symbols_a_frame))
+
+    @property
+    def ebn0_offset_db(self) -> float:
+        """Eb/N0 lies below Es/N0 by this, dB; padding of a frame's last symbol counted."""
+        return 10.0 * math.log10(self.bits_a_frame / self.symbols_a_frame)
 
 
 def parse_grid(text: str) -> tuple[float, ...]:

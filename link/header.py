@@ -265,7 +265,9 @@ def carry_headers(
         raise ArgumentError("default_mode", f"must be in [0, {num_modes}), got {default_mode}")
     frames = frames_of(draws, spec.frame_samples)
     x, num_symbols = write_headers(modes, frames, spec, num_modes)
-    received = channel(x, num_symbols, snr_db, Draws(draws.seed, frames.number, frames.draw, Stream.HEADER))
+    received = channel(
+        x, num_symbols, snr_db, Draws(draws.seed, frames.number, frames.draw, Stream.HEADER, draws.engine)
+    )
     found, frame_lost = read_headers(received.y, received.no, frames, spec, num_modes)
     lost = frame_lost[frames.frame]
     wrong = ~lost & (found != modes)

@@ -12,19 +12,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from link.errors import ArgumentError
+from link.interface import SNR_INPUT, TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
 from link.rate import Rate
 
 SCHEMA_VERSION: Final = 1
-SNR_INPUT: Final = "snr_db"
-"""Input of a transmitter that routes: its own estimate of Es/N0, dB."""
 MODES_MAX: Final = 32
 """What the header's first block can name."""
 LLR_CONVENTION: Final = "ln P(b=1)/P(b=0)"
 
-_Interface = dict[str, tuple[str | int, ...]]
-
-DType = Literal["float32", "int64", "uint8"]
-Dimension = Annotated[int, Field(ge=1)] | Literal["batch"]
 ReceiverName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -32,17 +27,6 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TensorSpec(_Frozen):
-    """Name, dtype and shape of one input or output of a graph, and the range of an input."""
-
-    name: str
-    dtype: DType
-    shape: tuple[Dimension, ...]
-    low: float | None = None
-    high: float | None = None
-    description: str = ""
 
 
 class GraphSpec(_Frozen):
@@ -312,16 +296,16 @@ class Manifest(_Frozen):
                     "float32 (batch)"
                 )
         for name, tensors, wanted in (
-            ("transmitter.outputs", self.transmitter.outputs, self._transmitter_outputs()),
+            ("transmitter.outputs", self.transmitter.outputs, transmitter_outputs(self.modes)),
             *self._interfaces("receiver", self.receiver, self.task),
-            *(found for spec in self.receivers for found in self._interfaces(spec.name, spec.graph, spec.task)),
+            *(beside for spec in self.receivers for beside in self._interfaces(spec.name, spec.graph, spec.task)),
         ):
-            found = {tensor.name: (tensor.dtype, *tensor.shape) for tensor in tensors}
-            for tensor_name in sorted(found.keys() | wanted.keys()):
-                if found.get(tensor_name) != wanted.get(tensor_name):
+            found, expected = _signatures(tensors), _signatures(wanted)
+            for tensor_name in sorted(found.keys() | expected.keys()):
+                if found.get(tensor_name) != expected.get(tensor_name):
                     raise ValueError(
                         f"{name}: {tensor_name} is {_signature(found.get(tensor_name))} where modes and task mean "
-                        f"{_signature(wanted.get(tensor_name))}"
+                        f"{_signature(expected.get(tensor_name))}"
                     )
         if len(set(self.receiver_names)) < len(self.receiver_names):
             raise ValueError(f"receivers: each has a name of its own, got {', '.join(self.receiver_names)}")
@@ -332,7 +316,7 @@ class Manifest(_Frozen):
         spec = self.tokenizer
         if spec is None:
             return self
-        inputs = {tensor.name: (tensor.dtype, *tensor.shape) for tensor in self.transmitter.inputs}
+        inputs = _signatures(self.transmitter.inputs)
         if spec.text in inputs or spec.input_ids == spec.attention_mask:
             raise ValueError(
                 f"tokenizer: {', '.join((spec.text, *spec.becomes))} must be three names, the first no input"
@@ -346,39 +330,19 @@ class Manifest(_Frozen):
                 )
         return self
 
-    def _transmitter_outputs(self) -> _Interface:
-        return {
-            "mode": ("int64", "batch"),
-            "indices": ("int64", "batch", self.num_tokens),
-            "bits": ("uint8", "batch", self.num_bits),
-            "num_bits": ("int64", "batch"),
-            "symbols": ("float32", "batch", self.num_symbols, 2),
-            "num_symbols": ("int64", "batch"),
-        }
-
-    def _receiver_inputs(self) -> _Interface:
-        return {
-            "symbols": ("float32", "batch", self.num_symbols, 2),
-            "no": ("float32", "batch", self.num_symbols),
-            "mode": ("int64", "batch"),
-            "llr_in": ("float32", "batch", self.num_bits),
-        }
-
-    def _receiver_outputs(self, task: TaskSpec) -> _Interface:
-        return {
-            "llr": ("float32", "batch", self.num_bits),
-            "indices_hat": ("int64", "batch", self.num_tokens),
-            "logits": ("float32", "batch", len(task.classes)),
-        }
-
     def _interfaces(
         self, name: str, graph: GraphSpec, task: TaskSpec
-    ) -> tuple[tuple[str, tuple[TensorSpec, ...], _Interface], ...]:
+    ) -> tuple[tuple[str, tuple[TensorSpec, ...], tuple[TensorSpec, ...]], ...]:
         """A receiver's inputs and outputs beside what modes and task make of them."""
         return (
-            (f"{name}.inputs", graph.inputs, self._receiver_inputs()),
-            (f"{name}.outputs", graph.outputs, self._receiver_outputs(task)),
+            (f"{name}.inputs", graph.inputs, receiver_inputs(self.modes)),
+            (f"{name}.outputs", graph.outputs, receiver_outputs(self.modes, len(task.classes))),
         )
+
+
+def _signatures(tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[str | int, ...]]:
+    """Dtype and shape by name."""
+    return {tensor.name: (tensor.dtype, *tensor.shape) for tensor in tensors}
 
 
 def _signature(tensor: tuple[str | int, ...] | None) -> str:

@@ -12,7 +12,7 @@ Both are Wilson intervals; they differ in the sample size put into it.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -109,8 +109,7 @@ def clustered_proportion(successes: ArrayLike, trials: ArrayLike, confidence: fl
     >>> clustered_proportion([100] * 5 + [0] * 5, [100] * 10) == wilson(0.5, 10)
     True
     """
-    s, t = _counts(successes, trials)
-    return wilson(float(s.sum() / t.sum()), effective_trials(s, t, confidence), confidence)
+    return cluster_sums(successes, trials).proportion(confidence)
 
 
 def noise_proportion(successes: int, trials: int, confidence: float = CONFIDENCE) -> Proportion:
@@ -126,8 +125,8 @@ def noise_proportion(successes: int, trials: int, confidence: float = CONFIDENCE
     >>> noise_proportion(0, 100).low
     0.0
     """
-    s, t = _counts([successes], [trials])
-    return wilson(float(s[0] / t[0]), float(t[0]), confidence)
+    sums = cluster_sums([successes], [trials]).require_trials()
+    return wilson(sums.successes / sums.trials, sums.trials, confidence)
 
 
 def effective_trials(successes: ArrayLike, trials: ArrayLike, confidence: float = CONFIDENCE) -> float:
@@ -145,27 +144,82 @@ def effective_trials(successes: ArrayLike, trials: ArrayLike, confidence: float 
     is the lower bound, as if each unit were a single trial. That assumes nothing of the clustering: a trial succeeds at most
     as often as a unit holds any success. The same holds for a single unit.
     """
+    return cluster_sums(successes, trials).effective_trials(confidence)
+
+
+class ClusterSums(NamedTuple):
+    """What an interval needs to know of counts in independent units: integers that add up, field by field.
+
+    Attributes
+    ----------
+    units : int
+        Units with at least one trial.
+    successes, trials : int
+    squared_successes, products, squared_trials : int
+        Sums over units of s^2, s t and t^2.
+    """
+
+    units: int = 0
+    successes: int = 0
+    trials: int = 0
+    squared_successes: int = 0
+    products: int = 0
+    squared_trials: int = 0
+
+    def plus(self, other: ClusterSums) -> ClusterSums:
+        """Sums over the units of both."""
+        return ClusterSums(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def proportion(self, confidence: float = CONFIDENCE) -> Proportion:
+        """See `clustered_proportion`."""
+        self.require_trials()
+        return wilson(self.successes / self.trials, self.effective_trials(confidence), confidence)
+
+    def effective_trials(self, confidence: float = CONFIDENCE) -> float:
+        """See `effective_trials`."""
+        self.require_trials()
+        units, s, t = self.units, self.successes, self.trials
+        fewest = t * t / self.squared_trials
+        if units == 1 or s in (0, t):
+            return fewest
+        # Times t^2, so that it stays a whole number: nothing cancels.
+        spread = t * t * self.squared_successes - 2 * s * t * self.products + s * s * self.squared_trials
+        if spread == 0:
+            return float(t)
+        p = s / t
+        variance = units / (units - 1) * (spread / t**4)
+        tail = 0.5 + 0.5 * confidence
+        ratio = float(stdtrit(t - 1.0, tail) / stdtrit(units - 1.0, tail))
+        return min(max(p * (1.0 - p) / variance * ratio * ratio, fewest), float(t))
+
+    def require_trials(self) -> ClusterSums:
+        """These sums; an ArgumentError where there is no trial."""
+        if not self.trials:
+            raise ArgumentError("trials", "must hold at least one trial")
+        return self
+
+
+def cluster_sums(successes: ArrayLike, trials: ArrayLike) -> ClusterSums:
+    """Sums of counts in units.
+
+    Parameters
+    ----------
+    successes, trials : (units,) int
+        0 <= successes <= trials, squares within 64 bits; units without trials are passed over.
+
+    Examples
+    --------
+    >>> cluster_sums([1, 0, 2], [4, 0, 4])
+    ClusterSums(units=2, successes=3, trials=8, squared_successes=5, products=12, squared_trials=32)
+    """
     s, t = _counts(successes, trials)
-    units, total = len(t), float(t.sum())
-    fewest = total * total / float(np.sum(t * t))
-    p = float(s.sum()) / total
-    if units == 1 or p in (0.0, 1.0):
-        return fewest
-    variance = units / (units - 1) * float(np.sum((s - p * t) ** 2)) / (total * total)
-    if variance == 0.0:
-        return total
-    tail = 0.5 + 0.5 * confidence
-    ratio = float(stdtrit(total - 1.0, tail) / stdtrit(units - 1.0, tail))
-    return min(max(p * (1.0 - p) / variance * ratio * ratio, fewest), total)
+    return ClusterSums(len(t), int(s.sum()), int(t.sum()), int(s @ s), int(s @ t), int(t @ t))
 
 
-def _counts(successes: ArrayLike, trials: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    s, t = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+def _counts(successes: ArrayLike, trials: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    s, t = np.asarray(successes, dtype=np.int64), np.asarray(trials, dtype=np.int64)
     if s.ndim != 1 or s.shape != t.shape:
         raise ArgumentError("trials", f"must be (units,) as successes are, got {t.shape} and {s.shape}")
     if not ((s >= 0) & (s <= t)).all():
         raise ArgumentError("successes", "must be in [0, trials] in every unit")
-    counted = t > 0
-    if not counted.any():
-        raise ArgumentError("trials", "must hold at least one trial")
-    return s[counted], t[counted]
+    return s[t > 0], t[t > 0]

@@ -56,6 +56,8 @@ _BINS: Final = 80
 _BAND: Final = 0.2
 _SCATTER_MAX: Final = 20_000
 SNR_LABEL: Final = r"$E_\mathrm{s}/N_0$ (dB)"
+EBN0_LABEL: Final = r"$E_\mathrm{b}/N_0$ (dB)"
+METRICS: Final = {"accuracy": "Accuracy", "ber": "Bit error rate, hard decisions", "bler": "Block error rate"}
 
 
 class Measured(Protocol):
@@ -106,11 +108,12 @@ def waterfall(
     curves: Sequence[Curve],
     path: Path,
     *,
-    metric: Literal["accuracy", "ber"] = "accuracy",
+    metric: str = "accuracy",
+    over_ebn0: bool = False,
     confidence: float = CONFIDENCE,
     title: str = "",
 ) -> tuple[Path, Path]:
-    """Accuracy (linear) or bit error rate (logarithmic) against Es/N0, each interval as a band.
+    """Accuracy (linear) or an error rate (logarithmic) against Es/N0, each interval as a band.
 
     Where no error was counted there is no point on a logarithmic axis, and none is made up: an arrow hangs from the upper
     limit of the interval.
@@ -120,7 +123,9 @@ def waterfall(
     curves : sequence of Curve
     path : Path
         Without suffix.
-    metric : {"accuracy", "ber"}
+    metric : {"accuracy", "ber", "bler"}
+    over_ebn0 : bool
+        Whether the curves are against Eb/N0.
     confidence : float
         What the legend says of the bands.
     title : str
@@ -136,17 +141,15 @@ def waterfall(
     """
     if not curves:
         raise ArgumentError("curves", "must hold at least one curve")
+    if metric not in METRICS:
+        raise ArgumentError("metric", f"must be one of {', '.join(METRICS)}, got {metric!r}")
     with styled_figure((5.4, 4.2)) as figure:
-        axes = figure.add_subplot(yscale="log" if metric == "ber" else "linear")
+        axes = figure.add_subplot(yscale="linear" if metric == "accuracy" else "log")
         handles = [_draw(axes, curve, style) for curve, style in zip(curves, _styles(curves), strict=True)]
         handles += _explain(axes, curves, confidence)
-        axes.set_xlabel(SNR_LABEL)
-        if metric == "ber":
-            axes.set_ylim(_ber_floor(curves), 1.0)
-            axes.set_ylabel("Bit error rate, hard decisions")
-        else:
-            axes.set_ylim(_accuracy_floor(curves), 1.01)
-            axes.set_ylabel("Accuracy")
+        axes.set_xlabel(EBN0_LABEL if over_ebn0 else SNR_LABEL)
+        axes.set_ylabel(METRICS[metric])
+        axes.set_ylim(*((_accuracy_floor(curves), 1.01) if metric == "accuracy" else (_ber_floor(curves), 1.0)))
         axes.set_title(title)
         # Outside, so that it covers no data whatever the curves do.
         figure.legend(handles=handles, loc="outside lower center", ncols=2)

@@ -7,24 +7,19 @@ command, the server and the sweep all go through these two classes.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.bundle import Bundle
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.manifest import SNR_INPUT, GraphSpec, TensorSpec
+from link.interface import SNR_INPUT, TensorSpec
+from link.session import open_session
 from link.snr import NO_MIN, SNR_DB_MAX, SNR_DB_MIN, SYMBOL_MAX
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
 logger = logging.getLogger(__name__)
-
-_ORT_DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 
 
 class Transmission(NamedTuple):
@@ -99,6 +94,8 @@ class Transmitter:
     bundle : Bundle
     threads : int
         Threads inside one operation; more than one rarely pays for small graphs.
+    device : str
+        "cpu", or "cuda" or "cuda:N" for a GPU.
 
     Raises
     ------
@@ -108,14 +105,14 @@ class Transmitter:
         If onnxruntime is not installed; where `tokenizers` is not, only once a text is given.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.transmitter
         try:
             self._tokenizer = bundle.tokenizer()
         except MissingExtra:  # integers can be sent without it
             self._tokenizer = None
-        self._session = _open_session(bundle, self._spec, threads)
+        self._session = open_session(bundle, self._spec, threads, device)
 
     def __call__(self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None) -> Transmission:
         """Encode a batch.
@@ -223,10 +220,10 @@ class Transmitter:
 class Receiver:
     """receiver.onnx of a bundle; parameters and errors as for Transmitter."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.receiver
-        self._session = _open_session(bundle, self._spec, threads)
+        self._session = open_session(bundle, self._spec, threads, device)
 
     def __call__(
         self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None
@@ -333,50 +330,6 @@ def as_tensor(
     if np.dtype(dtype).kind in "iu" and not (converted == array).all():
         raise ArgumentError(field, f"does not fit into {dtype}")
     return converted
-
-
-def _open_session(bundle: Bundle, spec: GraphSpec, threads: int) -> ort.InferenceSession:
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtra("onnxruntime", "cpu") from None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    # Weights in files of their own would be loaded without a hash: nothing lies below the null device.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    try:
-        graph = bundle.file(spec).read_bytes()
-        session = ort.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-        if "external data" in str(error).lower():
-            raise BundleError(
-                f"{bundle.path}: {spec.file} keeps weights in files of their own, which no hash covers: save it as one file"
-            ) from None
-        raise BundleError(
-            f"{bundle.path}: {spec.file} is no graph that ONNX Runtime can load: {_first_line(error)}"
-        ) from None
-    _check_interface(bundle, spec, "inputs", spec.inputs, session.get_inputs())
-    _check_interface(bundle, spec, "outputs", spec.outputs, session.get_outputs())
-    return session
-
-
-def _check_interface(
-    bundle: Bundle, spec: GraphSpec, kind: str, wanted: tuple[TensorSpec, ...], found: list[Any]
-) -> None:
-    want = {(tensor.name, tensor.dtype, tensor.shape) for tensor in wanted}
-    have = {(tensor.name, _ORT_DTYPES.get(tensor.type, tensor.type), tuple(tensor.shape)) for tensor in found}
-    if want != have:
-        raise BundleError(
-            f"{bundle.path}: {kind} of {spec.file} are not those of the manifest: "
-            f"missing {sorted(map(str, want - have))}, unknown {sorted(map(str, have - want))}"
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _text(shape: tuple[object, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from link.errors import ServerError
+from link.interface import TensorSpec
 from link.manifest import (
     GraphSpec,
     HeaderSpec,
@@ -13,7 +14,6 @@ from link.manifest import (
     Mode,
     Provenance,
     TaskSpec,
-    TensorSpec,
     TokenizerSpec,
 )
 from serve.pb.hardpath.v1 import link_pb2 as pb

@@ -18,11 +18,12 @@ from link.bits import group, label_bits, ungroup
 from link.bundle import MANIFEST_NAME, sha256
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
-from link.manifest import GraphSpec, HeaderSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
+from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.manifest import GraphSpec, HeaderSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec
 
 # 9 bits in 3 symbols, the same 9 bits in 5 robust ones, and 4 bits in 2: tokens, bits and symbols all differ.
 SIZES = ((3, 8, 16), (3, 8, 4), (2, 4, 4))
-TOKENS, BITS, SYMBOLS, CLASSES, DIM, CLIP = 3, 9, 5, 3, 2, 40.0
+TOKENS, CLASSES, DIM, CLIP = 3, 3, 2, 40.0
 DEFAULT_MODE = 1
 # At -3 dB the exact rates of such a header are 3 % lost and 5 % wrong a block.
 HEADER = HeaderSpec(repeats=1, frame_samples=4, threshold=0.6)
@@ -123,43 +124,63 @@ def tensor(name, dtype, *shape, **limits):
 
 
 SNR_DB = tensor("snr_db", "float32", low=-20.0, high=30.0, description="Es/N0 as the transmitter has it, dB")
-SENT = (
-    tensor("mode", "int64"),
-    tensor("indices", "int64", TOKENS),
-    tensor("bits", "uint8", BITS),
-    tensor("num_bits", "int64"),
-    tensor("symbols", "float32", SYMBOLS, 2),
-    tensor("num_symbols", "int64"),
-)
-HEARD = (
-    tensor("symbols", "float32", SYMBOLS, 2),
-    tensor("no", "float32", SYMBOLS),
-    tensor("mode", "int64"),
-    tensor("llr_in", "float32", BITS),
-)
-FOUND = (
-    tensor("llr", "float32", BITS),
-    tensor("indices_hat", "int64", TOKENS),
-    tensor("logits", "float32", CLASSES),
-)
+SENT = transmitter_outputs(MODES)
+HEARD = receiver_inputs(MODES)
+FOUND = receiver_outputs(MODES, CLASSES)
 
 
 def export(module, inputs, outputs, file):
-    examples = tuple(torch.ones(3, *spec.shape[1:], dtype=getattr(torch, spec.dtype)) for spec in inputs)
+    """Trace a module into a graph of a bundle, and describe it."""
+    examples = [torch.ones(3, *spec.shape[1:], dtype=getattr(torch, spec.dtype)) for spec in inputs]
+    trace(module, examples, [spec.name for spec in inputs], [spec.name for spec in outputs], file)
+    return GraphSpec(file=file.name, sha256=sha256(file), inputs=inputs, outputs=outputs)
+
+
+def trace(module, examples, input_names, output_names, file):
+    """Trace a module into an ONNX file with a dynamic batch dimension."""
     with warnings.catch_warnings():  # the exporter's own deprecations are not this test's
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
-            examples,
-            input_names=[spec.name for spec in inputs],
-            output_names=[spec.name for spec in outputs],
-            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
+            tuple(examples),
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in examples),
             opset_version=18,
             dynamo=True,
             verbose=False,
         )
     program.save(str(file), external_data=False)
-    return GraphSpec(file=file.name, sha256=sha256(file), inputs=inputs, outputs=outputs)
+
+
+PROVENANCE = Provenance(
+    recipe={},
+    seed=0,
+    epoch=1,
+    phase="align",
+    temperature=0.7,
+    assignment_scale=1.0,
+    checkpoint_sha256="0" * 64,
+    code_version="0",
+    libraries={"python": sys.version.split()[0]},
+    accuracy={},
+)
+
+
+@pytest.fixture(scope="session")
+def trace_onnx():
+    return trace
+
+
+@pytest.fixture(scope="session")
+def export_graph():
+    return export
+
+
+@pytest.fixture(scope="session")
+def provenance():
+    """Of a bundle that nobody trained."""
+    return PROVENANCE
 
 
 def write_bundle(folder, transmitter, inputs, receiver):
@@ -173,18 +194,7 @@ def write_bundle(folder, transmitter, inputs, receiver):
         llr=LlrSpec(demapper="max-log", clip=CLIP),
         transmitter=export(transmitter, inputs, SENT, folder / "transmitter.onnx"),
         receiver=GraphSpec(file="receiver.onnx", sha256=sha256(folder / "receiver.onnx"), inputs=HEARD, outputs=FOUND),
-        provenance=Provenance(
-            recipe={},
-            seed=0,
-            epoch=1,
-            phase="align",
-            temperature=0.7,
-            assignment_scale=1.0,
-            checkpoint_sha256="0" * 64,
-            code_version="0",
-            libraries={"python": sys.version.split()[0]},
-            accuracy={},
-        ),
+        provenance=PROVENANCE,
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     return folder

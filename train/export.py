@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from link.bundle import MANIFEST_NAME, load_bundle, sha256
 from link.chain import Link
 from link.errors import BundleError
-from link.manifest import SNR_INPUT, GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TensorSpec, TokenizerSpec
+from link.interface import SNR_INPUT, TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TokenizerSpec
 from link.randomness import Draws, Stream
 from train.agreement import parts
 from train.graphs import ReceiverGraph, TransmitterGraph
 from train.receivers import Source, sources_of
-from train.recipe import LinkRecipe
 from train.tasks import Split, Task, TextTask
 from train.transceiver import Transceiver
 
@@ -112,7 +112,7 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
             TensorSpec(name=SNR_INPUT, dtype="float32", shape=("batch",), low=low, high=high, description=_SNR),
         )
         inputs[SNR_INPUT] = torch.zeros(len(next(iter(inputs.values()))))
-    export_graph(TransmitterGraph(model), inputs, _transmitter_outputs(link), folder / "transmitter.onnx")
+    export_graph(TransmitterGraph(model), inputs, transmitter_outputs(link.rates), folder / "transmitter.onnx")
     manifest = Manifest(
         name=name or checkpoint.recipe.name,
         task=first.answers,
@@ -125,7 +125,7 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
             file="transmitter.onnx",
             sha256=sha256(folder / "transmitter.onnx"),
             inputs=takes,
-            outputs=_transmitter_outputs(link),
+            outputs=transmitter_outputs(link.rates),
         ),
         receiver=_write_receiver(folder / "receiver.onnx", first),
         provenance=first.provenance,
@@ -146,7 +146,8 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
 
 def _write_receiver(file: Path, source: Source) -> GraphSpec:
     """Trace a receiver into a file, and describe it."""
-    link, outputs = source.model.recipe, _receiver_outputs(source.model.recipe, len(source.task.classes))
+    link = source.model.recipe
+    outputs = receiver_outputs(link.rates, len(source.task.classes))
     received = {
         "symbols": torch.zeros(3, link.num_symbols, 2),
         "no": torch.ones(3, link.num_symbols),
@@ -154,7 +155,7 @@ def _write_receiver(file: Path, source: Source) -> GraphSpec:
         "llr_in": torch.zeros(3, link.num_bits),
     }
     export_graph(ReceiverGraph(source.model), received, outputs, file)
-    return GraphSpec(file=file.name, sha256=sha256(file), inputs=_receiver_inputs(link), outputs=outputs)
+    return GraphSpec(file=file.name, sha256=sha256(file), inputs=receiver_inputs(link.rates), outputs=outputs)
 
 
 def _write_tokenizer(folder: Path, task: Task) -> TokenizerSpec | None:
@@ -332,31 +333,3 @@ def _quiet_exporter() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _transmitter_outputs(link: LinkRecipe) -> tuple[TensorSpec, ...]:
-    return (
-        TensorSpec(name="mode", dtype="int64", shape=("batch",)),
-        TensorSpec(name="indices", dtype="int64", shape=("batch", link.tokens)),
-        TensorSpec(name="bits", dtype="uint8", shape=("batch", link.num_bits)),
-        TensorSpec(name="num_bits", dtype="int64", shape=("batch",)),
-        TensorSpec(name="symbols", dtype="float32", shape=("batch", link.num_symbols, 2)),
-        TensorSpec(name="num_symbols", dtype="int64", shape=("batch",)),
-    )
-
-
-def _receiver_inputs(link: LinkRecipe) -> tuple[TensorSpec, ...]:
-    return (
-        TensorSpec(name="symbols", dtype="float32", shape=("batch", link.num_symbols, 2)),
-        TensorSpec(name="no", dtype="float32", shape=("batch", link.num_symbols)),
-        TensorSpec(name="mode", dtype="int64", shape=("batch",)),
-        TensorSpec(name="llr_in", dtype="float32", shape=("batch", link.num_bits)),
-    )
-
-
-def _receiver_outputs(link: LinkRecipe, classes: int) -> tuple[TensorSpec, ...]:
-    return (
-        TensorSpec(name="llr", dtype="float32", shape=("batch", link.num_bits)),
-        TensorSpec(name="indices_hat", dtype="int64", shape=("batch", link.tokens)),
-        TensorSpec(name="logits", dtype="float32", shape=("batch", classes)),
-    )

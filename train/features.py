@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from link.errors import ArgumentError, HardpathError
-from link.manifest import TensorSpec
+from link.interface import TensorSpec
 from link.randomness import Draws
 from train.checkpoint import weights_sha256
 from train.encoders import hidden_size

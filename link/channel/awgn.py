@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from link.array import Array
+from link.array import Array, namespace
 from link.channel.base import Received, erase_unsent, require_rows
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db, told_no
@@ -42,11 +43,12 @@ class Awgn:
         told_no(1.0, no_offset_db)
         self.no_offset_db = no_offset_db
 
-    def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+    def __call__(self, x: Array, num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         require_rows(x, num_symbols, draws)
+        xp = namespace(x)
         no = no_from_esn0_db(snr_db)
         normals = draws.normals(Stream.NOISE, millidecibels(snr_db), x.shape[1])
-        y = add_noise(x, no, normals).astype(np.float32)
-        told = np.full(x.shape[:-1], told_no(no, self.no_offset_db), dtype=np.float32)
-        y, variances = erase_unsent(y, told, num_symbols)
-        return Received(y, variances, num_symbols)
+        y = xp.astype(add_noise(x, no, normals), xp.float32)
+        told = told_no(no, self.no_offset_db)
+        variances = xp.full(x.shape[:-1], told, dtype=xp.float32, device=array_api_compat.device(x))
+        return Received(*erase_unsent(y, variances, num_symbols), num_symbols)

@@ -1,4 +1,7 @@
-"""What a channel is: sent symbols in, equalised symbols and their noise variance out."""
+"""What a channel is: sent symbols in, equalised symbols and their noise variance out.
+
+Symbols are NumPy arrays, or torch tensors of the device that the draws are on (link.device); numbers of symbols are NumPy's.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from link.array import Array, namespace
+from link.device import HOST_ENGINES
 from link.errors import ArgumentError
 from link.randomness import Draws
 from link.snr import NO_MIN
@@ -27,13 +33,13 @@ class Received:
     num_symbols : (B,) int64
         Symbols of each sample that were sent.
     report : mapping of str to float
-        What the channel knows of itself (for example the mean channel gain); the receiver never sees it.
+        What the channel knows of itself (for example the mean channel gain), of NumPy arrays; the receiver never sees it.
     num_pilots : (B,) int64 or None
         Pilot symbols that were sent beside each sample's; None stands for none at all.
     """
 
-    y: NDArray[np.float32]
-    no: NDArray[np.float32]
+    y: Array
+    no: Array
     num_symbols: NDArray[np.int64]
     report: Mapping[str, float] = field(default_factory=dict)
     num_pilots: NDArray[np.int64] | None = None
@@ -49,31 +55,35 @@ class Channel(Protocol):
 
     name: str
 
-    def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+    def __call__(self, x: Array, num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         """Carry `x` (B, S, 2), Es = 1, at `snr_db` = Es/N0, with the randomness that `draws` addresses."""
         ...
 
 
-def require_rows(x: NDArray[np.float32], num_symbols: NDArray[np.int64], draws: Draws) -> None:
-    """Refuse draws of another number of rows: one row would be broadcast, and all samples get the same noise.
+def require_rows(x: Array, num_symbols: NDArray[np.int64], draws: Draws) -> None:
+    """Refuse draws that are not for `x`: with one row alone it would be broadcast, and all samples get the same noise.
 
     Raises
     ------
     ArgumentError
-        If `num_symbols` or `draws.samples` does not have one entry a row of `x`.
+        If `num_symbols` or `draws.samples` does not have one entry a row of `x`, or `draws` makes other arrays than `x` is.
     """
+    if (draws.engine in HOST_ENGINES) != isinstance(x, np.ndarray):
+        raise ArgumentError("engine", f"must be that of the symbols, which are a {type(x)}, got {draws.engine!r}")
     for name, rows in (("num_symbols", num_symbols), ("samples", draws.samples)):
-        if rows.shape != x.shape[:1]:
+        if rows.shape != tuple(x.shape[:1]):
             raise ArgumentError(name, f"must have shape ({len(x)},), one a row of x, got {rows.shape}")
 
 
-def erase_unsent(
-    y: NDArray[np.float32], no: NDArray[np.float32], num_symbols: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def erase_unsent(y: Array, no: Array, num_symbols: NDArray[np.int64]) -> tuple[Array, Array]:
     """Zero the symbols past each sample's `num_symbols` and give them infinite noise, so that their LLRs are 0.
 
     The variance of the others is raised to NO_MIN where it is less.
     """
-    sent = np.arange(y.shape[1]) < num_symbols[:, None]
-    variances = np.where(sent, np.maximum(no, np.float32(NO_MIN)), np.float32(np.inf))
-    return np.where(sent[..., None], y, np.float32(0.0)), variances
+    xp = namespace(y, no)
+    variances = xp.clip(no, min=NO_MIN)
+    if (num_symbols >= y.shape[1]).all():
+        return y, variances
+    device = array_api_compat.device(y)
+    sent = xp.arange(y.shape[1], device=device) < xp.asarray(num_symbols, device=device)[:, None]
+    return xp.where(sent[..., None], y, 0.0), xp.where(sent, variances, np.inf)

@@ -22,9 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from link.array import Array, namespace
 from link.channel.awgn import add_noise
 from link.constellation import points
 from link.errors import ArgumentError
@@ -53,7 +55,7 @@ class Estimate(NamedTuple):
         E|h - h_hat|^2, as the receiver has it.
     """
 
-    h_hat: NDArray[np.float64]
+    h_hat: Array
     error_variance: float
 
 
@@ -92,7 +94,7 @@ class Csi:
 
     def estimate(
         self,
-        h: NDArray[np.float64],
+        h: Array,
         no: float,
         told: float,
         mean: float,
@@ -126,22 +128,24 @@ class Csi:
 PERFECT: Final = Csi()
 
 
-def least_squares(h: NDArray[np.float64], no: float, pilots: int, point: int, draws: Draws) -> NDArray[np.float64]:
+def least_squares(h: Array, no: float, pilots: int, point: int, draws: Draws) -> Array:
     """Send pilots through each block and match them: h_ls = mean(y_p p*), (B, K, 2).
 
     The noise of a pilot has an address of its own, (block, number), so that fewer pilots are the first of more.
     """
     if h.shape[1] > _PILOT_SPAN:
         raise ArgumentError("block_symbols", f"must make at most {_PILOT_SPAN} blocks a sample, made {h.shape[1]}")
-    matched = np.zeros_like(h)
+    xp = namespace(h)
+    matched = xp.zeros_like(h)
+    sequence = xp.asarray(_SEQUENCE, device=array_api_compat.device(h))
     for number in range(pilots):
-        p = _SEQUENCE[number % len(_SEQUENCE)]
+        p = sequence[number % len(_SEQUENCE)]
         normals = draws.normals(Stream.PILOTS, point, h.shape[1], start=number * _PILOT_SPAN)
         matched += multiply(conjugate(p), add_noise(multiply(h, p), no, normals))
     return matched / pilots
 
 
-def lmmse(h_ls: NDArray[np.float64], no: float, pilots: int, mean: float, variance: float) -> Estimate:
+def lmmse(h_ls: Array, no: float, pilots: int, mean: float, variance: float) -> Estimate:
     """Posterior mean and variance of gains CN(mean, variance), given their least-squares estimates.
 
     Examples
@@ -150,7 +154,7 @@ def lmmse(h_ls: NDArray[np.float64], no: float, pilots: int, mean: float, varian
     Estimate(h_hat=array([[[0.8, 0.8]]]), error_variance=0.2)
     """
     g = variance / (variance + no / pilots)
-    prior = np.array([mean, 0.0])
+    prior = namespace(h_ls).asarray([mean, 0.0], dtype=h_ls.dtype, device=array_api_compat.device(h_ls))
     return Estimate(prior + g * (h_ls - prior), g * no / pilots)
 
 
@@ -166,21 +170,19 @@ def num_blocks(num_symbols: NDArray[np.int64], block_symbols: int) -> NDArray[np
     return np.asarray(blocks, dtype=np.int64)
 
 
-def multiply(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+def multiply(a: Array, b: Array) -> Array:
     """Product of complex numbers held as (real, imaginary) pairs."""
-    return np.stack(
+    return namespace(a, b).stack(
         [a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1], a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]], axis=-1
     )
 
 
-def conjugate(a: NDArray[np.floating]) -> NDArray[np.float64]:
+def conjugate(a: Array) -> Array:
     """Conjugate of complex numbers held as (real, imaginary) pairs."""
-    return np.asarray(a * (1.0, -1.0))
+    return namespace(a).stack([a[..., 0], -a[..., 1]], axis=-1)
 
 
-def one_tap(
-    noisy: NDArray[np.floating], h_hat: NDArray[np.float64], told: float, error_variance: NDArray[np.float64] | float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def one_tap(noisy: Array, h_hat: Array, told: float, error_variance: Array | float) -> tuple[Array, Array]:
     """Divide what was heard by the gain it is taken for.
 
     Parameters
@@ -199,13 +201,19 @@ def one_tap(
     (B, S, 2) float32, (B, S) float32
         Equalised symbols, and their effective noise variance (no + E|h - h_hat|^2) / |h_hat|^2.
     """
-    power = np.sum(h_hat * h_hat, axis=-1)
+    xp = namespace(noisy, h_hat)
+    power = xp.sum(h_hat * h_hat, axis=-1)
     y = multiply(conjugate(h_hat), noisy) / power[..., None]
-    return y.astype(np.float32), ((told + error_variance) / power).astype(np.float32)
+    return xp.astype(y, xp.float32), xp.astype((told + error_variance) / power, xp.float32)
 
 
-def gain_report(h: NDArray[np.float64], h_hat: NDArray[np.float64], num_symbols: NDArray[np.int64]) -> dict[str, float]:
-    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent; both gains are (B, S, 2)."""
+def gain_report(h: Array, h_hat: Array, num_symbols: NDArray[np.int64]) -> dict[str, float]:
+    """Mean |h|^2 and mean |h_hat - h|^2 over the symbols that were sent; both gains are (B, S, 2).
+
+    Nothing of another device's arrays: a number would make the host wait for it.
+    """
+    if not isinstance(h, np.ndarray):
+        return {}
     sent = np.arange(h.shape[1]) < num_symbols[:, None]
     if not sent.any():
         return {"mean_gain": 1.0, "csi_mse": 0.0}

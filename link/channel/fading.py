@@ -15,10 +15,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from link.array import Array, namespace
 from link.bits import block_interleaver
 from link.channel.awgn import add_noise
 from link.channel.base import Received, erase_unsent, require_rows
 from link.channel.csi import PERFECT, Csi, gain_report, multiply, num_blocks, one_tap
+from link.device import arrays
 from link.errors import ArgumentError, require_range
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db, told_no
@@ -76,39 +78,40 @@ class Fading:
         k = 10.0 ** (self.k_factor_db / 10.0)
         return math.sqrt(k / (k + 1.0)), 1.0 / (k + 1.0)
 
-    def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+    def __call__(self, x: Array, num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         require_rows(x, num_symbols, draws)
         no = no_from_esn0_db(snr_db)
         told = told_no(no, self.no_offset_db)
         point = millidecibels(snr_db)
         h = self._gains(x.shape[1], point, draws)
         estimate = self.csi.estimate(h, no, told, *self.moments, point, draws)
-        block = _blocks(num_symbols, x.shape[1], self.block_symbols)
+        lengths, which = np.unique(num_symbols, return_inverse=True)
+        engine = arrays(draws.engine)
+        block = engine.put(fading_blocks(lengths, x.shape[1], self.block_symbols))[engine.put(which)]
         h, h_hat = _of_symbols(h, block), _of_symbols(estimate.h_hat, block)
         noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
         y, variances = erase_unsent(*one_tap(noisy, h_hat, told, estimate.error_variance), num_symbols)
         blocks = num_blocks(num_symbols, self.block_symbols)
         return Received(y, variances, num_symbols, gain_report(h, h_hat, num_symbols), self.csi.pilots * blocks)
 
-    def _gains(self, length: int, point: int, draws: Draws) -> NDArray[np.float64]:
+    def _gains(self, length: int, point: int, draws: Draws) -> Array:
         """Gains of each block as (real, imaginary) pairs, (B, K, 2)."""
         most = int(num_blocks(np.array(length), self.block_symbols))
         mean, variance = self.moments
+        xp, device = arrays(draws.engine)
         scattered = draws.normals(Stream.FADING, point, most) / math.sqrt(2.0)
-        return np.asarray(math.sqrt(variance) * scattered + np.array([mean, 0.0]))
+        return math.sqrt(variance) * scattered + xp.asarray([mean, 0.0], dtype=xp.float64, device=device)
 
 
-def _blocks(num_symbols: NDArray[np.int64], length: int, block_symbols: int) -> NDArray[np.int64]:
-    """Which fading block each symbol falls into, (B, S), behind the interleaver of its sample."""
-    blocks = np.zeros((len(num_symbols), length), dtype=np.int64)
-    if block_symbols == 0:
-        return blocks
-    for count in np.unique(num_symbols):
-        slot = np.argsort(block_interleaver(int(count), block_symbols))
-        blocks[num_symbols == count, :count] = slot // block_symbols
+def fading_blocks(lengths: NDArray[np.int64], longest: int, block_symbols: int) -> NDArray[np.int64]:
+    """Which fading block each symbol falls into, behind the interleaver of its sample; a row for each length of a sample."""
+    blocks = np.zeros((len(lengths), longest), dtype=np.int64)
+    if block_symbols:
+        for row, length in zip(blocks, lengths, strict=True):
+            row[:length] = np.argsort(block_interleaver(int(length), block_symbols)) // block_symbols
     return blocks
 
 
-def _of_symbols(of_blocks: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.float64]:
+def _of_symbols(of_blocks: Array, block: Array) -> Array:
     """Each symbol's gain, (B, S, 2), from those of the blocks, (B, K, 2)."""
-    return np.asarray(np.take_along_axis(of_blocks, block[..., None], axis=1))
+    return namespace(of_blocks, block).take_along_axis(of_blocks, block[..., None], axis=1)

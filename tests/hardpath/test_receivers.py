@@ -7,19 +7,16 @@ from serve.client import Client
 from serve.server import Server
 
 
+def small_schedule(alignment_start_epoch):
+    values = {"epochs": 4, "warmup_epochs": 1, "alignment_start_epoch": alignment_start_epoch}
+    return [part for key, value in values.items() for part in ("--set", f"schedule.{key}={value}")]
+
+
 @pytest.fixture(scope="module")
 def shared(hardpath, run_folder, tmp_path_factory):
     """The bundle of the small run and of a second head behind it."""
     folder = tmp_path_factory.mktemp("receivers")
-    small = (
-        "--set",
-        "schedule.epochs=4",
-        "--set",
-        "schedule.warmup_epochs=1",
-        "--set",
-        "schedule.alignment_start_epoch=2",
-    )
-    options = ("--transmitter", run_folder, "--seed", 5, *small, "--out", folder / "second", "--brief")
+    options = ("--transmitter", run_folder, "--seed", 5, *small_schedule(2), "--out", folder / "second", "--brief")
     answer = hardpath("train", "digits", *options)
     assert answer.code == 0, answer
     answer = hardpath("export", run_folder, "--also", f"second={folder / 'second'}", "--out", folder / "bundle")
@@ -98,15 +95,7 @@ def test_a_receiver_without_a_name_of_its_own_is_refused(hardpath, run_folder, t
 
 def test_a_run_of_another_transmitter_gets_no_place_in_the_bundle(hardpath, run_folder, tmp_path):
     other = tmp_path / "other"
-    small = (
-        "--set",
-        "schedule.epochs=4",
-        "--set",
-        "schedule.warmup_epochs=1",
-        "--set",
-        "schedule.alignment_start_epoch=3",
-    )
-    assert hardpath("train", "digits", *small, "--seed", 9, "--out", other, "--brief").code == 0
+    assert hardpath("train", "digits", *small_schedule(3), "--seed", 9, "--out", other, "--brief").code == 0
     line = one_line(hardpath("export", run_folder, "--also", f"other={other}", "--out", tmp_path / "bundle"), 4)
     assert line == f"{other} has another transmitter than {run_folder}: train its head with --transmitter {run_folder}"
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import warnings
 
 import numpy as np
@@ -11,10 +10,11 @@ import torch
 from hypothesis import settings
 
 from link.bits import group, label_bits, num_symbols, ungroup
-from link.bundle import MANIFEST_NAME, load_bundle, sha256
+from link.bundle import MANIFEST_NAME, load_bundle
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
+from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.manifest import LlrSpec, Manifest, Mode, TaskSpec
 
 # The same examples in every run, and no verdict on how fast the machine is.
 settings.register_profile("hardpath", derandomize=True, deadline=None)
@@ -30,6 +30,8 @@ LLR_CLIP = 40.0
 ANGLES = 2.0 * np.pi * np.arange(CODEWORDS) / CODEWORDS
 CODEBOOK = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=-1).astype(np.float32)
 LOG_PRIOR = np.log(np.arange(1.0, CODEWORDS + 1.0) / 36.0)
+MODE = Mode(tokens=TOKENS, codewords=CODEWORDS, order=ORDER, labels=LABELS, log_prior=tuple(LOG_PRIOR.tolist()))
+LATENT = TensorSpec(name="latent", dtype="float32", shape=("batch", TOKENS, DIM), low=-10.0, high=10.0)
 
 
 @pytest.fixture(scope="session")
@@ -44,29 +46,7 @@ def sionna_mapping():
 
 
 @pytest.fixture(scope="session")
-def export_onnx():
-    """Function that traces a torch module into an ONNX file with a dynamic batch dimension."""
-
-    def export(module, inputs, input_names, output_names, file):
-        batch = torch.export.Dim("batch")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own deprecations
-            program = torch.onnx.export(
-                module.eval(),
-                tuple(inputs),
-                input_names=input_names,
-                output_names=output_names,
-                dynamic_shapes=tuple({0: batch} for _ in inputs),
-                dynamo=True,
-                verbose=False,
-            )
-            program.save(str(file), external_data=False)
-
-    return export
-
-
-@pytest.fixture(scope="session")
-def exported_bundle(tmp_path_factory, export_onnx):
+def exported_bundle(tmp_path_factory, export_graph, provenance):
     """Folder of a valid bundle; tests change copies of it."""
     table = torch.from_numpy(label_bits(LABELS, INDEX_BITS).astype(np.float32))
     codebook = torch.from_numpy(CODEBOOK)
@@ -88,21 +68,17 @@ def exported_bundle(tmp_path_factory, export_onnx):
             return llr, logits.argmax(dim=-1), softmax(logits)[..., :CLASSES].sum(dim=1)
 
     folder = tmp_path_factory.mktemp("bundle")
-    interface = graph_interface()
-    samples = {
-        "transmitter": (torch.zeros(3, TOKENS, DIM),),
-        "receiver": (
-            torch.zeros(3, NUM_SYMBOLS, 2),
-            torch.ones(3, NUM_SYMBOLS),
-            torch.zeros(3, dtype=torch.int64),
-            torch.zeros(3, NUM_BITS),
+    manifest = Manifest(
+        name="ring",
+        task=TaskSpec(name="ring", classes=("a", "b", "c")),
+        modes=(MODE,),
+        llr=LlrSpec(demapper="max-log", clip=LLR_CLIP),
+        transmitter=export_graph(Transmitter(), (LATENT,), transmitter_outputs([MODE]), folder / "transmitter.onnx"),
+        receiver=export_graph(
+            Receiver(), receiver_inputs([MODE]), receiver_outputs([MODE], CLASSES), folder / "receiver.onnx"
         ),
-    }
-    for name, module in (("transmitter", Transmitter()), ("receiver", Receiver())):
-        inputs, outputs = interface[name]
-        names = [spec.name for spec in inputs], [spec.name for spec in outputs]
-        export_onnx(module, samples[name], *names, folder / f"{name}.onnx")
-    manifest = make_manifest(**{name: sha256(folder / f"{name}.onnx") for name in interface})
+        provenance=provenance,
+    )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     return folder
 
@@ -132,64 +108,3 @@ def edit_manifest(bundle_folder):
 @pytest.fixture(scope="session")
 def bundle(exported_bundle):
     return load_bundle(exported_bundle)
-
-
-def graph_interface():
-    def spec(name, dtype, *shape, **limits):
-        return TensorSpec(name=name, dtype=dtype, shape=("batch", *shape), **limits)
-
-    return {
-        "transmitter": (
-            (spec("latent", "float32", TOKENS, DIM, low=-10.0, high=10.0),),
-            (
-                spec("mode", "int64"),
-                spec("indices", "int64", TOKENS),
-                spec("bits", "uint8", NUM_BITS),
-                spec("num_bits", "int64"),
-                spec("symbols", "float32", NUM_SYMBOLS, 2),
-                spec("num_symbols", "int64"),
-            ),
-        ),
-        "receiver": (
-            (
-                spec("symbols", "float32", NUM_SYMBOLS, 2),
-                spec("no", "float32", NUM_SYMBOLS),
-                spec("mode", "int64"),
-                spec("llr_in", "float32", NUM_BITS),
-            ),
-            (
-                spec("llr", "float32", NUM_BITS),
-                spec("indices_hat", "int64", TOKENS),
-                spec("logits", "float32", CLASSES),
-            ),
-        ),
-    }
-
-
-def make_manifest(**hashes):
-    interface = graph_interface()
-    graphs = {
-        name: GraphSpec(file=f"{name}.onnx", sha256=hashes[name], inputs=inputs, outputs=outputs)
-        for name, (inputs, outputs) in interface.items()
-    }
-    return Manifest(
-        name="ring",
-        task=TaskSpec(name="ring", classes=("a", "b", "c")),
-        modes=(
-            Mode(tokens=TOKENS, codewords=CODEWORDS, order=ORDER, labels=LABELS, log_prior=tuple(LOG_PRIOR.tolist())),
-        ),
-        llr=LlrSpec(demapper="max-log", clip=LLR_CLIP),
-        provenance=Provenance(
-            recipe={},
-            seed=0,
-            epoch=1,
-            phase="align",
-            temperature=0.7,
-            assignment_scale=1.0,
-            checkpoint_sha256="0" * 64,
-            code_version="0",
-            libraries={"python": sys.version.split()[0]},
-            accuracy={},
-        ),
-        **graphs,
-    )

@@ -7,7 +7,7 @@ import pytest
 
 from link.bundle import load_bundle, sha256
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.manifest import TensorSpec
+from link.interface import TensorSpec
 from link.runtime import Receiver, Transmitter, as_tensor, check_inputs
 
 SPECS = (

@@ -2,11 +2,10 @@ import csv
 import json
 import logging
 import math
-import warnings
+import zlib
 from itertools import pairwise
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,11 +14,12 @@ from scipy.stats import binom
 
 from link import bits, codebook, constellation, theory
 from link import sweep as sweep_module
-from link.bundle import load_bundle, sha256
+from link.bundle import load_bundle
 from link.chain import Link
 from link.errors import ArgumentError, ResultsError
 from link.grid import parse_grid
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
+from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.manifest import LlrSpec, Manifest, Mode, TaskSpec
 from link.randomness import Draws
 from link.results import SweepPoint, SweepResult
 from link.sweep import SweepSpec, sweep
@@ -59,29 +59,7 @@ class Decode(torch.nn.Module):
         return llr, torch.argmax(scores, dim=-1), latent @ self.head + 0.0 * mode[:, None]
 
 
-def tensor(name, dtype, *shape):
-    return TensorSpec(name=name, dtype=dtype, shape=("batch", *shape))
-
-
-def export(module, file, inputs, outputs):
-    example = tuple(torch.ones((2, *spec.shape[1:]), dtype=getattr(torch, spec.dtype)) for spec in inputs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own exporter
-        program = torch.onnx.export(
-            module.eval(),
-            example,
-            input_names=[spec.name for spec in inputs],
-            output_names=[spec.name for spec in outputs],
-            dynamic_shapes=({0: torch.export.Dim("batch")},) * len(inputs),
-            dynamo=True,
-            verbose=False,
-        )
-    program.save(str(file))
-    onnx.checker.check_model(onnx.load(file))
-    return GraphSpec(file=file.name, sha256=sha256(file), inputs=inputs, outputs=outputs)
-
-
-def make_bundle(folder, *, version=1):
+def make_bundle(folder, export_graph, provenance, *, version=1):
     """A codec without training: tokens are pairs of features, and a linear head reads them back."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(20)
@@ -90,73 +68,40 @@ def make_bundle(folder, *, version=1):
     labels = tuple(int(i ^ (i >> 1)) for i in range(CODEWORDS))
     table = torch.tensor(bits.label_bits(labels, WIDTH), dtype=torch.float32)
     head = torch.tensor(generator.normal(size=(TOKENS * LATENT, CLASSES)), dtype=torch.float32)
-    length = bits.num_symbols(NUM_BITS, 4)
-    transmitter = export(
-        Encode(codewords, table),
-        folder / "transmitter.onnx",
-        (tensor("x", "float32", TOKENS * LATENT),),
-        (
-            tensor("mode", "int64"),
-            tensor("indices", "int64", TOKENS),
-            tensor("bits", "uint8", NUM_BITS),
-            tensor("num_bits", "int64"),
-            tensor("symbols", "float32", length, 2),
-            tensor("num_symbols", "int64"),
-        ),
+    mode = Mode(
+        tokens=TOKENS,
+        codewords=CODEWORDS,
+        order=ORDER,
+        labels=labels,
+        log_prior=(-math.log(CODEWORDS),) * CODEWORDS,
     )
-    receiver = export(
-        Decode(codewords, table, head),
-        folder / "receiver.onnx",
-        (
-            tensor("symbols", "float32", length, 2),
-            tensor("no", "float32", length),
-            tensor("mode", "int64"),
-            tensor("llr_in", "float32", NUM_BITS),
-        ),
-        (
-            tensor("llr", "float32", NUM_BITS),
-            tensor("indices_hat", "int64", TOKENS),
-            tensor("logits", "float32", CLASSES),
-        ),
-    )
+    x = TensorSpec(name="x", dtype="float32", shape=("batch", TOKENS * LATENT))
     manifest = Manifest(
         name="ring",
         version=version,
         task=TaskSpec(name="ring", classes=tuple("abcd")),
-        modes=(
-            Mode(
-                tokens=TOKENS,
-                codewords=CODEWORDS,
-                order=ORDER,
-                labels=labels,
-                log_prior=(-math.log(CODEWORDS),) * CODEWORDS,
-            ),
-        ),
+        modes=(mode,),
         llr=LlrSpec(demapper="max-log", clip=CLIP),
-        transmitter=transmitter,
-        receiver=receiver,
-        provenance=Provenance(
-            recipe={},
-            seed=0,
-            epoch=0,
-            phase="none",
-            temperature=1.0,
-            assignment_scale=1.0,
-            checkpoint_sha256="0" * 64,
-            code_version="0",
-            libraries={},
-            accuracy={},
+        transmitter=export_graph(
+            Encode(codewords, table), (x,), transmitter_outputs([mode]), folder / "transmitter.onnx"
         ),
+        receiver=export_graph(
+            Decode(codewords, table, head),
+            receiver_inputs([mode]),
+            receiver_outputs([mode], CLASSES),
+            folder / "receiver.onnx",
+        ),
+        provenance=provenance,
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
     return head.numpy()
 
 
 @pytest.fixture(scope="session")
-def ring(tmp_path_factory):
+def ring(tmp_path_factory, export_graph, provenance):
     """(link, inputs, labels): 60 samples, labelled by the head itself."""
     folder = tmp_path_factory.mktemp("sweep") / "bundle"
-    head = make_bundle(folder)
+    head = make_bundle(folder, export_graph, provenance)
     x = np.random.default_rng(21).normal(size=(60, TOKENS * LATENT)).astype(np.float32)
     return Link(load_bundle(folder)), {"x": x}, np.argmax(x @ head, axis=-1)
 
@@ -165,7 +110,14 @@ SPEC = SweepSpec(snr_db=(-3.0, 6.0, 15.0), seed=5, draws=3)
 
 
 def contents(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    """Every file but the journal: how many blocks a line holds is a matter of time."""
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != "blocks.jsonl"}
+
+
+def signed(text, old, new):
+    """A journal with something replaced, and the checksums of its lines made to fit."""
+    heads = [line.rpartition(', "crc32": "')[0].replace(old, new) for line in text.splitlines()]
+    return "".join(f'{head}, "crc32": "{zlib.crc32(head.encode()):08x}"}}\n' for head in heads)
 
 
 class Stop:
@@ -269,7 +221,9 @@ def test_an_interrupted_sweep_ends_with_the_same_files_as_one_that_was_not(ring,
     with pytest.raises(KeyboardInterrupt):
         sweep(link, inputs, labels, SPEC, out=tmp_path / "cut", progress=Stop(after))
     assert len((tmp_path / "cut/points.jsonl").read_text().splitlines()) == after
-    assert not (tmp_path / "cut/results.json").exists()
+    cut = SweepResult.model_validate_json((tmp_path / "cut/results.json").read_text())
+    whole = SweepResult.model_validate_json((tmp_path / "whole/results.json").read_text())
+    assert cut.points == whole.points[:after]
     sweep(link, inputs, labels, SPEC, out=tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
@@ -287,7 +241,8 @@ def test_a_last_line_that_was_cut_is_dropped_said_and_run_again(ring, tmp_path, 
     whole = contents(tmp_path)
     # Even without only its line feed: a line is finished when it ends.
     for cut in (1, 40):
-        (tmp_path / "points.jsonl").write_bytes(whole["points.jsonl"][:-cut])
+        journal = tmp_path / "blocks.jsonl"
+        journal.write_bytes(journal.read_bytes()[:-cut])
         with caplog.at_level(logging.WARNING):
             sweep(link, inputs, labels, SPEC, out=tmp_path)
         assert "cut short" in caplog.text
@@ -298,15 +253,28 @@ def test_a_last_line_that_was_cut_is_dropped_said_and_run_again(ring, tmp_path, 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("points.jsonl", lambda text: text.replace('"samples":60', '"samples":', 1), "line 1 cannot be read"),
-        ("points.jsonl", lambda text: text.replace('"draws"', '"drawn"', 1), "line 1 cannot be read"),
-        ("points.jsonl", lambda text: text.splitlines(True)[0] + text, "line 2: -3 dB is there twice"),
         (
-            "points.jsonl",
-            lambda text: text.replace('"snr_db":6.0', '"snr_db":7.0'),
-            "7 dB is there and is not in the grid",
+            "blocks.jsonl",
+            lambda text: text.replace('"rows": [60', '"rows": [61', 1),
+            "line 1 cannot be read: its checksum",
         ),
-        ("points.jsonl", lambda text: "\n" + text, "line 1 cannot be read"),
+        (
+            "blocks.jsonl",
+            lambda text: text.splitlines(True)[0] + text,
+            "line 2 cannot be read: block 0 at -3 dB is there",
+        ),
+        (
+            "blocks.jsonl",
+            lambda text: signed(text, '"snr_db": 6.0', '"snr_db": 7.0'),
+            "cannot be read: 7 dB is not in the grid",
+        ),
+        ("blocks.jsonl", lambda text: signed(text, '"first_row"', '"row"'), "its columns are those of another sweep"),
+        (
+            "blocks.jsonl",
+            lambda text: signed(text, '"first": 0', '"first": "a"'),
+            "line 1 cannot be read: invalid literal",
+        ),
+        ("blocks.jsonl", lambda text: "\n" + text, "line 1 cannot be read"),
         ("spec.json", lambda text: text[:-20], "spec.json cannot be read"),
         ("spec.json", lambda text: "[]", "holds another sweep"),
     ],
@@ -316,7 +284,7 @@ def test_results_that_cannot_be_read_are_refused_and_left_as_they_are(ring, tmp_
     sweep(link, inputs, labels, SPEC, out=tmp_path)
     file = tmp_path / name
     # A cut last line beside the damage must not be repaired either.
-    broken = change(file.read_text()) + ('{"snr_db"' if name == "points.jsonl" else "")
+    broken = change(file.read_text()) + ('{"snr_db"' if name == "blocks.jsonl" else "")
     file.write_text(broken)
     with pytest.raises(ResultsError, match=message) as error:
         sweep(link, inputs, labels, SPEC, out=tmp_path)
@@ -324,10 +292,10 @@ def test_results_that_cannot_be_read_are_refused_and_left_as_they_are(ring, tmp_
     assert file.read_text() == broken
 
 
-def test_another_question_in_the_same_folder_is_refused_by_what_differs(ring, tmp_path):
+def test_another_question_in_the_same_folder_is_refused_by_what_differs(ring, export_graph, provenance, tmp_path):
     link, inputs, labels = ring
     sweep(link, inputs, labels, SPEC, out=tmp_path / "out")
-    make_bundle(tmp_path / "other", version=2)
+    make_bundle(tmp_path / "other", export_graph, provenance, version=2)
     another = Link(load_bundle(tmp_path / "other"))
     moved = {"x": np.nextafter(inputs["x"], np.float32(9))}
     swapped = np.roll(labels, 1)
@@ -348,11 +316,27 @@ def test_another_question_in_the_same_folder_is_refused_by_what_differs(ring, tm
 
 def test_points_without_a_spec_and_paths_that_are_no_folder_are_refused(ring, tmp_path):
     link, inputs, labels = ring
-    (tmp_path / "points.jsonl").write_text("")
+    for name in ("points.jsonl", "blocks.jsonl"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}")
     (tmp_path / "file").write_text("")
-    for out, message in ((tmp_path, "no spec.json"), (tmp_path / "file", "cannot be used for results")):
+    for out, message in (
+        (tmp_path / "points.jsonl", "has points.jsonl, but no spec.json"),
+        (tmp_path / "blocks.jsonl", "has blocks.jsonl, but no spec.json"),
+        (tmp_path / "file", "cannot be used for results"),
+    ):
         with pytest.raises(ResultsError, match=message):
             sweep(link, inputs, labels, SPEC, out=out)
+
+
+def test_a_folder_of_points_without_their_blocks_is_refused(ring, tmp_path):
+    link, inputs, labels = ring
+    sweep(link, inputs, labels, SPEC, out=tmp_path)
+    (tmp_path / "blocks.jsonl").unlink()
+    whole = contents(tmp_path)
+    with pytest.raises(ResultsError, match=r"has spec.json, but no blocks.jsonl beside it"):
+        sweep(link, inputs, labels, SPEC, out=tmp_path)
+    assert contents(tmp_path) == whole
 
 
 def test_a_point_is_on_disk_before_progress_hears_of_it(ring, tmp_path):

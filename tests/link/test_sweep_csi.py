@@ -13,7 +13,6 @@ from link.csi_theory import ber_estimated
 from link.errors import ArgumentError, ResultsError
 from link.randomness import Draws
 from link.repetition import sweep_repetition
-from link.results import SweepPoint
 from link.sweep import SweepSpec, sweep
 from link.theory import ber_rayleigh
 
@@ -122,21 +121,6 @@ def test_a_folder_is_refused_to_other_knowledge(ring, tmp_path, fields):
         sweep(*ring, but(draws=1, **fields), out=tmp_path)
 
 
-def test_a_folder_of_a_time_before_pilots_goes_on(ring, tmp_path):
-    spec = but(csi="perfect", pilots=0, draws=1)
-    first = sweep(*ring, spec, out=tmp_path)
-    question = json.loads((tmp_path / "spec.json").read_text())
-    for name in ("csi", "pilots", "no_offset_db"):
-        del question["spec"][name]
-    (tmp_path / "spec.json").write_text(json.dumps(question))
-    line = json.loads((tmp_path / "points.jsonl").read_text())
-    del line["pilot_symbols"]
-    (tmp_path / "points.jsonl").write_text(json.dumps(line) + "\n")
-    assert sweep(*ring, spec, out=tmp_path) == first
-    with pytest.raises(ResultsError, match=r"spec.csi is perfect there, ls here"):
-        sweep(*ring, but(csi="ls", draws=1), out=tmp_path)
-
-
 def test_results_say_what_the_receiver_knew(ring, tmp_path):
     sweep(*ring, SPEC, out=tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())
@@ -145,7 +129,6 @@ def test_results_say_what_the_receiver_knew(ring, tmp_path):
     }  # fmt: skip
     row = next(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert int(row["pilot_symbols"]) == 6 * ROWS * DRAWS
-    assert SweepPoint.model_fields["pilot_symbols"].default == 0
 
 
 @pytest.mark.parametrize(

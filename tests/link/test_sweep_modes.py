@@ -1,7 +1,6 @@
 """Sweeps of bundles with several modes: what is counted, of what, and that chunks change nothing."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -162,23 +161,6 @@ def test_where_no_header_is_right_no_bit_error_rate_is_made_up(link, latents_of,
     assert [rows[0][name] for name in ("ber", "ber_low", "ber_high", "mean_abs_llr")] == [""] * 4
     assert [rows[1][name] for name in ("ber", "ber_low", "mode_samples")] == ["0.0", "0.0", "1 1 2"]
     assert SweepPoint.model_validate_json((tmp_path / "points.jsonl").read_text().splitlines()[0]) == lost
-
-
-def test_results_of_a_time_without_headers_are_read_and_gone_on_with(bundle, tmp_path):
-    one = Link(bundle)
-    inputs = {"latent": np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)}
-    whole = sweep(one, inputs, np.zeros(6, dtype=int), SPEC, out=tmp_path)
-    spec = json.loads((tmp_path / "spec.json").read_text())
-    del spec["spec"]["snr_error_db"]
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
-    first = json.loads((tmp_path / "points.jsonl").read_text().splitlines()[0])
-    for name in ("mode_samples", "headers", "headers_lost", "headers_wrong", "header_symbols"):
-        del first[name]
-    (tmp_path / "points.jsonl").write_text(json.dumps(first) + "\n")
-    again = sweep(one, inputs, np.zeros(6, dtype=int), SPEC, out=tmp_path)
-    assert again.points[0].mode_samples == ()
-    assert again.points[0] == whole.points[0].model_copy(update={"mode_samples": ()})
-    assert again.points[1] == whole.points[1]
 
 
 def test_a_point_of_one_mode_sends_no_header(bundle):

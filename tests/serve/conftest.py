@@ -1,6 +1,5 @@
 """A small bundle with a real chain in it, and a server that holds it."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,12 @@ import torch
 from torch import nn
 
 from link.bits import group, label_bits, num_symbols, ungroup
-from link.bundle import load_bundle, sha256
+from link.bundle import load_bundle
 from link.chain import Link
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec, TensorSpec
+from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.manifest import LlrSpec, Manifest, Mode, TaskSpec
 from serve.client import Client
 from serve.server import Server
 
@@ -59,52 +59,16 @@ class TinyReceiver(nn.Module):
         return llr, log_posterior.argmax(dim=-1), tokens.reshape(-1, TOKENS * DIMENSIONS) @ self.head
 
 
-def spec(name, dtype, *shape, **ranges):
-    return TensorSpec(name=name, dtype=dtype, shape=("batch", *shape), **ranges)
-
-
-TRANSMITTER_INPUTS = (spec("image", "float32", 8, 8, low=0.0, high=16.0, description="pixels of a digit"),)
-TRANSMITTER_OUTPUTS = (
-    spec("mode", "int64"),
-    spec("indices", "int64", TOKENS),
-    spec("bits", "uint8", BITS),
-    spec("num_bits", "int64"),
-    spec("symbols", "float32", SYMBOLS, 2),
-    spec("num_symbols", "int64"),
+MODE = Mode(
+    tokens=TOKENS, codewords=CODEWORDS, order=ORDER, labels=LABELS, log_prior=(-float(np.log(CODEWORDS)),) * CODEWORDS
 )
-RECEIVER_INPUTS = (
-    spec("symbols", "float32", SYMBOLS, 2),
-    spec("no", "float32", SYMBOLS),
-    spec("mode", "int64"),
-    spec("llr_in", "float32", BITS),
+IMAGE = TensorSpec(
+    name="image", dtype="float32", shape=("batch", 8, 8), low=0.0, high=16.0, description="pixels of a digit"
 )
-RECEIVER_OUTPUTS = (
-    spec("llr", "float32", BITS),
-    spec("indices_hat", "int64", TOKENS),
-    spec("logits", "float32", CLASSES),
-)
-
-
-def export(module, inputs, outputs, file):
-    examples = tuple(torch.ones(3, *tensor.shape[1:], dtype=getattr(torch, tensor.dtype)) for tensor in inputs)
-    with warnings.catch_warnings():  # the exporter's own deprecations are not this test's
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            examples,
-            input_names=[tensor.name for tensor in inputs],
-            output_names=[tensor.name for tensor in outputs],
-            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
-            opset_version=18,
-            dynamo=True,
-            verbose=False,
-        )
-    program.save(str(file), external_data=False)
-    return GraphSpec(file=file.name, sha256=sha256(file), inputs=inputs, outputs=outputs)
 
 
 @pytest.fixture(scope="session")
-def bundle_path(tmp_path_factory) -> Path:
+def bundle_path(tmp_path_factory, export_graph, provenance) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     random = np.random.default_rng(5)
     codebook = torch.from_numpy(random.normal(size=(CODEWORDS, DIMENSIONS)).astype(np.float32))
@@ -113,32 +77,18 @@ def bundle_path(tmp_path_factory) -> Path:
     manifest = Manifest(
         name="tiny",
         task=TaskSpec(name="shapes", classes=("disc", "ring", "star")),
-        modes=(
-            Mode(
-                tokens=TOKENS,
-                codewords=CODEWORDS,
-                order=ORDER,
-                labels=LABELS,
-                log_prior=(-float(np.log(CODEWORDS)),) * CODEWORDS,
-            ),
-        ),
+        modes=(MODE,),
         llr=LlrSpec(demapper="max-log", clip=CLIP),
-        transmitter=export(
-            TinyTransmitter(codebook, projection), TRANSMITTER_INPUTS, TRANSMITTER_OUTPUTS, folder / "transmitter.onnx"
+        transmitter=export_graph(
+            TinyTransmitter(codebook, projection), (IMAGE,), transmitter_outputs([MODE]), folder / "transmitter.onnx"
         ),
-        receiver=export(TinyReceiver(codebook, head), RECEIVER_INPUTS, RECEIVER_OUTPUTS, folder / "receiver.onnx"),
-        provenance=Provenance(
-            recipe={"name": "tiny"},
-            seed=5,
-            epoch=0,
-            phase="freeze",
-            temperature=0.7,
-            assignment_scale=1.0,
-            checkpoint_sha256="0" * 64,
-            code_version="0.1.0",
-            libraries={},
-            accuracy={"12.0": 0.5},
+        receiver=export_graph(
+            TinyReceiver(codebook, head),
+            receiver_inputs([MODE]),
+            receiver_outputs([MODE], CLASSES),
+            folder / "receiver.onnx",
         ),
+        provenance=provenance,
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return folder

@@ -36,6 +36,45 @@ def extra_tasks():
 
 
 @pytest.fixture(scope="session")
+def train_run(tmp_path_factory):
+    """Function that trains a recipe in a folder of its own, which it gives back."""
+
+    def run(recipe, **options):
+        folder = tmp_path_factory.mktemp(recipe.name) / "run"
+        train_recipe(recipe, folder, **options)
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def train_until():
+    """Function that trains as `train` does, and is interrupted behind an epoch."""
+
+    def until(epoch, recipe, folder, **options):
+        def stop(record):
+            if record.epoch == epoch:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_recipe(recipe, folder, on_epoch=stop, **options)
+
+    return until
+
+
+@pytest.fixture(scope="session")
+def export_run(tmp_path_factory):
+    """Function that exports a run to a folder of its own, which it gives back."""
+
+    def bundle(run, **options):
+        folder = tmp_path_factory.mktemp("exported") / "bundle"
+        export(run, folder, **options)
+        return folder
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
 def digits_recipe():
     return load_recipe(
         "digits",
@@ -44,17 +83,13 @@ def digits_recipe():
 
 
 @pytest.fixture(scope="session")
-def digits_run(digits_recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits") / "run"
-    train_recipe(digits_recipe, folder)
-    return folder
+def digits_run(digits_recipe, train_run):
+    return train_run(digits_recipe)
 
 
 @pytest.fixture(scope="session")
-def digits_bundle(digits_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits") / "bundle"
-    export(digits_run, folder)
-    return folder
+def digits_bundle(digits_run, export_run):
+    return export_run(digits_run)
 
 
 @pytest.fixture(scope="session")
@@ -104,33 +139,25 @@ def signs_recipe(make_signs_recipe):
 
 
 @pytest.fixture(scope="session")
-def signs_run(signs_recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("signs") / "run"
-    train_recipe(signs_recipe, folder)
-    return folder
+def signs_run(signs_recipe, train_run):
+    return train_run(signs_recipe)
 
 
 @pytest.fixture(scope="session")
-def signs_bundle(signs_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("signs") / "bundle"
-    export(signs_run, folder)
-    return folder
+def signs_bundle(signs_run, export_run):
+    return export_run(signs_run)
 
 
 @pytest.fixture(scope="session")
-def questions_run(make_signs_recipe, tmp_path_factory):
+def questions_run(make_signs_recipe, train_run):
     """Two questions of one input, trained together."""
-    folder = tmp_path_factory.mktemp("questions") / "run"
     schedule = {"epochs": 30, "warmup_epochs": 12, "alignment_start_epoch": 20}
-    train_recipe(make_signs_recipe(name="both", task="signs-and-kinds", link__tokens=6, schedule=schedule), folder)
-    return folder
+    return train_run(make_signs_recipe(name="both", task="signs-and-kinds", link__tokens=6, schedule=schedule))
 
 
 @pytest.fixture(scope="session")
-def questions_bundle(questions_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("questions") / "bundle"
-    export(questions_run, folder)
-    return folder
+def questions_bundle(questions_run, export_run):
+    return export_run(questions_run)
 
 
 @pytest.fixture(scope="session")
@@ -158,17 +185,13 @@ def make_routed_recipe(make_signs_recipe):
 
 
 @pytest.fixture(scope="session")
-def routed_run(make_routed_recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("routed") / "run"
-    train_recipe(make_routed_recipe(), folder)
-    return folder
+def routed_run(make_routed_recipe, train_run):
+    return train_run(make_routed_recipe())
 
 
 @pytest.fixture(scope="session")
-def routed_signs_bundle(routed_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("routed") / "bundle"
-    export(routed_run, folder)
-    return folder
+def routed_signs_bundle(routed_run, export_run):
+    return export_run(routed_run)
 
 
 @pytest.fixture

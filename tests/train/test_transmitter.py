@@ -28,18 +28,14 @@ def recipe(make_signs_recipe):
 
 
 @pytest.fixture(scope="module")
-def behind(recipe, signs_run, tmp_path_factory):
+def behind(recipe, signs_run, train_run):
     """Kinds asked of what signs sends."""
-    folder = tmp_path_factory.mktemp("behind") / "run"
-    train(recipe, folder, transmitter=signs_run)
-    return folder
+    return train_run(recipe, transmitter=signs_run)
 
 
 @pytest.fixture(scope="module")
-def shared(signs_run, behind, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shared") / "bundle"
-    export(signs_run, folder, also={"kinds": behind})
-    return folder
+def shared(signs_run, behind, export_run):
+    return export_run(signs_run, also={"kinds": behind})
 
 
 def test_all_but_the_head_is_the_transmitters_to_the_last_bit(signs_run, behind, same_tensors):
@@ -78,13 +74,10 @@ def test_only_the_head_is_in_training_mode_and_only_its_weights_are_moved(recipe
     assert all(module.training for module in without.model.modules())
 
 
-def test_it_goes_on_bit_for_bit_where_it_was_interrupted(recipe, signs_run, behind, tmp_path, same_tensors):
-    def stop(record):
-        if record.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "run", transmitter=signs_run, on_epoch=stop)
+def test_it_goes_on_bit_for_bit_where_it_was_interrupted(
+    recipe, signs_run, behind, tmp_path, same_tensors, train_until
+):
+    train_until(2, recipe, tmp_path / "run", transmitter=signs_run)
     train(recipe, tmp_path / "run", transmitter=signs_run)
     assert same_tensors(load(tmp_path / "run" / "last")[1].state_dict(), load(behind / "last")[1].state_dict())
 
@@ -115,12 +108,8 @@ def test_a_recipe_with_another_transmitter_is_refused(make_signs_recipe, signs_r
         train(make_signs_recipe(**({"task": "kinds"} | changes)), tmp_path / "run", transmitter=signs_run)
 
 
-def test_a_transmitter_without_a_codebook_is_refused(signs_recipe, tmp_path):
-    def stop(record):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(signs_recipe, tmp_path / "run", on_epoch=stop)
+def test_a_transmitter_without_a_codebook_is_refused(signs_recipe, tmp_path, train_until):
+    train_until(1, signs_recipe, tmp_path / "run")
     with pytest.raises(CheckpointError, match="saved in warm-up, before it had a codebook"):
         load_transmitter(tmp_path / "run" / "last")
 

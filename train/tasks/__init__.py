@@ -29,7 +29,8 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from link.errors import RecipeError
-from link.manifest import Manifest, TensorSpec
+from link.interface import TensorSpec
+from link.manifest import Manifest
 from link.randomness import Draws
 from link.tokenizer import Tokenizer
 from train.recipe import Recipe, nearest_key

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from link.manifest import TensorSpec
+from link.interface import TensorSpec
 from link.randomness import Draws, Stream
 from train.tasks import Data, Split
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from link.errors import ArgumentError
-from link.manifest import TensorSpec
+from link.interface import TensorSpec
 from link.randomness import Draws
 from link.table import refuse_line
 from link.texts import SUFFIXES, TextRows, read_lines, read_texts

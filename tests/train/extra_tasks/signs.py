@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from link.manifest import TensorSpec
+from link.interface import TensorSpec
 from link.randomness import Draws, Stream
 from train.tasks import Data, Split
 

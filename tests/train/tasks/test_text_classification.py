@@ -55,13 +55,6 @@ def write(file, pairs, header="sentence\tlabel\n"):
     file.write_text(header + "".join(f"{text}\t{label}\n" for text, label in pairs), encoding="utf-8")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARDPATH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
@@ -73,18 +66,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe():
     return load_recipe("text", SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def task(recipe, folder):
-    return load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
-
-
-@pytest.fixture(scope="module")
-def run(recipe, folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "text"
-    train(recipe, out, data_folder=folder)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -262,10 +243,8 @@ def frozen_recipe(pretrained):
 
 
 @pytest.fixture(scope="module")
-def frozen_run(frozen_recipe, folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("frozen") / "run"
-    train(frozen_recipe, out, data_folder=folder)
-    return out
+def frozen_run(frozen_recipe, folder, train_run):
+    return train_run(frozen_recipe, data_folder=folder)
 
 
 def test_a_frozen_backbone_is_kept_once_and_joined_again(frozen_run, pretrained):
@@ -328,7 +307,7 @@ def test_states_are_computed_once(frozen_recipe, frozen_run, folder):
 
 
 @pytest.mark.parametrize(("rate", "layers"), [("0.0", "0"), ("1e-4", "0"), ("1e-4", "1")])
-def test_a_resumed_run_goes_on_bit_for_bit(pretrained, folder, tmp_path, monkeypatch, rate, layers):
+def test_a_resumed_run_goes_on_bit_for_bit(pretrained, folder, tmp_path, train_until, rate, layers):
     """Frozen throughout, and with a backbone that thaws from the third epoch on; runs are cut before and after."""
     _, encoder, _, _ = pretrained
     recipe = load_recipe(
@@ -344,16 +323,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(pretrained, folder, tmp_path, monkeyp
     whole = tmp_path / "whole"
     train(recipe, whole, data_folder=folder)
 
-    class Cut(Exception):
-        pass
-
-    def cut(record):
-        raise Cut
-
     pieces = tmp_path / "pieces"
-    for _ in range(5):
-        with pytest.raises(Cut):
-            train(recipe, pieces, data_folder=folder, on_epoch=cut)
+    for epoch in range(1, 6):
+        train_until(epoch, recipe, pieces, data_folder=folder)
     train(recipe, pieces, data_folder=folder)
     for name in ("best", "last"):
         first, second = (checkpoints.load(out / name)[1].state_dict() for out in (whole, pieces))
@@ -432,7 +404,7 @@ def test_broken_states_are_computed_again(frozen_recipe, frozen_run, folder, par
     assert torch.allclose(again, whole, atol=1e-2)
 
 
-def test_a_run_whose_encoder_has_changed_is_not_gone_on_with(pretrained, folder, tmp_path):
+def test_a_run_whose_encoder_has_changed_is_not_gone_on_with(pretrained, folder, tmp_path, train_until):
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -444,15 +416,7 @@ def test_a_run_whose_encoder_has_changed_is_not_gone_on_with(pretrained, folder,
         "text", SETTINGS | {"task_options.encoder": str(mine), "optimizer.encoder_learning_rate": "0.0"}
     )
 
-    class Cut(Exception):
-        pass
-
-    def cut(record):
-        if record.epoch == 3:
-            raise Cut
-
-    with pytest.raises(Cut):
-        train(recipe, tmp_path / "run", data_folder=folder, on_epoch=cut)
+    train_until(3, recipe, tmp_path / "run", data_folder=folder)
     weights = load_file(mine / "model.safetensors")
     save_file({name: tensor + 0.1 for name, tensor in weights.items()}, mine / "model.safetensors", {"format": "pt"})
     with pytest.raises(checkpoints.CheckpointError, match=r"an encoder whose weights have changed since"):

@@ -22,17 +22,6 @@ FINETUNING = FinetuneSettings(epochs=1, batch_size=32, learning_rate=1e-3, bf16=
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
-class Cut(Exception):
-    """A run is killed."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARDPATH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
@@ -78,22 +67,14 @@ def recipe(encoder):
 
 
 @pytest.fixture(scope="module")
-def finished(recipe, films, tmp_path_factory):
-    out = tmp_path_factory.mktemp("finished") / "run"
-    train(recipe, out, data_folder=films)
-    return out
+def finished(recipe, films, train_run):
+    return train_run(recipe, data_folder=films)
 
 
 @pytest.fixture(scope="module")
-def interrupted(recipe, films, tmp_path_factory):
+def interrupted(recipe, films, tmp_path_factory, train_until):
     out = tmp_path_factory.mktemp("interrupted") / "run"
-
-    def cut(record):
-        if record.epoch == 2:
-            raise Cut
-
-    with pytest.raises(Cut):
-        train(recipe, out, data_folder=films, on_epoch=cut)
+    train_until(2, recipe, out, data_folder=films)
     return out
 
 

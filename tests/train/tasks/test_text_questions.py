@@ -58,13 +58,6 @@ def write(folder, question, part, count, seed):
     (folder / question / f"{part}.tsv").write_text("text\tlabel\n" + lines, encoding="utf-8")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARDPATH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("questions")
@@ -77,18 +70,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe():
     return load_recipe("text-questions", SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def task(recipe, folder):
-    return load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
-
-
-@pytest.fixture(scope="module")
-def run(recipe, folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "questions"
-    train(recipe, out, data_folder=folder)
-    return out
 
 
 def test_the_classes_of_all_questions_stand_side_by_side(task):

@@ -1,0 +1,85 @@
+"""Curves of finished sweeps: what was measured, with theory and bounds where they apply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from link.ber_results import BerPoint, BerResult
+from link.errors import ArgumentError
+from link.plot import METRICS, Curve
+from link.results import SweepPoint, SweepResult
+
+Swept = SweepResult | BerResult
+
+
+def default_metric(results: Sequence[Swept]) -> str:
+    """Accuracy where all are sweeps of bundles; otherwise what they share, the bit error rate."""
+    return "accuracy" if all(isinstance(result, SweepResult) for result in results) else "ber"
+
+
+def curves_of(result: Swept, label: str, metric: str, over_ebn0: bool = False) -> list[Curve]:
+    """The curve of a metric, and theory of the same channel beside it.
+
+    Parameters
+    ----------
+    result : SweepResult or BerResult
+    label : str
+    metric : {"accuracy", "ber", "bler"}
+    over_ebn0 : bool
+        Against Eb/N0 by information bit, which a bundle's sweep has none of.
+
+    Raises
+    ------
+    ArgumentError
+        If the result has no such metric, or no point that has it.
+    """
+    if metric not in METRICS:
+        raise ArgumentError("metric", f"must be one of {', '.join(METRICS)}, got {metric!r}")
+    points: list[SweepPoint | BerPoint] = sorted(result.points, key=lambda point: point.snr_db)
+    if over_ebn0 and isinstance(result, SweepResult):
+        raise ArgumentError("ebn0", f"is of modems: {label} is a bundle, whose bits are not information bits")
+    measured = _along(points, metric, over_ebn0)
+    if not measured[0]:
+        raise ArgumentError("metric", f"{metric} was not measured for {label}")
+    curves = [Curve(label, *measured)]
+    beside = {"ber": ("ber_theory", "theory"), "bler": ("bler_normal", "best code, normal approximation")}
+    if metric in beside:
+        field, name = beside[metric]
+        known = _along(points, field, over_ebn0)
+        if known[0]:
+            curves.append(Curve(f"{name}, {label}", *known, kind="theory"))
+    return curves
+
+
+def labels_of(results: Sequence[Swept], names: Sequence[str], given: Sequence[str]) -> list[str]:
+    """What to call each: as given, or by what differs between their specs, or by their folders.
+
+    Raises
+    ------
+    ArgumentError
+        If labels are given, but not one for each.
+    """
+    if given:
+        if len(given) != len(results):
+            raise ArgumentError("label", f"must be given once for each of {len(results)} folders, got {len(given)}")
+        return list(given)
+    if len({type(result) for result in results}) > 1:
+        return list(names)
+    titles = [result.spec.title if isinstance(result, BerResult) else _title(result) for result in results]
+    return titles if len(set(titles)) == len(titles) else list(names)
+
+
+def _title(result: SweepResult) -> str:
+    spec = result.spec
+    return ", ".join(filter(None, (result.provenance.bundle, spec.channel, spec.knowledge)))
+
+
+def _along(points: Sequence[SweepPoint | BerPoint], field: str, over_ebn0: bool) -> tuple[list[float], list[Any]]:
+    """SNRs and values of the points that have a field."""
+    having = [point for point in points if getattr(point, field, None) is not None]
+    return [_x(point, over_ebn0) for point in having], [getattr(point, field) for point in having]
+
+
+def _x(point: SweepPoint | BerPoint, over_ebn0: bool) -> float:
+    return point.ebn0_db if over_ebn0 and isinstance(point, BerPoint) else point.snr_db

@@ -1,0 +1,94 @@
+"""What the graphs of a bundle take and answer: names, dtypes and shapes, which follow from its modes and classes.
+
+    task inputs ──> transmitter.onnx ──> mode, indices, bits, num_bits, symbols, num_symbols
+    symbols, no, mode, llr_in ──> receiver.onnx ──> llr, indices_hat, logits
+
+Where modes differ in size, arrays have the size of the largest. What each tensor means stands with those who run the graphs:
+`link.runtime.Transmission`, `Receiver` and `Reception`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from link.rate import Rate
+
+SNR_INPUT: Final = "snr_db"
+"""Input of a transmitter that routes: its own estimate of Es/N0, dB."""
+
+DType = Literal["float32", "int64", "uint8"]
+Dimension = Annotated[int, Field(ge=1)] | Literal["batch"]
+
+
+class TensorSpec(BaseModel):
+    """Name, dtype and shape of one input or output of a graph, and the range of an input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    dtype: DType
+    shape: tuple[Dimension, ...]
+    low: float | None = None
+    high: float | None = None
+    description: str = ""
+
+
+def transmitter_outputs(modes: Iterable[Rate]) -> tuple[TensorSpec, ...]:
+    """Outputs of a transmitter with these modes.
+
+    Examples
+    --------
+    >>> modes = [Rate(tokens=3, codewords=8, order=16), Rate(tokens=3, codewords=8, order=4)]
+    >>> [(tensor.name, *tensor.shape) for tensor in transmitter_outputs(modes)][1:5]
+    [('indices', 'batch', 3), ('bits', 'batch', 9), ('num_bits', 'batch'), ('symbols', 'batch', 5, 2)]
+    """
+    largest = _Largest.of(modes)
+    return (
+        _tensor("mode", "int64"),
+        _tensor("indices", "int64", largest.tokens),
+        _tensor("bits", "uint8", largest.bits),
+        _tensor("num_bits", "int64"),
+        _tensor("symbols", "float32", largest.symbols, 2),
+        _tensor("num_symbols", "int64"),
+    )
+
+
+def receiver_inputs(modes: Iterable[Rate]) -> tuple[TensorSpec, ...]:
+    """Inputs of a receiver with these modes."""
+    largest = _Largest.of(modes)
+    return (
+        _tensor("symbols", "float32", largest.symbols, 2),
+        _tensor("no", "float32", largest.symbols),
+        _tensor("mode", "int64"),
+        _tensor("llr_in", "float32", largest.bits),
+    )
+
+
+def receiver_outputs(modes: Iterable[Rate], classes: int) -> tuple[TensorSpec, ...]:
+    """Outputs of a receiver with these modes that tells so many classes apart."""
+    largest = _Largest.of(modes)
+    return (
+        _tensor("llr", "float32", largest.bits),
+        _tensor("indices_hat", "int64", largest.tokens),
+        _tensor("logits", "float32", classes),
+    )
+
+
+class _Largest(NamedTuple):
+    """Of all modes, each count by itself."""
+
+    tokens: int
+    bits: int
+    symbols: int
+
+    @classmethod
+    def of(cls, modes: Iterable[Rate]) -> _Largest:
+        counts = [(mode.tokens, mode.num_bits, mode.num_symbols) for mode in modes]
+        return cls(*map(max, zip(*counts, strict=True)))
+
+
+def _tensor(name: str, dtype: DType, *shape: int) -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=("batch", *shape))

@@ -1,0 +1,229 @@
+"""A data set over a bundle's link, block by block: what a semantic sweep asks the simulator to run.
+
+    inputs ──encode──> symbols ── block: one draw of some thousand rows ──> channel ──> receiver ──> counts
+
+Noise is addressed by (seed, sample, draw, SNR), with a sample's row as its number. A bundle with a router encodes at each
+point anew, since what it sends depends on the SNR; any other encodes once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from link.chain import Link
+from link.channel import Channel
+from link.channel.base import erase_unsent
+from link.constellation import bits_per_symbol
+from link.device import host_engine
+from link.grid import SweepSpec
+from link.montecarlo import ClusterSums, cluster_sums
+from link.randomness import Draws
+from link.runtime import Transmission
+from link.snr import NO_MIN, SNR_DB_MAX, millidecibels
+from link.stopping import Tally
+
+PART_ROWS: Final = 4096
+"""Rows of a block, rounded down to whole frames. It is part of what a block is: another number asks another question."""
+
+CHUNK_ROWS: Final = 1024
+"""Receptions that go through the receiver at once: bounds memory, changes no result."""
+
+
+HEADER_COUNTS: Final = ("headers", "headers_lost", "headers_wrong", "header_symbols", "pilot_symbols")
+"""Of link.header.HeaderOutcome."""
+
+
+class PassCounts(NamedTuple):
+    """What one draw of some rows gave; fields that are not told here are as in link.results.SweepPoint.
+
+    Attributes
+    ----------
+    first_row, rows : int
+    correct : str
+        A bit a row, 1 where it was decided rightly, first row first, in hexadecimal.
+    bit_errors, index_errors : tuple of int
+        ClusterSums over receptions whose header was right.
+    abs_llr : float
+        Sum of |LLR| over their payload bits, nats.
+    energy : float
+        Of the payload symbols sent; Es = 1 each on average over the constellation.
+    payload_symbols, payload_bits : int
+        As sent, padding included.
+    mode_samples : tuple of int
+    header_counts : tuple of int
+        Of HEADER_COUNTS.
+    pilot_symbols : int
+        Of the payload.
+    """
+
+    first_row: int
+    rows: int
+    correct: str
+    bit_errors: tuple[int, ...]
+    index_errors: tuple[int, ...]
+    abs_llr: float
+    energy: float
+    payload_symbols: int
+    payload_bits: int
+    mode_samples: tuple[int, ...]
+    header_counts: tuple[int, ...]
+    pilot_symbols: int
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """Whether each row was decided rightly, (rows,)."""
+        packed = np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8)
+        return np.unpackbits(packed, count=self.rows).astype(np.bool_)
+
+
+@dataclass
+class SemanticPasses:
+    """A data set that is sent over a link, draw by draw; a link.simulator.Workload.
+
+    Parameters
+    ----------
+    link : Link
+    tensors : mapping of name to (n, ...) array
+        As link.runtime.Transmitter.tensors gives them.
+    truth : (n,) int64
+        The right classes.
+    spec : SweepSpec
+    chunk_rows : int
+        Receptions decoded at once; rounded down to whole frames, where samples share headers, and up to one.
+    engine : str
+        What draws the normals, see link.device.
+    """
+
+    link: Link
+    tensors: Mapping[str, NDArray[Any]]
+    truth: NDArray[np.int64]
+    spec: SweepSpec
+    chunk_rows: int = CHUNK_ROWS
+    engine: str = field(default_factory=host_engine)
+    block_type: ClassVar[type[PassCounts]] = PassCounts
+    _sent: tuple[int | None, Transmission] | None = field(default=None, init=False)
+    _channel: Channel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._channel = self.spec.build_channel()
+        header = self.link.manifest.header
+        self._frame = 1 if header is None else header.frame_samples
+        self._part = max(1, PART_ROWS // self._frame) * self._frame
+
+    @property
+    def stride(self) -> int:
+        """Blocks of a draw: a point ends behind whole draws."""
+        return -(-len(self.truth) // self._part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers need what is sent; what it is made of, only where it changes with the SNR."""
+        if self.link.manifest.routed:
+            return self.__dict__
+        self.sent(self.spec.snr_db[0])
+        return self.__dict__ | {"tensors": {}}
+
+    def sent(self, snr_db: float) -> Transmission:
+        """The data set as it is sent at an SNR."""
+        name = millidecibels(snr_db) if self.link.manifest.routed else None
+        if self._sent is None or self._sent[0] != name:
+            self._sent = (name, self._encode(snr_db))
+        return self._sent[1]
+
+    def run(self, snr_db: float, block: int) -> PassCounts:
+        """Send the rows of a block once."""
+        draw, part = divmod(block, self.stride)
+        first = part * self._part
+        rows = np.arange(first, min(first + self._part, len(self.truth)), dtype=np.int64)
+        manifest, sent = self.link.manifest, self.sent(snr_db)
+        tokens = np.array([mode.tokens for mode in manifest.modes])
+        symbol_bits = np.array([bits_per_symbol(mode.order) for mode in manifest.modes])
+        correct = np.empty(len(rows), np.bool_)
+        bits, bit_errors, indices, index_errors = (np.empty(len(rows), np.int64) for _ in range(4))
+        abs_llr = np.empty(len(rows), np.float64)
+        headers, pilots = np.zeros(len(HEADER_COUNTS), np.int64), 0
+        for place in self._chunks(len(rows)):
+            sample = rows[place]
+            chunk = Transmission._make(values[sample] for values in sent)
+            result = self.link.carry(
+                chunk, self._channel, snr_db, Draws(self.spec.seed, sample, draw, engine=self.engine)
+            )
+            decoded, right = result.decoded, np.ones(len(sample), np.bool_)
+            pilots += result.received.pilot_symbols
+            if result.header is not None:
+                right = result.header.right
+                headers += [getattr(result.header, name) for name in HEADER_COUNTS]
+            judged = np.arange(manifest.num_bits) < np.where(right, chunk.num_bits, 0)[:, None]
+            compared = np.arange(manifest.num_tokens) < np.where(right, tokens[chunk.mode], 0)[:, None]
+            correct[place] = decoded.decisions == self.truth[sample]
+            bits[place], indices[place] = judged.sum(axis=-1), compared.sum(axis=-1)
+            bit_errors[place] = np.sum(((decoded.llr > 0) != chunk.bits) & judged, axis=-1)
+            index_errors[place] = np.sum((decoded.indices_hat != chunk.indices) & compared, axis=-1)
+            abs_llr[place] = np.sum(np.abs(decoded.llr) * judged, axis=-1, dtype=np.float64)
+        mode, num_symbols = sent.mode[rows], sent.num_symbols[rows]
+        return PassCounts(
+            first_row=first,
+            rows=len(rows),
+            correct=np.packbits(correct).tobytes().hex(),
+            bit_errors=tuple(cluster_sums(bit_errors, bits)),
+            index_errors=tuple(cluster_sums(index_errors, indices)),
+            abs_llr=float(abs_llr.sum()),
+            energy=float(np.square(sent.symbols[rows]).sum(dtype=np.float64)),
+            payload_symbols=int(num_symbols.sum()),
+            payload_bits=int((num_symbols * symbol_bits[mode]).sum()),
+            mode_samples=tuple(np.bincount(mode, minlength=len(manifest.modes)).tolist()),
+            header_counts=tuple(headers.tolist()),
+            pilot_symbols=pilots,
+        )
+
+    def tally(self, block: PassCounts) -> Tally:
+        """Decisions: each is a unit of its own, given the samples."""
+        wrong = block.rows - int(block.decided.sum())
+        return Tally(block.rows, wrong, block.rows, wrong, wrong)
+
+    def _chunks(self, rows: int) -> Iterator[slice]:
+        """Rows that go together: whole frames."""
+        step = max(self.chunk_rows // self._frame, 1) * self._frame
+        return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+    def _encode(self, snr_db: float) -> Transmission:
+        parts = [
+            self.link.encode(
+                {name: value[start : start + self.chunk_rows] for name, value in self.tensors.items()},
+                snr_db,
+                self.spec.snr_error_db,
+            )
+            for start in range(0, len(self.truth), self.chunk_rows)
+        ]
+        return Transmission._make(np.concatenate(field) for field in zip(*parts, strict=True))
+
+
+def clean_decisions(link: Link, inputs: Mapping[str, ArrayLike], snr_db: float = SNR_DB_MAX) -> NDArray[np.int64]:
+    """What the receiver decides of each sample where nothing comes between it and the transmitter, (n,).
+
+    Parameters
+    ----------
+    link : Link
+    inputs : mapping of name to (n, ...) array
+    snr_db : float
+        What a router takes the SNR for, dB.
+    """
+    tensors = link.transmitter.tensors(inputs)
+    decisions = []
+    for first in range(0, len(next(iter(tensors.values()))), CHUNK_ROWS):
+        sent = link.encode({name: value[first : first + CHUNK_ROWS] for name, value in tensors.items()}, snr_db)
+        no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
+        decisions.append(link.receiver(*erase_unsent(sent.symbols, no, sent.num_symbols), sent.mode).decisions)
+    return np.concatenate(decisions)
+
+
+def summed(sums: Iterable[tuple[int, ...]]) -> ClusterSums:
+    """Cluster sums of blocks, together."""
+    result = ClusterSums()
+    for item in sums:
+        result = result.plus(ClusterSums(*item))
+    return result
