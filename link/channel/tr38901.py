@@ -12,7 +12,8 @@ between symbols. Motion makes some between subcarriers, at most (2 pi f_D / spac
 
 A sample has a realisation of its own, as if the slots that samples travel in lay far apart. **Its randomness has an
 address**, although Sionna's has none: Sionna computes the paths, many samples at a time, from numbers that are Philox's at
-(seed, sample, draw, SNR). So a sample hears the same in any batch, order or worker.
+(seed, sample, draw, SNR). So a sample hears the same in any batch, order or worker, to the last bit; but LMMSE's filter is
+the solution of linear equations, whose last digits may depend on the machine and on how many threads its LAPACK has.
 
 Knowledge of the gains is as in link.channel.csi, where `pilots` counts the OFDM symbols of a slot that hold pilots, each of
 energy 1. Where the receiver estimates, it is told (no + E|h - h_hat|^2) / |h_hat|^2, whose error depends on where the
@@ -163,12 +164,12 @@ class Tr38901:
         return _Gains(h, interpolate(h_ls), interpolate.error_variance)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _payload(carrier: Carrier, num_symbols: int) -> Elements:
     return carrier.place(num_symbols)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _interpolation(frame: _Frame, told: float) -> Interpolation:
     """From pilots to payload, for a receiver that is told this noise variance."""
     elements = _payload(frame.carrier, frame.num_symbols)
