@@ -181,6 +181,20 @@ def test_a_channel_goes_to_a_worker_and_hears_the_same():
     np.testing.assert_array_equal(here.y, there.y)
 
 
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+@pytest.mark.parametrize(("csi", "pilots"), [("perfect", 0), ("lmmse", 2)])
+def test_every_engine_hears_the_same_to_float32(engine, csi, pilots):
+    channel = build_channel("cdl-c", csi=csi, pilots=pilots)
+    lengths, samples = np.array([5, 0, 9]), np.array([3, 1, 2])
+    x = np.random.default_rng(0).normal(size=(3, 9, 2)).astype(np.float32)
+    there = torch.from_numpy(x) if engine == "torch" else x
+    found = channel(there, lengths, 9.0, Draws(1, samples, engine=engine))
+    expected = channel(x, lengths, 9.0, Draws(1, samples))
+    np.testing.assert_allclose(np.asarray(found.y), expected.y, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(found.no), expected.no, rtol=1e-6)
+    assert isinstance(found.y, type(there))
+
+
 def test_threads_do_not_take_each_others_numbers():
     channel = build_channel("cdl-b")
     x, together = send(channel, 24, 4)
