@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +61,7 @@ class Sionna:
 
         return Subject(name, f"batch {batch}, {settings}", run, batch)
 
-    def best(self, watch: Stopwatch, batches: tuple[int, ...], compile_too: bool) -> tuple[list[Subject], str]:
+    def best(self, watch: Stopwatch, batches: Sequence[int], compile_too: bool) -> tuple[list[Subject], str]:
         """LLRs, and counts of errors, at the fastest settings of torch.compile and of none; and what the compiler said.
 
         The compiler is asked for code for any batch, then for code for the fastest batch alone.
@@ -79,7 +79,7 @@ class Sionna:
             trouble = f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0]}"
             return self.best(watch, batches, compile_too=False)[0], trouble
 
-    def _compiled(self, watch: Stopwatch, case: str, batches: tuple[int, ...]) -> list[Subject]:
+    def _compiled(self, watch: Stopwatch, case: str, batches: Sequence[int]) -> list[Subject]:
         name, note = "sionna", "compiled for any batch"
         anywhere = torch.compile(self.llrs, dynamic=True)
         found = watch.fastest(case, [self.subject(name, batch, anywhere, note) for batch in batches])

@@ -12,9 +12,10 @@ import numpy as np
 from benchmarks.peers import CommPy, Sionna
 from benchmarks.timing import Ratio, Stopwatch, Subject
 from link import theory
+from link.bits import group
 from link.channel import Awgn
-from link.constellation import bits_per_symbol
-from link.modem import Modem, llrs
+from link.constellation import bits_per_symbol, map_bits
+from link.modem import Modem, demap, llrs
 from link.randomness import Draws, Stream
 from link.snr import millidecibels
 
@@ -25,7 +26,16 @@ KERNEL_TARGETS: Final = {16: 25.0, 64: 150.0, 256: 500.0, 1024: 5000.0}
 FRAME_SYMBOLS: Final = 1024
 COMMPY_ORDER: Final = 16
 _COMMPY_SYMBOLS: Final = 256
+_DISTANCES_MAX: Final = 2**22
+"""Symbols at once times constellation points: beyond, Sionna's arrays leave all caches and it only gets slower."""
 _DEVIATIONS: Final = 6.0
+
+
+class Stage(NamedTuple):
+    """A part of the array path by itself, nanoseconds a symbol."""
+
+    name: str
+    ns: float
 
 
 class Chain(NamedTuple):
@@ -47,6 +57,8 @@ class Chain(NamedTuple):
         Sionna's time to LLRs over the array path's, and to a count over the kernel's; Sionna at the fastest settings.
     arrays_eager, kernel_eager : Ratio
         The same, Sionna without a compiler.
+    stages : list of Stage
+        Of the array path.
     llr_gap : float
         Greatest difference of the LLRs of one reception, relative to the greatest LLR.
     commpy_ns : float or None
@@ -69,6 +81,7 @@ class Chain(NamedTuple):
     arrays_eager: Ratio
     kernel: Ratio
     kernel_eager: Ratio
+    stages: list[Stage]
     llr_gap: float
     commpy_ns: float | None
     trouble: str
@@ -81,7 +94,7 @@ def measure(
     snr_db = SNR_DB[order]
     check_kernel(order, snr_db)
     sionna = Sionna(order, snr_db)
-    theirs, trouble = sionna.best(watch, batches, compile_too)
+    theirs, trouble = sionna.best(watch, [n for n in batches if n * order <= _DISTANCES_MAX], compile_too)
     case = f"search {order}-QAM"
     arrays, numpy = (
         watch.fastest(case, [array_subject(name, order, snr_db, batch, engine) for batch in batches])
@@ -110,6 +123,7 @@ def measure(
         arrays_eager=rounds.ratio("sionna eager", "arrays"),
         kernel=rounds.ratio(count_name, "kernel"),
         kernel_eager=rounds.ratio("sionna eager counting", "kernel"),
+        stages=_stages(watch, order, snr_db, arrays.units),
         llr_gap=sionna.same_llrs(),
         commpy_ns=rounds.median("scikit-commpy") if commpy is not None else None,
         trouble=trouble,
@@ -140,6 +154,26 @@ def kernel_subject(name: str, order: int, snr_db: float, symbols: int) -> Subjec
     assert modem.fused
     settings = f"{symbols} symbols in frames of {length}"
     return Subject(name, settings, lambda: modem.count(snr_db, 0, symbols // length), symbols)
+
+
+def _stages(watch: Stopwatch, order: int, snr_db: float, symbols: int) -> list[Stage]:
+    """Bits, mapper, channel and demapper of the array path, each on what the one before it gave."""
+    width, length, point = bits_per_symbol(order), min(symbols, FRAME_SYMBOLS), millidecibels(snr_db)
+    draws = Draws(1, np.arange(symbols // length), engine="numba")
+    bits = draws.bits(Stream.BITS, point, length * width)
+    x = map_bits(group(bits.astype(np.float32), width))
+    count = np.full(len(x), length)
+    received = Awgn()(x, count, snr_db, draws)
+    parts = {
+        "bits": lambda: draws.bits(Stream.BITS, point, length * width),
+        "mapper": lambda: map_bits(group(bits.astype(np.float32), width)),
+        "normals": lambda: draws.normals(Stream.NOISE, point, length),
+        "channel": lambda: Awgn()(x, count, snr_db, draws),
+        "demapper": lambda: demap(received.y, received.no, order),
+    }
+    subjects = [Subject(name, f"batch {symbols}", run, symbols) for name, run in parts.items()]
+    rounds = watch.interleave(f"stages, {order}-QAM", subjects)
+    return [Stage(name, rounds.median(name)) for name in parts]
 
 
 def check_kernel(order: int, snr_db: float, frames: int = 200) -> None:

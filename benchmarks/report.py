@@ -59,7 +59,7 @@ def page(found: Findings) -> str:
         "`make bench` measures what this page says and writes it anew; `link.json` has every figure, `timings.csv` every "
         "timing that one was made from.",
         "Figures are ratios. In each round all subjects of a case run once, one after another, and a ratio is of two times "
-        f"of one round: the median of {found.rounds} rounds, lowest and highest in brackets. Times themselves drift with "
+        f"of one round: the median of {found.rounds} rounds, quartiles in brackets. Times themselves drift with "
         "the machine's clock and its neighbours. Each peer runs at the fastest of its settings, found by a search of its "
         "own. A target that is missed says so.",
         f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['vector_instructions'])}), "
@@ -92,6 +92,7 @@ def _chain(found: Findings) -> list[str]:
                 f"{chain.arrays_ns:.1f}",
                 f"{chain.kernel_ns:.1f}",
                 f"{limit:.1f}",
+                f"{chain.sionna_count_ns / limit:,.0f}",
                 *(_judged(ratio, ARRAYS_TARGETS.get(chain.order)) for ratio in (chain.arrays_eager, chain.arrays)),
                 *(_judged(ratio, KERNEL_TARGETS.get(chain.order)) for ratio in (chain.kernel_eager, chain.kernel)),
             ]
@@ -103,6 +104,7 @@ def _chain(found: Findings) -> list[str]:
         "arrays",
         "kernel",
         "numbers alone",
+        "at most",
         "arrays: eager",
         "arrays: best",
         "kernel: eager",
@@ -127,10 +129,16 @@ def _chain(found: Findings) -> list[str]:
         "*kernel* is `link.kernel`, to counts of bit, symbol and frame errors, beside Sionna with a count behind. Times are "
         "nanoseconds a symbol; the last four columns are Sionna's time over hardpath's.",
         _table(head, rows),
-        "*Numbers alone* is what the kernel's two normals and bits take by themselves: no chain that draws addressed "
-        "numbers is faster. ![ratios against the order](ratios.svg)",
+        "*Numbers alone* is what the kernel's two normals and bits take by themselves. A chain that draws them can be as "
+        "fast as that and no faster, and then *at most* so many times as fast as Sionna at its best.",
+        "![ratios against the order](ratios.svg)",
         "\n".join(f"- {line}" for line in settings),
         *other,
+        "Where the array path's time goes, each stage alone, nanoseconds a symbol; the channel's holds the normals'.",
+        _table(
+            ["QAM", *(stage.name for stage in found.chains[0].stages)],
+            [[str(chain.order), *(f"{stage.ns:.1f}" for stage in chain.stages)] for chain in found.chains],
+        ),
     ]
 
 
@@ -160,12 +168,15 @@ def _memory(found: Sequence[MemoryGrowth]) -> list[str]:
 
 
 def _sweeps(found: Sequence[SweepTimes]) -> list[str]:
+    one = found[0]
     rows = [
         [
             str(times.threads),
             f"{times.torch_us:.2f}",
             f"{times.sweep_us:.2f}",
+            f"{times.channel_us:.2f}",
             f"{times.receiver_us:.2f}",
+            f"{times.head_us:.2f}",
             _judged(times.ratio, TARGET),
             f"{times.accuracy_gap:.2%}",
         ]
@@ -176,10 +187,16 @@ def _sweeps(found: Sequence[SweepTimes]) -> list[str]:
         f"The digits bundle, {found[0].rows:,} rows at {found[0].points} SNRs: `link.sweep` against the checkpoint's torch "
         "modules, run whole at each point with 256 rows at a time. The sweep encodes once, and counts bits and codewords "
         "beside decisions. On several threads, each a worker process, it sends each row "
-        f"{found[-1].draws} times, so that starting processes does not count. Times are microseconds a reception; "
-        "`receiver.onnx` is the graph alone on one thread, which no sweep can do without. The last column is the greatest "
-        "difference of the accuracies that the two found at a point, over different noise.",
-        _table(["threads", "torch", "sweep", "receiver.onnx", "torch's time over the sweep's", "accuracy"], rows),
+        f"{found[-1].draws} times, so that starting processes counts for less. Times are microseconds a reception. The "
+        "last column is the greatest difference of the accuracies that the two found at a point, over different noise.",
+        _table(
+            ["threads", "torch", "sweep", "channel", "receiver", "head", "torch's time over the sweep's", "accuracy"],
+            rows,
+        ),
+        "*Channel*, *receiver* (receiver.onnx) and *head*, which is a part of the receiver, are alone on one thread; what "
+        f"else is in the sweep is the transmitter and counting. On one thread no sweep through this receiver is more than "
+        f"{one.torch_us / one.receiver_us:.0f} times as fast as torch, and none through this head more than "
+        f"{one.torch_us / one.head_us:.0f} times.",
     ]
 
 

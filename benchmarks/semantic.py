@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from benchmarks.timing import Ratio, Stopwatch, Subject
 from link.bundle import load_bundle
 from link.chain import Link
+from link.channel import Awgn
+from link.randomness import Draws
 from link.snr import no_from_esn0_db
 from link.sweep import SweepSpec, sweep
 from train import checkpoint as checkpoints
@@ -23,7 +25,8 @@ from train.run import train
 from train.transceiver import Transceiver
 
 TORCH_BATCH: Final = 256
-RECEIVER_BATCH: Final = 1024
+PART_ROWS: Final = 1024
+PART_SNR_DB: Final = 6.0
 TARGET: Final = 20.0
 
 
@@ -36,9 +39,10 @@ class SweepTimes(NamedTuple):
         Worker processes of the sweep, one thread each, and threads that torch may use: it gets one where that is faster.
     points, rows, draws : int
         The sweep sends each row `draws` times at each point, torch once.
-    torch_us, sweep_us, receiver_us : float
-        Microseconds a reception: of the torch chain, of the sweep, and of receiver.onnx alone on one thread, which is what
-        a sweep cannot do without.
+    torch_us, sweep_us : float
+        Microseconds a reception.
+    channel_us, receiver_us, head_us : float
+        Of what is in the sweep's: the channel, receiver.onnx, and of that the head, by torch; each alone on one thread.
     ratio : Ratio
         Torch's time over the sweep's.
     accuracy_gap : float
@@ -51,7 +55,9 @@ class SweepTimes(NamedTuple):
     draws: int
     torch_us: float
     sweep_us: float
+    channel_us: float
     receiver_us: float
+    head_us: float
     ratio: Ratio
     accuracy_gap: float
 
@@ -101,7 +107,7 @@ def measure(
         receptions * draws,
     )
     case = f"semantic sweep, {threads} thread{'s' * (threads > 1)}"
-    rounds = watch.interleave(case, [*peers, ours, _receiver(digits)])
+    rounds = watch.interleave(case, [*peers, ours, *_parts(digits)])
     torch_at_best = min((peer.name for peer in peers), key=rounds.median)
     found = [point.accuracy.value for point in sweep(digits.link, digits.inputs, digits.labels, spec).points]
     gap = max(abs(ours - theirs) for ours, theirs in zip(found, torch_accuracies(digits, snr_db, 1), strict=True))
@@ -112,20 +118,29 @@ def measure(
         draws,
         rounds.median(torch_at_best) / 1e3,
         rounds.median("hardpath") / 1e3,
+        rounds.median("channel") / 1e3,
         rounds.median("receiver.onnx") / 1e3,
+        rounds.median("head") / 1e3,
         rounds.ratio(torch_at_best, "hardpath"),
         gap,
     )
 
 
-def _receiver(digits: Digits) -> Subject:
-    """The receiver's graph over receptions that are there already."""
-    rows = min(RECEIVER_BATCH, len(digits.labels))
+def _parts(digits: Digits) -> list[Subject]:
+    """Channel, receiver's graph and head by themselves, each on what the one before it gave."""
+    rows = min(PART_ROWS, len(digits.labels))
     sent = digits.link.transmitter({name: values[:rows] for name, values in digits.inputs.items()})
-    no = np.full(sent.symbols.shape[:2], no_from_esn0_db(6.0), np.float32)
-    return Subject(
-        "receiver.onnx", f"batch {rows}", lambda: digits.link.receiver(sent.symbols, no, sent.mode), len(sent.mode)
-    )
+    channel, draws = Awgn(), Draws(1, np.arange(rows), engine="numba")
+    received = channel(sent.symbols, sent.num_symbols, PART_SNR_DB, draws)
+    y, no = torch.from_numpy(received.y), torch.from_numpy(received.no)
+    with torch.no_grad():
+        embedding = digits.model.receive(y, no).embedding
+    note = f"batch {rows}"
+    return [
+        Subject("channel", note, lambda: channel(sent.symbols, sent.num_symbols, PART_SNR_DB, draws), rows),
+        Subject("receiver.onnx", note, lambda: digits.link.receiver(received.y, received.no, sent.mode), rows),
+        Subject("head", note, torch.no_grad()(lambda: digits.model.head(embedding)), rows),
+    ]
 
 
 @torch.no_grad()

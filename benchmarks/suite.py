@@ -44,8 +44,8 @@ class Size(NamedTuple):
 
 
 FULL: Final = Size(
-    rounds=9,
-    least_s=0.1,
+    rounds=15,
+    least_s=0.05,
     peers=True,
     orders=(4, 16, 64, 256, 1024),
     batches=(256, 1024, 4096, 16384, 65536),
@@ -55,7 +55,7 @@ FULL: Final = Size(
     memory_symbols=65536,
     epochs=None,
     sweep_rows=10_000,
-    draws=10,
+    draws=5,
     snr_db=tuple(float(snr_db) for snr_db in range(-6, 19, 2)),
     numbers=2**18,
     symbols=tuple(2**power for power in range(8, 23, 2)),

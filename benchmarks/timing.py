@@ -2,7 +2,7 @@
 
 A machine's speed drifts by tens of per cent within minutes, with its clock and with its neighbours, so times that were taken
 one after another cannot be compared. Here all subjects of a case are measured once in each round, and what is reported is
-the ratio of two of them within a round: its median over the rounds, and its extremes.
+the ratio of two of them within a round: its median over the rounds, and its quartiles.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Timing(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """How many times one subject's time is another's: the median over the rounds, the lowest and the highest."""
+    """How many times one subject's time is another's: the median over the rounds, and their quartiles."""
 
     median: float
     low: float
@@ -76,7 +76,8 @@ class Rounds(NamedTuple):
     def ratio(self, slower: str, faster: str) -> Ratio:
         """Time of `slower` over that of `faster`, round by round."""
         found = [a / b for a, b in zip(self.ns[slower], self.ns[faster], strict=True)]
-        return Ratio(statistics.median(found), min(found), max(found))
+        low, median, high = statistics.quantiles(found, n=4, method="inclusive")
+        return Ratio(median, low, high)
 
 
 @dataclass

@@ -33,7 +33,8 @@ def test_subjects_run_in_turn_and_every_measurement_is_kept(tmp_path):
 
 
 def test_a_ratio_is_of_times_of_one_round():
-    rounds = Rounds({"slow": [10.0, 40.0, 30.0], "fast": [1.0, 2.0, 10.0]})
+    rounds = Rounds({"slow": [10.0, 40.0, 30.0, 8.0, 30.0], "fast": [1.0, 2.0, 10.0, 4.0, 1.0]})
+    # 10, 20, 3, 2 and 30: their median and quartiles.
     assert rounds.ratio("slow", "fast") == Ratio(median=10.0, low=3.0, high=20.0)
     assert rounds.median("slow") == 30.0
 
