@@ -139,7 +139,8 @@ class SemanticPasses:
         draw, part = divmod(block, self.stride)
         first = part * self._part
         rows = np.arange(first, min(first + self._part, len(self.truth)), dtype=np.int64)
-        manifest, sent = self.link.manifest, self.sent(snr_db)
+        manifest, truth = self.link.manifest, self.truth[first : first + self._part]
+        sent = Transmission._make(values[first : first + self._part] for values in self.sent(snr_db))
         tokens = np.array([mode.tokens for mode in manifest.modes])
         symbol_bits = np.array([bits_per_symbol(mode.order) for mode in manifest.modes])
         correct = np.empty(len(rows), np.bool_)
@@ -147,24 +148,21 @@ class SemanticPasses:
         abs_llr = np.empty(len(rows), np.float64)
         headers, pilots = np.zeros(len(HEADER_COUNTS), np.int64), 0
         for place in self._chunks(len(rows)):
-            sample = rows[place]
-            chunk = Transmission._make(values[sample] for values in sent)
-            result = self.link.carry(
-                chunk, self._channel, snr_db, Draws(self.spec.seed, sample, draw, engine=self.engine)
-            )
-            decoded, right = result.decoded, np.ones(len(sample), np.bool_)
+            chunk = Transmission._make(values[place] for values in sent)
+            draws = Draws(self.spec.seed, rows[place], draw, engine=self.engine)
+            result = self.link.carry(chunk, self._channel, snr_db, draws)
+            decoded, right = result.decoded, np.ones(len(draws.samples), np.bool_)
             pilots += result.received.pilot_symbols
             if result.header is not None:
                 right = result.header.right
                 headers += [getattr(result.header, name) for name in HEADER_COUNTS]
-            judged = np.arange(manifest.num_bits) < np.where(right, chunk.num_bits, 0)[:, None]
-            compared = np.arange(manifest.num_tokens) < np.where(right, tokens[chunk.mode], 0)[:, None]
-            correct[place] = decoded.decisions == self.truth[sample]
-            bits[place], indices[place] = judged.sum(axis=-1), compared.sum(axis=-1)
+            bits[place], indices[place] = np.where(right, chunk.num_bits, 0), np.where(right, tokens[chunk.mode], 0)
+            judged = np.arange(manifest.num_bits) < bits[place, None]
+            compared = np.arange(manifest.num_tokens) < indices[place, None]
+            correct[place] = decoded.decisions == truth[place]
             bit_errors[place] = np.sum(((decoded.llr > 0) != chunk.bits) & judged, axis=-1)
             index_errors[place] = np.sum((decoded.indices_hat != chunk.indices) & compared, axis=-1)
             abs_llr[place] = np.sum(np.abs(decoded.llr) * judged, axis=-1, dtype=np.float64)
-        mode, num_symbols = sent.mode[rows], sent.num_symbols[rows]
         return PassCounts(
             first_row=first,
             rows=len(rows),
@@ -172,10 +170,10 @@ class SemanticPasses:
             bit_errors=tuple(cluster_sums(bit_errors, bits)),
             index_errors=tuple(cluster_sums(index_errors, indices)),
             abs_llr=float(abs_llr.sum()),
-            energy=float(np.square(sent.symbols[rows]).sum(dtype=np.float64)),
-            payload_symbols=int(num_symbols.sum()),
-            payload_bits=int((num_symbols * symbol_bits[mode]).sum()),
-            mode_samples=tuple(np.bincount(mode, minlength=len(manifest.modes)).tolist()),
+            energy=float(np.square(sent.symbols).sum(dtype=np.float64)),
+            payload_symbols=int(sent.num_symbols.sum()),
+            payload_bits=int((sent.num_symbols * symbol_bits[sent.mode]).sum()),
+            mode_samples=tuple(np.bincount(sent.mode, minlength=len(manifest.modes)).tolist()),
             header_counts=tuple(headers.tolist()),
             pilot_symbols=pilots,
         )
