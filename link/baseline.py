@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from link.bits import group, ungroup
 from link.channel import Channel
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
+from link.device import host_engine
 from link.errors import ArgumentError
 from link.grid import SweepSpec
 from link.montecarlo import Proportion, clustered_proportion, effective_trials, wilson
@@ -167,7 +168,7 @@ def sweep_baseline(
         correct = np.empty((spec.draws, len(truth)), np.bool_)
         pilots = 0
         for draw, rows in _receptions(alike, spec.draws):
-            draws = Draws(spec.seed, rows.ravel(), np.repeat(draw, rows.shape[1]))
+            draws = Draws(spec.seed, rows.ravel(), np.repeat(draw, rows.shape[1]), engine=host_engine())
             answers, more = send_labels(decided[rows], scheme, channel, snr_db, draws)
             correct[draw[:, None], rows] = answers == truth[rows]
             pilots += more

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from link.ber_results import BerPoint, BerProvenance, BerResult
-from link.capacity import capacity, normal_approximation_bler, rayleigh_capacity
+from link.capacity import capacity, rayleigh_capacity
 from link.channel import TR38901
 from link.channel.fec import Ldpc
 from link.coded import CodedModem
@@ -24,7 +24,7 @@ from link.grid import ModemSpec
 from link.modem import ErrorCounts, Modem
 from link.provenance import code_version, library_versions
 from link.rare import RareSums, rare_block, rare_estimate
-from link.reference import bit_error_rate
+from link.reference import ber_theory, bler_normal
 from link.simulator import Answer, Watch, Workload
 from link.simulator.block import total
 from link.simulator.conduct import conduct
@@ -236,24 +236,16 @@ def ber(
 
 
 def _point(work: _Blocks, spec: ModemSpec, answer: Answer) -> BerPoint:
-    snr_db, over_awgn = answer.snr_db, spec.channel == "awgn"
+    snr_db = answer.snr_db
     known = spec.channel.startswith("rayleigh") and spec.csi == "perfect"
-    reach = capacity if over_awgn else rayleigh_capacity if known else None
+    reach = capacity if spec.channel == "awgn" else rayleigh_capacity if known else None
     return BerPoint(
         snr_db=snr_db,
         ebn0_db=snr_db - spec.ebn0_offset_db,
         blocks=len(answer.blocks),
         stopped_by=answer.ending,
-        ber_theory=None if spec.coded else _ber_theory(spec, snr_db),
+        ber_theory=ber_theory(spec, snr_db),
         capacity=None if reach is None else float(reach(snr_db, spec.order)),
-        bler_normal=(
-            float(normal_approximation_bler(spec.code_k, spec.symbols_a_frame, snr_db, spec.order))
-            if spec.coded and over_awgn
-            else None
-        ),
+        bler_normal=bler_normal(spec, snr_db),
         **work.estimate(answer),
     )
-
-
-def _ber_theory(spec: ModemSpec, snr_db: float) -> float | None:
-    return bit_error_rate(spec.order, snr_db, spec.build_channel(), spec.demapper, spec.no_offset_db)

@@ -124,6 +124,34 @@ def rayleigh_capacity(snr_db: ArrayLike, order: int | None = None, decoding: Dec
     return np.asarray(capacity(of_gains, order, decoding) @ _GAIN_WEIGHTS)
 
 
+def rayleigh_outage(
+    bits: float, snr_db: ArrayLike, order: int | None = None, decoding: Decoding = "cm"
+) -> NDArray[np.float64]:
+    """Probability that a block which shares one Rayleigh gain cannot carry `bits` a symbol: P(C(g SNR) < bits).
+
+    That is 1 - exp(-SNR_bits / SNR), with SNR_bits the one at which C is `bits`. Over such a channel it is near the error
+    rate of the best code even where blocks are short, since beside fading the dispersion of the noise hardly matters (Yang,
+    Durisi, Koch, Polyanskiy 2014, "Quasi-static multiple-antenna fading channels at finite blocklength", IEEE Trans. Inf.
+    Theory 60(7)).
+
+    Parameters
+    ----------
+    bits : float
+        Information bits a symbol, above 0 and below those of the constellation.
+    snr_db : (...) float
+        Mean Es/N0, dB.
+    order, decoding
+        As for `information`.
+
+    Examples
+    --------
+    >>> rayleigh_outage(1.0, [0.0, 10.0, 20.0]).round(4)
+    array([0.6321, 0.0952, 0.01  ])
+    """
+    margin_db = capacity_snr_db(bits, order, decoding) - np.asarray(snr_db, dtype=np.float64)
+    return np.asarray(-np.expm1(-(10.0 ** (margin_db / 10.0))))
+
+
 def normal_approximation_bler(
     k: int, n_symbols: int, snr_db: ArrayLike, order: int | None = None, decoding: Decoding = "cm"
 ) -> NDArray[np.float64]:

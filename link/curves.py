@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from link.ber_results import BerPoint, BerResult
 from link.errors import ArgumentError
+from link.grid import ModemSpec
 from link.plot import METRICS, Curve
+from link.reference import ber_theory, bler_normal
 from link.results import SweepPoint, SweepResult
+
+_STEP_DB: Final = 0.1
 
 Swept = SweepResult | BerResult
 
@@ -47,8 +53,10 @@ def curves_of(result: Swept, label: str, metric: str, over_ebn0: bool = False) -
     if metric in beside:
         field, name = beside[metric]
         known = _along(points, field, over_ebn0)
+        if known[0] and isinstance(result, BerResult):
+            known = _smooth(result.spec, field, points[0].snr_db, points[-1].snr_db, over_ebn0)
         if known[0]:
-            curves.append(Curve(f"{name}, {label}", *known, kind="theory"))
+            curves.append(Curve(name, *known, kind="theory"))
     return curves
 
 
@@ -73,6 +81,16 @@ def labels_of(results: Sequence[Swept], names: Sequence[str], given: Sequence[st
 def _title(result: SweepResult) -> str:
     spec = result.spec
     return ", ".join(filter(None, (result.provenance.bundle, spec.channel, spec.knowledge)))
+
+
+def _smooth(
+    spec: ModemSpec, field: str, first_db: float, last_db: float, over_ebn0: bool
+) -> tuple[list[float], list[Any]]:
+    """Theory between the points too: its curve bends where their straight connections do not."""
+    grid = np.linspace(first_db, last_db, 1 + round((last_db - first_db) / _STEP_DB))
+    formula = ber_theory if field == "ber_theory" else bler_normal
+    offset = spec.ebn0_offset_db if over_ebn0 else 0.0
+    return (grid - offset).tolist(), [formula(spec, float(snr_db)) for snr_db in grid]
 
 
 def _along(points: Sequence[SweepPoint | BerPoint], field: str, over_ebn0: bool) -> tuple[list[float], list[Any]]:

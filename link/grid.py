@@ -6,12 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, Final, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from link.bits import num_symbols
-from link.channel import Channel, build_channel
-from link.channel.csi import num_blocks
+from link.channel import TR38901, Channel, build_channel
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
@@ -115,16 +113,6 @@ class GridSpec(BaseModel, ABC):
             resource_blocks=self.resource_blocks,
         )
 
-    def pilot_symbols(self, num_symbols: int) -> int:
-        """Pilots that go beside a sample of so many symbols.
-
-        Examples
-        --------
-        >>> SweepSpec(snr_db=(6.0,), channel="rayleigh", block_symbols=4, csi="ls", pilots=2).pilot_symbols(6)
-        4
-        """
-        return self.pilots * int(num_blocks(np.array(num_symbols), self.block_symbols))
-
     @property
     def knowledge(self) -> str:
         """What the receiver does not know of the channel, for a title; empty where it knows all.
@@ -136,7 +124,9 @@ class GridSpec(BaseModel, ABC):
         """
         parts = []
         if self.csi != "perfect":
-            parts.append(f"{self.csi} CSI from {self.pilots} pilot{'s' * (self.pilots > 1)} a block")
+            what = "OFDM symbol" if self.channel in TR38901 else "pilot"
+            of = "slot" if self.channel in TR38901 else "block"
+            parts.append(f"{self.csi} CSI from {self.pilots} {what}{'s' * (self.pilots > 1)} a {of}")
         if self.no_offset_db:
             side = "high" if self.no_offset_db > 0.0 else "low"
             parts.append(f"noise variance told {abs(self.no_offset_db):g} dB too {side}")

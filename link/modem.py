@@ -89,7 +89,7 @@ class Modem:
     engine : str
         What makes the numbers (link.device). "numba": the fused kernel over AWGN and fading with known gains, for max-log;
         the array path with normals from numba elsewhere. "numpy", "torch", "cuda": the array path. "auto" becomes "numba"
-        where the fused kernel applies and numba is installed, and "numpy" elsewhere.
+        where that is installed, and "numpy" elsewhere.
 
     Raises
     ------
@@ -121,7 +121,7 @@ class Modem:
         if not 0 <= self.seed <= SEED_MAX:
             raise ArgumentError("seed", f"must be in [0, 2**63), got {self.seed}")
         if self.engine == "auto":
-            object.__setattr__(self, "engine", host_engine() if self._fusible else "numpy")
+            object.__setattr__(self, "engine", host_engine())
         elif self.engine == "numba":
             importlib.import_module("link.box_muller")
         arrays(self.engine)

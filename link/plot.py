@@ -145,7 +145,8 @@ def waterfall(
         raise ArgumentError("metric", f"must be one of {', '.join(METRICS)}, got {metric!r}")
     with styled_figure((5.4, 4.2)) as figure:
         axes = figure.add_subplot(yscale="linear" if metric == "accuracy" else "log")
-        handles = [_draw(axes, curve, style) for curve, style in zip(curves, _styles(curves), strict=True)]
+        drawn = [_draw(axes, curve, style) for curve, style in zip(curves, _styles(curves), strict=True)]
+        handles = list({line.get_label(): line for line in reversed(drawn)}.values())[::-1]
         handles += _explain(axes, curves, confidence)
         axes.set_xlabel(EBN0_LABEL if over_ebn0 else SNR_LABEL)
         axes.set_ylabel(METRICS[metric])
@@ -277,13 +278,14 @@ def styled_figure(size: tuple[float, float]) -> Iterator[Figure]:
 
 
 def _styles(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Colour, marker and dash of each curve: theory is black, the others take the palette in turn."""
+    """Colour, marker and dash of each curve: theory is black, one dash a label, the others take the palette in turn."""
     styles: list[dict[str, Any]] = []
-    theories = others = baselines = 0
+    theories = list(dict.fromkeys(curve.label for curve in curves if curve.kind == "theory"))
+    others = baselines = 0
     for curve in curves:
         if curve.kind == "theory":
-            styles.append({"color": BLACK, "linewidth": 1.0, "linestyle": ("-", *_DASHES)[theories % 4]})
-            theories += 1
+            dash = ("-", *_DASHES)[theories.index(curve.label) % 4]
+            styles.append({"color": BLACK, "linewidth": 1.0, "linestyle": dash})
             continue
         style: dict[str, Any] = {"color": PALETTE[others % len(PALETTE)], "marker": _MARKERS[others % len(_MARKERS)]}
         if curve.kind == "baseline":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from link import theory
+from link.capacity import normal_approximation_bler
 from link.channel import Awgn, Channel, Fading
 from link.csi_theory import ber_estimated
+from link.grid import ModemSpec
 
 
 def bit_error_rate(
@@ -42,3 +44,17 @@ def bit_error_rate(
     if channel.k_factor_db is None:
         return float(theory.ber_rayleigh(order, snr_db))
     return float(theory.ber_rician(order, snr_db, channel.k_factor_db))
+
+
+def ber_theory(spec: ModemSpec, snr_db: float) -> float | None:
+    """Bit error rate of an uncoded modem; None with a code, or where no closed form is known."""
+    if spec.coded:
+        return None
+    return bit_error_rate(spec.order, snr_db, spec.build_channel(), spec.demapper, spec.no_offset_db)
+
+
+def bler_normal(spec: ModemSpec, snr_db: float) -> float | None:
+    """Block error rate of about the best code of this length over AWGN (link.capacity); None uncoded, and over fading."""
+    if not spec.coded or spec.channel != "awgn":
+        return None
+    return float(normal_approximation_bler(spec.code_k, spec.symbols_a_frame, snr_db, spec.order))

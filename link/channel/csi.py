@@ -193,7 +193,7 @@ def one_tap(noisy: Array, h_hat: Array, told: float, error_variance: Array | flo
         Each symbol's gain, as the receiver takes it.
     told : float
         Noise variance that the receiver is told.
-    error_variance : (S,) float64 or float
+    error_variance : (B, S) float64 or float
         E|h - h_hat|^2, as the receiver has it.
 
     Returns

@@ -77,8 +77,8 @@ class Ldpc:
 
     Notes
     -----
-    The first bits of a frame are never sent. Near the highest rate some codes of few bits have too few checks to recover them
-    by belief propagation, noise or not: (12, 13), (36, 39) or (123, 133).
+    The first bits of a frame are never sent. Near the highest rate some codes of few bits have too few checks to recover
+    them by belief propagation, noise or not: (12, 13), (36, 39) or (123, 133).
 
     Examples
     --------

@@ -11,10 +11,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from threading import Lock
+from typing import Any, Final
 
 from link.errors import MissingExtra
 from link.randomness import Draws, Stream
+
+_IMPORTING: Final = Lock()
 
 
 def require_sionna() -> None:
@@ -40,7 +43,8 @@ def import_sionna() -> None:
     require_sionna()
     import torch
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    # Two threads at once would put back what the other's import had left.
+    with _IMPORTING, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         import sionna.phy  # noqa: F401
 
 

@@ -224,11 +224,14 @@ class Carrier:
             table = covariance(lags * self.symbol_s, offsets * spacing_hz)
             return np.asarray(table[lag - lags[0], offset - offsets[0]])
 
-        inverted = np.linalg.inv(correlate(pilot_symbol, pilot_subcarrier) + no * np.eye(len(pilot_symbol)))
+        heard = correlate(pilot_symbol, pilot_subcarrier) + no * np.eye(len(pilot_symbol))
         cross = correlate(elements.symbol % SYMBOLS, elements.subcarrier - window * SUBCARRIERS)
-        weight = cross @ inverted
+        weight = np.asarray(np.linalg.solve(heard.T, cross.T).T, dtype=np.complex128)
         power = covariance(np.zeros(1), np.zeros(1))[0, 0].real
-        return Interpolation(pilot, weight, power - np.sum(weight * np.conj(cross), axis=-1).real)
+        error = power - np.sum(weight * np.conj(cross), axis=-1).real
+        return Interpolation(
+            pilot, weight, np.maximum(error, 0.0)
+        )  # where next to nothing is left, rounding may take it
 
     @cached_property
     def _stride(self) -> int:

@@ -12,7 +12,8 @@ between symbols. Motion makes some between subcarriers, at most (2 pi f_D / spac
 
 A sample has a realisation of its own, as if the slots that samples travel in lay far apart. **Its randomness has an
 address**, although Sionna's has none: Sionna computes the paths, many samples at a time, from numbers that are Philox's at
-(seed, sample, draw, SNR). So a sample hears the same in any batch, order or worker.
+(seed, sample, draw, SNR). So a sample hears the same in any batch, order or worker, to the last bit; but LMMSE's filter is
+the solution of linear equations, whose last digits may depend on the machine and on how many threads its LAPACK has.
 
 Knowledge of the gains is as in link.channel.csi, where `pilots` counts the OFDM symbols of a slot that hold pilots, each of
 energy 1. Where the receiver estimates, it is told (no + E|h - h_hat|^2) / |h_hat|^2, whose error depends on where the
@@ -22,13 +23,14 @@ a line of sight.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from link.array import Array
 from link.channel.awgn import add_noise
 from link.channel.base import Received, erase_unsent, require_rows
 from link.channel.csi import PERFECT, Csi, gain_report, multiply, one_tap
@@ -36,6 +38,7 @@ from link.channel.fence import require_sionna
 from link.channel.multipath import Multipath, Realisation
 from link.channel.ofdm import SYMBOLS, Carrier, Elements, Interpolation
 from link.constellation import points
+from link.device import HOST_ENGINES, arrays
 from link.errors import ArgumentError
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db, told_no
@@ -123,11 +126,12 @@ class Tr38901:
                 f"{1e9 * self.carrier.prefix_s:.0f} ns, got {delay_spread_ns:g}",
             )
 
-    def __call__(self, x: NDArray[np.float32], num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
+    def __call__(self, x: Array, num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
         require_rows(x, num_symbols, draws)
         no = no_from_esn0_db(snr_db)
         told = told_no(no, self.no_offset_db)
         point = millidecibels(snr_db)
+        host = draws if draws.engine in HOST_ENGINES else replace(draws, engine="numpy")
         h = np.zeros(x.shape, dtype=np.float64)
         h[..., 0] = 1.0
         h_hat, error_variance = h.copy(), np.zeros(x.shape[:-1])
@@ -137,15 +141,15 @@ class Tr38901:
             step = max(_ROW_SLOTS // self.carrier.slots(count), 1)
             for start in range(0, len(rows), step):
                 some = rows[start : start + step]
-                own = Draws(draws.seed, draws.samples[some], np.asarray(draws.draw)[some], draws.within)
+                own = replace(host, samples=host.samples[some], draw=np.asarray(host.draw)[some])
                 gains = self._gains(frame, no, told, point, own)
                 h[some, :count], h_hat[some, :count] = _pairs(gains.true), _pairs(gains.estimated)
                 error_variance[some, :count] = gains.error_variance
-        noisy = add_noise(multiply(h, x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
-        y, variances = erase_unsent(*one_tap(noisy, h_hat, told, error_variance), num_symbols)
-        return Received(
-            y, variances, num_symbols, gain_report(h, h_hat, num_symbols), self.carrier.share_of_pilots(num_symbols)
-        )
+        put = arrays(draws.engine).put
+        noisy = add_noise(multiply(put(h), x), no, draws.normals(Stream.NOISE, point, x.shape[1]))
+        y, variances = erase_unsent(*one_tap(noisy, put(h_hat), told, put(error_variance)), num_symbols)
+        report = gain_report(h, h_hat, num_symbols)
+        return Received(y, variances, num_symbols, report, self.carrier.share_of_pilots(num_symbols))
 
     def _gains(self, frame: _Frame, no: float, told: float, point: int, draws: Draws) -> _Gains:
         carrier, slots = frame.carrier, frame.carrier.slots(frame.num_symbols)
@@ -163,12 +167,12 @@ class Tr38901:
         return _Gains(h, interpolate(h_ls), interpolate.error_variance)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _payload(carrier: Carrier, num_symbols: int) -> Elements:
     return carrier.place(num_symbols)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _interpolation(frame: _Frame, told: float) -> Interpolation:
     """From pilots to payload, for a receiver that is told this noise variance."""
     elements = _payload(frame.carrier, frame.num_symbols)

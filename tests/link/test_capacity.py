@@ -17,6 +17,7 @@ from link.capacity import (
     normal_approximation_bler,
     normal_approximation_snr_db,
     rayleigh_capacity,
+    rayleigh_outage,
 )
 from link.constellation import ORDERS, app_llr, bits_per_symbol, map_bits, points
 from link.errors import ArgumentError
@@ -171,6 +172,17 @@ def test_rayleigh_capacity_is_the_mean_over_gains(decoding):
         expected = sum(integrate.quad(integrand, a, b, epsrel=1e-9)[0] for a, b in itertools.pairwise(cuts))
         assert rayleigh_capacity(snr_db, 16, decoding) == pytest.approx(expected, rel=1e-8)
         assert rayleigh_capacity(snr_db, 16, decoding) < capacity(snr_db, 16, decoding)
+
+
+@pytest.mark.parametrize(("order", "decoding"), [(None, "cm"), (16, "cm"), (16, "bicm")])
+def test_outage_is_how_often_a_gain_is_too_small(order, decoding):
+    snr_db, bits, count = 8.0, 1.5, 4000
+    gains = np.random.default_rng(4).exponential(size=count)
+    outages = capacity(snr_db + 10.0 * np.log10(gains), order, decoding) < bits
+    expected = float(rayleigh_outage(bits, snr_db, order, decoding))
+    assert abs(outages.mean() - expected) < 4.0 * math.sqrt(expected * (1.0 - expected) / count)
+    if order is None:
+        assert expected == pytest.approx(-math.expm1(-(2.0**bits - 1.0) / 10.0**0.8), rel=1e-12)
 
 
 def test_results_have_the_shape_of_the_snrs():

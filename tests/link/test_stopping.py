@@ -139,9 +139,20 @@ def test_no_error_is_bounded_by_the_rule_of_three():
     assert interval.high == pytest.approx(-math.log(0.025) / 10**13, rel=1e-9)
 
 
-def test_an_interval_is_stretched_to_an_outcome_that_no_probability_explains():
-    interval = unit_error_rate(single_trials(2 * 10**6, 50), 10**6, 1)  # none in the first block, 50 in the second
-    assert interval.high == interval.value == 25e-6
+@pytest.mark.parametrize("errors", [3, 31, 39])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 1.0 - 1e-9])
+def test_a_target_that_the_blocks_before_must_have_passed_is_raised(errors, confidence):
+    tally = single_trials(40, errors)
+    assert unit_error_rate(tally, 1, 1, confidence) == unit_error_rate(tally, 1, errors, confidence)
+    assert unit_error_rate(tally, 2, 1, confidence) == unit_error_rate(tally, 2, errors - 1, confidence)
+
+
+@pytest.mark.parametrize(("units", "errors", "block", "target"), [(2 * 10**6, 50, 10**6, 1), (24_740, 351, 1237, 30)])
+def test_a_last_block_that_no_probability_explains_stretches_the_interval_to_the_value(units, errors, block, target):
+    interval = unit_error_rate(single_trials(units, errors), block, target)
+    # All there is to go by is that the blocks before nearly ended the point.
+    assert interval.low == pytest.approx(beta.ppf(0.025, target, units - block - target + 1), rel=1e-6)
+    assert beta.ppf(0.975, target, units - block - target + 1) < interval.high == interval.value == errors / units
 
 
 def awgn_marks(order, esn0_db):

@@ -1,5 +1,7 @@
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from link import theory
 from link.bits import group
 from link.channel import build_channel
 from link.channel.fence import import_sionna
+from link.channel.multipath import Multipath
 from link.channel.ofdm import Carrier
 from link.constellation import map_bits, max_log_llr
 from link.errors import ArgumentError
@@ -133,6 +136,79 @@ def test_straight_lines_are_those_of_sionna():
     elements = carrier.place(200)
     found = carrier.linear(elements, 0.1)(h_ls)
     np.testing.assert_allclose(found, expected.numpy()[:, 0, 0, 0, 0, elements.symbol, elements.subcarrier], rtol=1e-10)
+
+
+def test_lmmse_errs_no_more_than_sionnas_which_filters_along_one_axis_after_the_other():
+    import_sionna()
+    from sionna.phy.ofdm import LMMSEChannelEstimator, PilotPattern, ResourceGrid, tdl_freq_cov_mat, tdl_time_cov_mat
+
+    carrier, multipath, no, samples = Carrier(5, 30, 2), Multipath("tdl-c", speed_kmh=120.0), 0.1, 400
+    elements, pilots = carrier.place(carrier.slot_data), carrier.pilots(1)
+    paths = multipath.realise(14, 1.0 / carrier.symbol_s, 0, Draws(0, np.arange(samples)))
+    turned = np.exp(-2j * np.pi * np.outer(paths.delays, carrier.frequencies(np.arange(60))))
+    h = np.einsum("bpt,pf->btf", paths.coefficients, turned)
+    noise = Draws(0, np.arange(samples)).normals(Stream.PILOTS, 0, 60) @ np.array([1.0, 1.0j]) * np.sqrt(no / 2.0)
+    h_ls = h[:, pilots.symbol, pilots.subcarrier] + noise
+    ours = carrier.wiener(elements, no, multipath.covariance)
+
+    mask = np.zeros((1, 1, 14, 60), dtype=bool)
+    mask[..., [2, 11], ::2] = True
+    where = {"precision": "double", "device": "cpu"}
+    pattern = PilotPattern(mask, np.ones((1, 1, 60), dtype=complex), **where)
+    grid = ResourceGrid(num_ofdm_symbols=14, fft_size=60, subcarrier_spacing=30e3, pilot_pattern=pattern, **where)
+    estimate = LMMSEChannelEstimator(
+        grid,
+        tdl_time_cov_mat("C", 120 / 3.6, 3.5e9, carrier.symbol_s, 14, **where),
+        tdl_freq_cov_mat("C", 30e3, 60, 100e-9, **where),
+        order="f-t",
+        **where,
+    )
+    y = np.zeros((samples, 1, 1, 14, 60), dtype=np.complex128)
+    y[:, 0, 0, pilots.symbol, pilots.subcarrier] = h_ls
+    found, _ = estimate(torch.from_numpy(y), torch.tensor(no))
+    at = (slice(None), elements.symbol, elements.subcarrier)
+    errors = [np.mean(np.abs(h_hat - h[at]) ** 2, axis=1) for h_hat in (ours(h_ls), found.numpy()[:, 0, 0, 0, 0][at])]
+    worse = errors[0] - errors[1]  # of the same realisation and noise
+    assert worse.mean() < 4.0 * worse.std(ddof=1) / np.sqrt(samples)
+    assert errors[1].mean() < 1.5 * errors[0].mean()  # or it would be another problem that it solves
+    assert abs(errors[0].mean() - ours.error_variance.mean()) < SIGMAS * errors[0].std(ddof=1) / np.sqrt(samples)
+
+
+def test_a_channel_goes_to_a_worker_and_hears_the_same():
+    channel = build_channel("tdl-b", csi="lmmse", pilots=1)
+    _, here = send(channel, 3, 8)
+    _, there = send(pickle.loads(pickle.dumps(channel)), 3, 8)
+    np.testing.assert_array_equal(here.y, there.y)
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+@pytest.mark.parametrize(("csi", "pilots"), [("perfect", 0), ("lmmse", 2)])
+def test_every_engine_hears_the_same_to_float32(engine, csi, pilots):
+    channel = build_channel("cdl-c", csi=csi, pilots=pilots)
+    lengths, samples = np.array([5, 0, 9]), np.array([3, 1, 2])
+    x = np.random.default_rng(0).normal(size=(3, 9, 2)).astype(np.float32)
+    there = torch.from_numpy(x) if engine == "torch" else x
+    found = channel(there, lengths, 9.0, Draws(1, samples, engine=engine))
+    expected = channel(x, lengths, 9.0, Draws(1, samples))
+    np.testing.assert_allclose(np.asarray(found.y), expected.y, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(found.no), expected.no, rtol=1e-6)
+    assert isinstance(found.y, type(there))
+
+
+def test_threads_do_not_take_each_others_numbers():
+    channel = build_channel("cdl-b")
+    x, together = send(channel, 24, 4)
+    with ThreadPoolExecutor(4) as pool:
+        alone = list(pool.map(lambda row: channel(x[[row]], np.array([4]), 15.0, Draws(3, np.array([row]))), range(24)))
+    for row in range(24):
+        np.testing.assert_array_equal(alone[row].y[0], together.y[row])
+
+
+def test_lmmse_stays_finite_where_there_is_next_to_no_noise():
+    _, received = send(build_channel("tdl-d", csi="lmmse", pilots=4, no_offset_db=-30.0), 20, 60, snr_db=60.0)
+    assert np.isfinite(received.y).all()
+    assert (received.no > 0.0).all()
+    assert received.report["csi_mse"] < 1e-5
 
 
 def test_what_the_receiver_is_told_follows_the_offset_and_gains_do_not():
