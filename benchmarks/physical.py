@@ -115,7 +115,8 @@ def measure(
         if commpy is not None:
             subjects.append(peers.enter_context(CommPy(commpy, order, snr_db, _COMMPY_SYMBOLS)))
         rounds = watch.interleave(f"{order}-QAM", subjects)
-    llr_name, count_name = (min(names, key=rounds.median) for names in zip(*_PAIRS, strict=True))
+    llr_name = min(("sionna", "sionna eager"), key=lambda name: rounds.ratio(name, "arrays").median)
+    count_name = min(("sionna counting", "sionna eager counting"), key=lambda name: rounds.ratio(name, "kernel").median)
     settings = {subject.name: subject.settings for subject in subjects}
     return Chain(
         order=order,
@@ -141,10 +142,6 @@ def measure(
         commpy_ns=rounds.median("scikit-commpy") if commpy is not None else None,
         trouble=trouble,
     )
-
-
-_PAIRS: Final = (("sionna", "sionna counting"), ("sionna eager", "sionna eager counting"))
-"""With a compiler and without."""
 
 
 def array_subject(name: str, order: int, snr_db: float, symbols: int, engine: str) -> Subject:
