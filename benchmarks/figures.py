@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,11 +40,21 @@ def draw(folder: Path, growth: Sequence[Growth], workers: Sequence[Scaling], cha
             ("growth", _growth(pyplot, growth, workers)),
             ("ratios", _ratios(pyplot, chains)),
         ):
+            for panel in figure.axes:
+                _plain_numbers(panel)
             for kind in ("svg", "png"):
                 figure.savefig(folder / f"{name}.{kind}", dpi=160, metadata={"Date": None} if kind == "svg" else None)
                 made.append(f"{name}.{kind}")
             pyplot.close(figure)
     return made
+
+
+def _plain_numbers(panel: Any) -> None:
+    """1000 and 0.01 instead of powers of ten."""
+    for axis in (panel.xaxis, panel.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
 
 
 def _growth(pyplot: Any, growth: Sequence[Growth], workers: Sequence[Scaling]) -> Any:
@@ -58,6 +69,10 @@ def _growth(pyplot: Any, growth: Sequence[Growth], workers: Sequence[Scaling]) -
                 linear = [curve.ms[-1] * size / curve.sizes[-1] for size in curve.sizes]
                 panel.plot(curve.sizes, linear, ":", color=colour, linewidth=1.0)
         panel.set(xscale="log", yscale="log", xlabel=_LABELS[along], ylabel="time, ms")
+        if along == "order":
+            _label_orders(panel, sorted({size for curve in growth if curve.along == along for size in curve.sizes}))
+            least, most = (f([ms for curve in growth if curve.along == along for ms in curve.ms]) for f in (min, max))
+            panel.set_ylim(10.0 ** math.floor(math.log10(least)), 10.0 ** math.ceil(math.log10(most)))
     panels.flat[0].legend()
     last = panels.flat[3]
     last.plot(
@@ -69,14 +84,19 @@ def _growth(pyplot: Any, growth: Sequence[Growth], workers: Sequence[Scaling]) -
     return figure
 
 
+def _label_orders(panel: Any, orders: Sequence[int]) -> None:
+    panel.set_xticks(orders, [str(order) for order in orders])
+    panel.minorticks_off()
+
+
 def _ratios(pyplot: Any, chains: Sequence[Chain]) -> Any:
     figure, panel = pyplot.subplots(figsize=(5.6, 4.0), layout="constrained")
     orders = [chain.order for chain in chains]
     for label, colour, mark, ratios in (
         ("fused kernel, Sionna eager", _ORANGE, "o-", [chain.kernel_eager for chain in chains]),
-        ("fused kernel, Sionna compiled", _ORANGE, "s--", [chain.kernel for chain in chains]),
+        ("fused kernel, Sionna at its best", _ORANGE, "s--", [chain.kernel for chain in chains]),
         ("array path, Sionna eager", _BLUE, "o-", [chain.arrays_eager for chain in chains]),
-        ("array path, Sionna compiled", _BLUE, "s--", [chain.arrays for chain in chains]),
+        ("array path, Sionna at its best", _BLUE, "s--", [chain.arrays for chain in chains]),
     ):
         middle = [ratio.median for ratio in ratios]
         spread = [
@@ -86,7 +106,6 @@ def _ratios(pyplot: Any, chains: Sequence[Chain]) -> Any:
         panel.errorbar(orders, middle, yerr=spread, fmt=mark, color=colour, markersize=4, capsize=2, label=label)
     panel.axhline(1.0, color=_GREY, linewidth=1.0)
     panel.set(xscale="log", yscale="log", xlabel="QAM order", ylabel="Sionna's time over hardpath's, one thread")
-    panel.set_xticks(orders, [str(order) for order in orders])
-    panel.minorticks_off()
+    _label_orders(panel, orders)
     panel.legend(fontsize=8)
     return figure

@@ -83,10 +83,16 @@ def measure(watch: Stopwatch, count: int) -> list[Cost]:
     ]
 
 
-def floor(costs: list[Cost], width: int) -> float:
-    """Nanoseconds that a symbol's two normals and its bits take by themselves, by the generator of the kernel."""
-    cost = next(cost for cost in costs if cost.generator == NUMBA)
-    return 2.0 * cost.normal_ns + width * cost.bit_ns
+def numbers_alone(symbols: int, width: int) -> Subject:
+    """Two normals and the bits of so many symbols, as the fused kernel draws them, and nothing else."""
+    samples, length = np.arange(ROWS), symbols // ROWS
+    zeros, last = np.zeros(ROWS, dtype=np.int64), last_word(Stream.NOISE, _POINT)
+
+    def run() -> None:
+        box_muller.normals(1, samples, zeros, 0, last, length)
+        _words(1, ROWS * length * width // _BLOCK_BITS, last)
+
+    return Subject("numbers alone", f"{symbols} symbols", run, ROWS * length)
 
 
 @compiled

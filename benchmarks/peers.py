@@ -80,6 +80,7 @@ class Sionna:
             return self.best(watch, batches, compile_too=False)[0], trouble
 
     def _compiled(self, watch: Stopwatch, case: str, batches: Sequence[int]) -> list[Subject]:
+        torch.compiler.reset()  # it compiles a function eight times and no more
         name, note = "sionna", "compiled for any batch"
         anywhere = torch.compile(self.llrs, dynamic=True)
         found = watch.fastest(case, [self.subject(name, batch, anywhere, note) for batch in batches])

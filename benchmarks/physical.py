@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from benchmarks.generators import numbers_alone
 from benchmarks.peers import CommPy, Sionna
 from benchmarks.timing import Ratio, Stopwatch, Subject
 from link import theory
@@ -26,6 +27,7 @@ KERNEL_TARGETS: Final = {16: 25.0, 64: 150.0, 256: 500.0, 1024: 5000.0}
 FRAME_SYMBOLS: Final = 1024
 COMMPY_ORDER: Final = 16
 _COMMPY_SYMBOLS: Final = 256
+_NUMBERS_SYMBOLS: Final = 2**12
 _DISTANCES_MAX: Final = 2**22
 """Symbols at once times constellation points: beyond, Sionna's arrays leave all caches and it only gets slower."""
 _DEVIATIONS: Final = 6.0
@@ -57,6 +59,10 @@ class Chain(NamedTuple):
         Sionna's time to LLRs over the array path's, and to a count over the kernel's; Sionna at the fastest settings.
     arrays_eager, kernel_eager : Ratio
         The same, Sionna without a compiler.
+    numbers_ns : float
+        Two normals and the bits alone.
+    over_numbers, at_most : Ratio
+        The kernel's time over that; and Sionna's, to a count, which no chain that draws these numbers exceeds.
     stages : list of Stage
         Of the array path.
     llr_gap : float
@@ -81,6 +87,9 @@ class Chain(NamedTuple):
     arrays_eager: Ratio
     kernel: Ratio
     kernel_eager: Ratio
+    numbers_ns: float
+    over_numbers: Ratio
+    at_most: Ratio
     stages: list[Stage]
     llr_gap: float
     commpy_ns: float | None
@@ -100,12 +109,14 @@ def measure(
         watch.fastest(case, [array_subject(name, order, snr_db, batch, engine) for batch in batches])
         for name, engine in (("arrays", "numba"), ("arrays numpy", "numpy"))
     )
-    subjects = [*theirs, arrays, numpy, kernel_subject("kernel", order, snr_db, kernel_symbols)]
+    alone = numbers_alone(_NUMBERS_SYMBOLS, bits_per_symbol(order))
+    subjects = [*theirs, arrays, numpy, kernel_subject("kernel", order, snr_db, kernel_symbols), alone]
     with ExitStack() as peers:
         if commpy is not None:
             subjects.append(peers.enter_context(CommPy(commpy, order, snr_db, _COMMPY_SYMBOLS)))
         rounds = watch.interleave(f"{order}-QAM", subjects)
-    llr_name, count_name = (min(names, key=rounds.median) for names in zip(*_PAIRS, strict=True))
+    llr_name = min(("sionna", "sionna eager"), key=lambda name: rounds.ratio(name, "arrays").median)
+    count_name = min(("sionna counting", "sionna eager counting"), key=lambda name: rounds.ratio(name, "kernel").median)
     settings = {subject.name: subject.settings for subject in subjects}
     return Chain(
         order=order,
@@ -123,15 +134,14 @@ def measure(
         arrays_eager=rounds.ratio("sionna eager", "arrays"),
         kernel=rounds.ratio(count_name, "kernel"),
         kernel_eager=rounds.ratio("sionna eager counting", "kernel"),
+        numbers_ns=rounds.median(alone.name),
+        over_numbers=rounds.ratio("kernel", alone.name),
+        at_most=rounds.ratio(count_name, alone.name),
         stages=_stages(watch, order, snr_db, arrays.units),
         llr_gap=sionna.same_llrs(),
         commpy_ns=rounds.median("scikit-commpy") if commpy is not None else None,
         trouble=trouble,
     )
-
-
-_PAIRS: Final = (("sionna", "sionna counting"), ("sionna eager", "sionna eager counting"))
-"""With a compiler and without."""
 
 
 def array_subject(name: str, order: int, snr_db: float, symbols: int, engine: str) -> Subject:

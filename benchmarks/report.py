@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.generators import Cost, floor
+from benchmarks.generators import Cost
 from benchmarks.growth import Growth
 from benchmarks.memory import MIB
 from benchmarks.memory import Growth as MemoryGrowth
@@ -17,7 +17,6 @@ from benchmarks.semantic import TARGET, SweepTimes
 from benchmarks.timing import Ratio
 from benchmarks.workers import TARGET as WORKERS_TARGET
 from benchmarks.workers import Scaling
-from link.constellation import bits_per_symbol
 
 MEMORY_TARGET: Final = 16 * MIB
 
@@ -83,7 +82,6 @@ def page(found: Findings) -> str:
 def _chain(found: Findings) -> list[str]:
     rows = []
     for chain in found.chains:
-        limit = floor(found.generators, bits_per_symbol(chain.order))
         rows.append(
             [
                 str(chain.order),
@@ -91,10 +89,10 @@ def _chain(found: Findings) -> list[str]:
                 f"{chain.sionna_ns:,.0f}",
                 f"{chain.arrays_ns:.1f}",
                 f"{chain.kernel_ns:.1f}",
-                f"{limit:.1f}",
-                f"{chain.sionna_count_ns / limit:,.0f}",
+                f"{chain.numbers_ns:.1f}",
                 *(_judged(ratio, ARRAYS_TARGETS.get(chain.order)) for ratio in (chain.arrays_eager, chain.arrays)),
                 *(_judged(ratio, KERNEL_TARGETS.get(chain.order)) for ratio in (chain.kernel_eager, chain.kernel)),
+                f"{chain.at_most.median:.3g}",
             ]
         )
     head = [
@@ -104,11 +102,11 @@ def _chain(found: Findings) -> list[str]:
         "arrays",
         "kernel",
         "numbers alone",
-        "at most",
         "arrays: eager",
         "arrays: best",
         "kernel: eager",
         "kernel: best",
+        "at most",
     ]
     settings = [
         f"{chain.order}-QAM at {chain.snr_db:g} dB: Sionna {chain.eager_settings}; best {chain.sionna_settings}; arrays "
@@ -127,10 +125,14 @@ def _chain(found: Findings) -> list[str]:
         "One thread, single precision, new bits in each call. *Eager* is Sionna's mapper, AWGN and max-log demapper as its "
         "manual runs them, *best* the fastest of that and of torch.compile. *Arrays* is `link.modem.llrs`, to LLRs; "
         "*kernel* is `link.kernel`, to counts of bit, symbol and frame errors, beside Sionna with a count behind. Times are "
-        "nanoseconds a symbol; the last four columns are Sionna's time over hardpath's.",
+        "nanoseconds a symbol; the columns behind them are Sionna's time over hardpath's.",
         _table(head, rows),
-        "*Numbers alone* is what the kernel's two normals and bits take by themselves. A chain that draws them can be as "
-        "fast as that and no faster, and then *at most* so many times as fast as Sionna at its best.",
+        "*Numbers alone* is what the kernel's two normals and bits take by themselves, and *at most* how many times as fast "
+        "as Sionna at its best a chain could be that does nothing else. The kernel takes "
+        f"{found.chains[0].over_numbers} times as long as they do at {found.chains[0].order}-QAM and "
+        f"{found.chains[-1].over_numbers} times at {found.chains[-1].order}-QAM.",
+        "torch.compile fuses the distances to all points with the maxima over them, which pays where there are many. It "
+        "needs a C++ compiler, and seconds for each shape.",
         "![ratios against the order](ratios.svg)",
         "\n".join(f"- {line}" for line in settings),
         *other,
@@ -189,14 +191,10 @@ def _sweeps(found: Sequence[SweepTimes]) -> list[str]:
         "beside decisions. On several threads, each a worker process, it sends each row "
         f"{found[-1].draws} times, so that starting processes counts for less. Times are microseconds a reception. The "
         "last column is the greatest difference of the accuracies that the two found at a point, over different noise.",
-        _table(
-            ["threads", "torch", "sweep", "channel", "receiver", "head", "torch's time over the sweep's", "accuracy"],
-            rows,
-        ),
-        "*Channel*, *receiver* (receiver.onnx) and *head*, which is a part of the receiver, are alone on one thread; what "
-        f"else is in the sweep is the transmitter and counting. On one thread no sweep through this receiver is more than "
-        f"{one.torch_us / one.receiver_us:.0f} times as fast as torch, and none through this head more than "
-        f"{one.torch_us / one.head_us:.0f} times.",
+        _table(["threads", "torch", "sweep", "channel", "receiver", "head", "torch over sweep", "accuracy"], rows),
+        "*Channel*, *receiver* (receiver.onnx) and *head* (a part of the receiver, by torch) are alone on one thread; what "
+        "else is in the sweep is the transmitter and counting. On one thread no sweep that runs this receiver is more than "
+        f"{one.torch_us / one.receiver_us:.0f} times as fast as torch.",
     ]
 
 
