@@ -300,7 +300,7 @@ def test_blocks_of_another_sweep_are_refused(folder_of, spoilt):
     for spec, other in ((SPEC, MODEM), (MODEM, SPEC)):
         blocks = (folder_of(other) / "blocks.jsonl").read_text()
         with pytest.raises(
-            ResultsError, match="line 1 cannot be read: (its columns are those of another|.* not in the)"
+            ResultsError, match=r"line 1 cannot be read: (its columns are those of another|.* not in the)"
         ):
             read_sweep(spoilt(spec, "blocks.jsonl", blocks))
 
