@@ -70,7 +70,7 @@ def _table(title: str, metric: str, states: Sequence[State], elapsed: float, wor
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         caption=f"{done} of {len(states)} points, {clock(elapsed)} gone, "
-        f"{'at least ' if unknown else 'about '}{clock(left)} left; Ctrl-C keeps what is finished",
+        f"{'at least ' if unknown else 'about '}{clock(left)} left; Ctrl-C ends it with what is there",
         caption_justify="left",
     )
     for index, column in enumerate(("Es/N0 dB", metric, "rate", "95 % interval, roughly", "bits/s", "done", "left")):
