@@ -167,7 +167,7 @@ def show_comparison(found: Comparison, a: str, b: str, *, as_json: bool) -> None
         return
     unit = " %" if found.metric == "accuracy" else ""
     say_table(
-        f"{found.metric}{unit} of A: {a} and B: {b}, on the same noise; gain: unpaired, it would take so many times as much",
+        f"{found.metric}{unit} on the same noise, A: {a}, B: {b}",
         ("Es/N0 dB", "A", "B", "A - B", "95 % interval", "p", "gain"),
         [_difference_cells(point, found.metric) for point in (*found.points, found.overall)],
     )

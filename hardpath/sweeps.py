@@ -287,7 +287,10 @@ def compare(
     ],
     as_json: ResultsJson = False,
 ) -> None:
-    """Test whether two sweeps differ, in pairs: both met the same noise, so little of it is left in their difference."""
+    """Test whether two sweeps differ, in pairs: both met the same noise, so little of it is left in their difference.
+
+    The gain is how many times as much a test of independent sweeps would have to simulate.
+    """
     from link.compare import compare as compare_sweeps
     from link.compare import read_sweep
 
