@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from link.ber import BerResult
     from link.grid import ModemSpec
     from link.manifest import Manifest
-    from link.sweep import SweepResult, SweepSpec
+    from link.sweep import SweepPoint, SweepResult, SweepSpec
     from train.checkpoint import Checkpoint
     from train.finetune import Finetuned, FinetuneSettings
     from train.processes import Processes
@@ -224,7 +224,7 @@ def run_baselines(
     """What a bundle has to beat, at the points of its sweep: its own decision, sent over as many symbols.
 
     The decision is the receiver's for symbols without noise, which is what the model would decide at the transmitter. In
-    `out` it is baselines.json.
+    `out` it is baselines.json. Where a router chooses how many symbols to send, each point has its own number.
     """
     if not kinds or not result.points:
         return {}
@@ -236,20 +236,21 @@ def run_baselines(
 
     link = Link(load_bundle(bundle, receiver))
     samples = load_samples(data, link.manifest)
-    decisions, first = clean_decisions(link, samples.inputs), result.points[0]
-    symbols = round((first.symbols - first.pilot_symbols) / first.decisions)
-    draws = max(point.draws for point in result.points)
-    spec = result.spec.model_copy(update={"draws": draws, "snr_db": tuple(point.snr_db for point in result.points)})
-    labels, classes = labels_of(samples), len(link.manifest.task.classes)
-    sweeps = {
-        "repetition": lambda: sweep_repetition(decisions, labels, spec, num_classes=classes, num_symbols=symbols),
-        "uncoded": lambda: sweep_uncoded(decisions, labels, spec, num_classes=classes),
-        "ldpc": lambda: sweep_separate(decisions, labels, spec, num_classes=classes, num_symbols=symbols),
-    }
+    decisions, labels = clean_decisions(link, samples.inputs), labels_of(samples)
+    classes, draws = len(link.manifest.task.classes), max(point.draws for point in result.points)
+
+    def send(kind: str, point: SweepPoint) -> tuple[BaselinePoint, ...]:
+        spec = result.spec.model_copy(update={"draws": draws, "snr_db": (point.snr_db,)})
+        symbols = round((point.symbols - point.pilot_symbols) / point.decisions)
+        if kind == "uncoded":
+            return sweep_uncoded(decisions, labels, spec, num_classes=classes)
+        scheme = sweep_repetition if kind == "repetition" else sweep_separate
+        return scheme(decisions, labels, spec, num_classes=classes, num_symbols=symbols)
+
     found = {}
     for kind in dict.fromkeys(kinds):
         with waiting(f"sending decisions, {kind}"):
-            found[kind] = sweeps[kind]()
+            found[kind] = tuple(one for point in result.points for one in send(kind, point))
     if out is not None:
         rows = {kind: [point.model_dump(mode="json") for point in points] for kind, points in found.items()}
         write_text(out / "baselines.json", json.dumps(rows, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,6 @@ from hardpath.terminal import note
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from link.montecarlo import Proportion
     from link.simulator import Watch
     from link.simulator.run import State
     from link.stopping import Tally
@@ -70,7 +70,7 @@ def _table(title: str, metric: str, states: Sequence[State], elapsed: float, wor
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         caption=f"{done} of {len(states)} points, {clock(elapsed)} gone, "
-        f"{'at least ' if unknown else 'about '}{clock(left)} left; Ctrl-C keeps what is finished",
+        f"{'at least ' if unknown else 'about '}{clock(left)} left; Ctrl-C ends it with what is there",
         caption_justify="left",
     )
     for index, column in enumerate(("Es/N0 dB", metric, "rate", "95 % interval, roughly", "bits/s", "done", "left")):
@@ -92,23 +92,30 @@ def _cells(state: State) -> tuple[str, ...]:
     tally = state.tally
     if not tally.trials:
         return f"{state.snr_db:g}", *("",) * 4, "waiting" if not state.blocks else "...", ""
-    interval, left = _interval(tally), seconds_left(state)
+    left = seconds_left(state)
     return (
         f"{state.snr_db:g}",
-        f"{tally.errors:,}",
-        f"{interval.value:.3g}" if tally.errors else f"< {interval.high:.2g}",
-        f"{interval.low:.2g} .. {interval.high:.2g}",
+        *_found(tally),
         f"{tally.trials / state.seconds:.2g}" if state.seconds > 0.0 else "",
         state.ending.value if state.ending is not None else f"{100.0 * state.fraction:.0f} %",
         "" if state.ending is not None or left is None else clock(left),
     )
 
 
-def _interval(tally: Tally) -> Proportion:
-    """Of the errors so far, as if it ended here."""
-    from link.stopping import error_rate
+def _found(tally: Tally) -> tuple[str, str, str]:
+    """Errors, rate and interval so far, as if the point ended here."""
+    from link.stopping import effective_errors, error_rate
 
-    return error_rate(tally, tally.units, None)
+    if tally.errors and not tally.unit_errors:
+        # Weights of importance sampling, in a unit of their own: what is known is how much they tell.
+        effective = effective_errors(tally)
+        return f"~{effective:,.0f}", "", f"+-{196.0 / math.sqrt(effective):.2g} %"
+    interval = error_rate(tally, tally.units, None)
+    return (
+        f"{tally.errors:,}",
+        f"{interval.value:.3g}" if tally.errors else f"< {interval.high:.2g}",
+        f"{interval.low:.2g} .. {interval.high:.2g}",
+    )
 
 
 def seconds_left(state: State) -> float | None:

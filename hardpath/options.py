@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -39,46 +39,90 @@ ReceiverName = Annotated[
     ),
 ]
 SnrGrid = Annotated[
-    str, typer.Option("--snr-db", help="Es/N0 in dB: LOW:HIGH:STEP with both ends, or a list such as 0,6,12.")
+    str,
+    typer.Option(
+        "--snr-db", metavar="GRID", help="Es/N0 in dB: LOW:HIGH:STEP with both ends, or a list such as 0,6,12."
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-ChannelName = Annotated[str, typer.Option("--channel", help="awgn, rayleigh, rayleigh-fast, rician or rician-fast.")]
+CHANNEL_PANEL: Final = "Channel"
+TR38901_PANEL: Final = "Channels of 3GPP TR 38.901, tdl-a to tdl-e and cdl-a to cdl-e"
+STOP_PANEL: Final = "How long"
+RUN_PANEL: Final = "Where to run"
+OUTPUT_PANEL: Final = "Output"
+"""Headings of the help, below what belongs to a command alone."""
+
+ChannelName = Annotated[
+    str,
+    typer.Option(
+        "--channel",
+        metavar="NAME",
+        help="awgn, rayleigh, rayleigh-fast, rician or rician-fast.",
+        rich_help_panel=CHANNEL_PANEL,
+    ),
+]
 SimulatedChannel = Annotated[
     str,
     typer.Option(
         "--channel",
-        help="awgn, rayleigh, rician, rayleigh-fast, rician-fast; tdl-a to tdl-e, cdl-a to cdl-e: 3GPP TR 38.901 over OFDM "
-        "(needs hardpath[sim]).",
+        metavar="NAME",
+        help="awgn; rayleigh or rician, which fade block by block; rayleigh-fast or rician-fast, symbol by symbol; tdl-a to "
+        "tdl-e or cdl-a to cdl-e of 3GPP TR 38.901 over OFDM, which need hardpath\\[sim].",
+        rich_help_panel=CHANNEL_PANEL,
     ),
 ]
-DelaySpread = Annotated[float, typer.Option("--delay-spread-ns", help="Of TR 38.901, root mean square.")]
-Speed = Annotated[float, typer.Option("--speed-kmh", help="Of the user, TR 38.901.")]
-Carrier = Annotated[float, typer.Option("--carrier-ghz", help="Carrier frequency, TR 38.901.")]
-Spacing = Annotated[int, typer.Option("--spacing-khz", help="Subcarrier spacing, TR 38.901: 15, 30, 60 or 120.")]
-ResourceBlocks = Annotated[int, typer.Option("--resource-blocks", help="Of the OFDM carrier, TR 38.901.")]
-SimulationDevice = Annotated[str, typer.Option("--device", help="cpu, or cuda, cuda:1 for a GPU.")]
 BlockSymbols = Annotated[
-    int, typer.Option("--block-symbols", help="Symbols that fade together in block fading; 0 is the whole sample.")
+    int,
+    typer.Option(
+        "--block-symbols",
+        help="Symbols that fade together in block fading; 0 is the whole sample or frame.",
+        rich_help_panel=CHANNEL_PANEL,
+    ),
 ]
-KFactor = Annotated[float, typer.Option("--k-factor-db", help="Rician K-factor in dB.")]
+KFactor = Annotated[float, typer.Option("--k-factor-db", help="Rician K-factor in dB.", rich_help_panel=CHANNEL_PANEL)]
 CsiKind = Annotated[
     str,
     typer.Option(
         "--csi",
-        help="Gains at the receiver, of block fading and TR 38.901: perfect, or estimated from pilots: ls, lmmse.",
+        metavar="KIND",
+        help="How the receiver knows the gains of block fading and of TR 38.901: perfect, or estimated from pilots by ls or "
+        "lmmse.",
+        rich_help_panel=CHANNEL_PANEL,
     ),
 ]
 Pilots = Annotated[
     int,
     typer.Option(
         "--pilots",
-        help="For ls and lmmse: pilot symbols a fading block, or of TR 38.901 OFDM symbols a slot.",
+        help="Pilots for ls and lmmse: symbols of each fading block, or OFDM symbols of each slot of TR 38.901.",
+        rich_help_panel=CHANNEL_PANEL,
     ),
 ]
 NoOffset = Annotated[
     float,
-    typer.Option("--no-offset-db", help="The noise variance N0 that the receiver is told is too high by this, in dB."),
+    typer.Option(
+        "--no-offset-db",
+        help="The receiver is told a noise variance N0 that is so many dB too high; below 0, too low.",
+        rich_help_panel=CHANNEL_PANEL,
+    ),
+]
+DelaySpread = Annotated[
+    float, typer.Option("--delay-spread-ns", help="RMS delay spread in ns.", rich_help_panel=TR38901_PANEL)
+]
+Speed = Annotated[float, typer.Option("--speed-kmh", help="Speed of the user in km/h.", rich_help_panel=TR38901_PANEL)]
+Carrier = Annotated[
+    float, typer.Option("--carrier-ghz", help="Carrier frequency in GHz.", rich_help_panel=TR38901_PANEL)
+]
+Spacing = Annotated[
+    int,
+    typer.Option("--spacing-khz", help="Subcarrier spacing in kHz: 15, 30, 60 or 120.", rich_help_panel=TR38901_PANEL),
+]
+ResourceBlocks = Annotated[
+    int,
+    typer.Option(
+        "--resource-blocks", help="Resource blocks of the carrier, 12 subcarriers each.", rich_help_panel=TR38901_PANEL
+    ),
 ]
 Data = Annotated[
     Path | None,
@@ -109,34 +153,65 @@ TargetErrors = Annotated[
     typer.Option(
         "--target-errors",
         min=1,
-        help="End a point with so many errors, counted in units that fail independently: symbols over AWGN and fast fading, "
-        "frames over block fading, decisions of a bundle.",
+        help="End a point at so many errors, counted in units that fail independently: a bundle's decisions; a modem's "
+        "symbols over awgn and fast fading, and its frames over other channels or with a code.",
+        rich_help_panel=STOP_PANEL,
     ),
 ]
 RelWidth = Annotated[
     float | None,
-    typer.Option("--rel-width", help="End a point once its interval is this wide, over the error rate: 0.2 is +-10 %."),
+    typer.Option(
+        "--rel-width",
+        help="End a point once its interval is so wide, relative to the error rate: 0.2 is about +-10 %. With "
+        "--target-errors, both are to be met.",
+        rich_help_panel=STOP_PANEL,
+    ),
 ]
 MaxTime = Annotated[
     float | None,
-    typer.Option("--max-time", help="Seconds after which each point ends with what it has. The same command goes on."),
+    typer.Option(
+        "--max-time",
+        metavar="SECONDS",
+        help="End every point with what it has after so many seconds. With --out, the same command goes on from there.",
+        rich_help_panel=STOP_PANEL,
+    ),
+]
+SimulationDevice = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, or a GPU: cuda, or cuda:1 for the second.", rich_help_panel=RUN_PANEL
+    ),
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes that share the work; no figure depends on it.")
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes that share the work. The results are the same for any number of them.",
+        rich_help_panel=RUN_PANEL,
+    ),
 ]
 Backend = Annotated[
     str,
     typer.Option(
         "--backend",
-        help="What runs the workers: loky (this machine), dask, or ray; a cluster is joined by DASK_SCHEDULER_ADDRESS or "
-        "RAY_ADDRESS.",
+        metavar="NAME",
+        help="What runs the workers: loky, on this machine; dask or ray, here or on the cluster that DASK_SCHEDULER_ADDRESS "
+        "or RAY_ADDRESS names.",
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 ResultsOut = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="Folder for results and plots; a sweep that was interrupted there goes on.", parser=path_of
+        "--out",
+        help="Folder for results and plots. A sweep that was interrupted there goes on.",
+        parser=path_of,
+        rich_help_panel=OUTPUT_PANEL,
     ),
+]
+ResultsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to stdout.", rich_help_panel=OUTPUT_PANEL)
 ]
 
 
@@ -152,8 +227,8 @@ Baselines = Annotated[
     list[Baseline] | None,
     typer.Option(
         "--baseline",
-        help="Also decide at the transmitter and send the decision: repeated over as many symbols, uncoded over as few "
-        "as it takes, or many decisions in an LDPC codeword over as many (needs hardpath[sim]). May be repeated.",
+        help="Also decide at the transmitter and send the decision: repeated over as many symbols, uncoded over as few as "
+        "it takes, or many decisions in an LDPC codeword over as many, which needs hardpath\\[sim]. May be repeated.",
     ),
 ]
 

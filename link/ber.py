@@ -19,6 +19,7 @@ from link.capacity import capacity, rayleigh_capacity
 from link.channel import TR38901
 from link.channel.fec import Ldpc
 from link.coded import CodedModem
+from link.device import HOST_ENGINES, arrays, cuda_number
 from link.errors import ArgumentError
 from link.grid import ModemSpec
 from link.modem import ErrorCounts, Modem
@@ -159,6 +160,7 @@ def build_modem(spec: ModemSpec, device: str = "cpu") -> Modem | CodedModem:
         If a package is not installed.
     """
     channel = spec.build_channel()
+    _require_device(device)
     if device == "cpu":
         if spec.coded:
             code = Ldpc(spec.code_k, spec.code_n, spec.iterations)
@@ -168,6 +170,17 @@ def build_modem(spec: ModemSpec, device: str = "cpu") -> Modem | CodedModem:
         what = "a code" if spec.coded else spec.channel
         raise ArgumentError("device", f"must be cpu with {what}, which Sionna computes there, got {device!r}")
     return Modem(spec.order, channel, spec.demapper, spec.symbols_a_frame, spec.seed, engine=device)
+
+
+def _require_device(device: str) -> None:
+    """Raise ArgumentError unless there is a device of that name here."""
+    if device != "cpu":
+        if device not in (*HOST_ENGINES, "torch") and cuda_number(device) is None:
+            raise ArgumentError("device", f"must be cpu, numpy, numba, torch, cuda or cuda:N, got {device!r}")
+        try:
+            arrays(device)
+        except ArgumentError as error:
+            raise ArgumentError("device", error.message) from None
 
 
 def ber(
@@ -207,12 +220,12 @@ def ber(
         If `out` holds another sweep or cannot be read.
     WorkerError
         If workers died, twice at the same task.
-    KeyboardInterrupt
-        Once what is finished is on disk.
+    Interrupted
+        On Ctrl-C, with what was found, once it is on disk; a KeyboardInterrupt.
     """
-    work: _Blocks = CountedBlocks(spec, device)
-    if spec.sampling == "importance":
-        work = RareBlocks(spec)
+    work: _Blocks = CountedBlocks(spec, device) if spec.sampling == "plain" else RareBlocks(spec)
+    if spec.sampling == "importance" and device != "cpu":
+        raise ArgumentError("device", f"must be cpu with importance sampling, got {device!r}")
     provenance = BerProvenance(
         hardpath=code_version(),
         generator=work.generator,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from link.bits import num_symbols
 from link.channel import TR38901, Channel, build_channel
+from link.channel.fec import K_MAX, K_MIN, coded_bits
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
@@ -177,7 +178,7 @@ class ModemSpec(GridSpec):
     code : {"none", "ldpc"}
         "ldpc" is that of 5G, TS 38.212.
     code_k, code_n : int
-        Information and coded bits of a codeword; 0 without a code.
+        Information bits of a codeword, in [12, 8448], and coded ones, see link.channel.fec.coded_bits; 0 without a code.
     sampling : {"plain", "importance"}
         "importance" estimates error rates too small to count (link.rare): uncoded, over AWGN.
     iterations : int
@@ -200,8 +201,8 @@ class ModemSpec(GridSpec):
     demapper: Literal["max-log", "app"] = "max-log"
     frame_symbols: Annotated[int, Field(ge=0, le=2**20)] = 0
     code: Literal["none", "ldpc"] = "none"
-    code_k: Annotated[int, Field(ge=0, le=8448)] = 0
-    code_n: Annotated[int, Field(ge=0, le=2**16)] = 0
+    code_k: int = 0
+    code_n: int = 0
     sampling: Literal["plain", "importance"] = "plain"
     iterations: Annotated[int, Field(ge=1, le=200)] = 20
     block_frames: Annotated[int, Field(ge=0, le=2**20)] = 0
@@ -215,8 +216,13 @@ class ModemSpec(GridSpec):
                 if getattr(self, field):
                     raise ArgumentError(field, f"must be 0 without a code, got {getattr(self, field)}")
         else:
-            if not 0 < self.code_k < self.code_n:
-                raise ArgumentError("code_k", f"must be above 0 and below code_n, got {self.code_k} and {self.code_n}")
+            if not K_MIN <= self.code_k <= K_MAX:
+                raise ArgumentError("code_k", f"must be in [{K_MIN}, {K_MAX}], got {self.code_k}")
+            fewest, most = coded_bits(self.code_k)
+            if not fewest <= self.code_n <= most:
+                raise ArgumentError(
+                    "code_n", f"must be in [{fewest}, {most}] for code_k = {self.code_k}, got {self.code_n}"
+                )
             if self.frame_symbols:
                 raise ArgumentError("frame_symbols", f"must be 0 with a code, got {self.frame_symbols}")
         if self.sampling == "importance":
@@ -285,8 +291,14 @@ class ModemSpec(GridSpec):
         return 10.0 * math.log10(self.bits_a_frame / self.symbols_a_frame)
 
 
-def parse_grid(text: str) -> tuple[float, ...]:
+def parse_grid(text: str, field: str = "snr_db") -> tuple[float, ...]:
     """An SNR grid as a user writes it: `first:last:step` with both ends, or points with commas between.
+
+    Parameters
+    ----------
+    text : str
+    field : str
+        What to call it where it is wrong.
 
     Raises
     ------
@@ -305,15 +317,15 @@ def parse_grid(text: str) -> tuple[float, ...]:
     try:
         parts = [float(part) for part in text.split(":" if as_range else ",")]
     except ValueError:
-        raise ArgumentError("snr_db", expected) from None
+        raise ArgumentError(field, expected) from None
     if not all(map(math.isfinite, parts)) or (as_range and len(parts) != 3):
-        raise ArgumentError("snr_db", expected)
+        raise ArgumentError(field, expected)
     if not as_range:
         return tuple(parts)
     first, last, step = parts
     steps = (last - first) / step if step else -1.0
     if not 0 <= steps < _POINTS_MAX or abs(steps - round(steps)) > 1e-6:
-        raise ArgumentError("snr_db", f"must reach {last:g} from {first:g} in whole steps of {step:g} dB, got {text!r}")
+        raise ArgumentError(field, f"must reach {last:g} from {first:g} in whole steps of {step:g} dB, got {text!r}")
     # Rounded, so that 0:0.3:0.1 ends at 0.3 and not a hair above; + 0.0 turns -0.0 into 0.0.
     return tuple(round(first + i * step, 9) + 0.0 for i in range(round(steps) + 1))
 

@@ -94,8 +94,8 @@ def sweep(
         If `out` holds another sweep or cannot be read.
     WorkerError
         If workers died, twice at the same task.
-    KeyboardInterrupt
-        Once what is finished is on disk.
+    Interrupted
+        On Ctrl-C, with what was found, once it is on disk; a KeyboardInterrupt.
     """
     if chunk_rows < 1:
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")

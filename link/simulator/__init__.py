@@ -17,8 +17,21 @@ and one point can be replayed alone.
 from __future__ import annotations
 
 from link.simulator.block import Task, Workload
+from link.simulator.conduct import Interrupted
 from link.simulator.pool import BACKENDS, open_pool
 from link.simulator.rule import Ending, Rule
 from link.simulator.run import Answer, Outcome, Watch, run
 
-__all__ = ["BACKENDS", "Answer", "Ending", "Outcome", "Rule", "Task", "Watch", "Workload", "open_pool", "run"]
+__all__ = [
+    "BACKENDS",
+    "Answer",
+    "Ending",
+    "Interrupted",
+    "Outcome",
+    "Rule",
+    "Task",
+    "Watch",
+    "Workload",
+    "open_pool",
+    "run",
+]

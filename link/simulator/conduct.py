@@ -13,10 +13,23 @@ from link.lock import locked
 from link.simulator.block import Workload
 from link.simulator.folder import Result, ResultsFolder
 from link.simulator.rule import Rule
-from link.simulator.run import Answer, Watch, run
+from link.simulator.run import Answer, Watch, require_means, run
 
 PointT = TypeVar("PointT", bound=BaseModel)
 ResultT = TypeVar("ResultT", bound=Result)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what had been found by then.
+
+    Attributes
+    ----------
+    result : Result
+    """
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        self.result = result
 
 
 class Question(Protocol):
@@ -57,9 +70,12 @@ def conduct(
 
     Raises
     ------
-    KeyboardInterrupt
+    ArgumentError
+        If an argument is out of range.
+    Interrupted
         Once what is finished is on disk.
     """
+    require_means(workers, backend, max_time)  # before a folder is made
     with nullcontext() if out is None else locked(out):
         folder = None if out is None else ResultsFolder(out, question, workload.block_type)
         finished: dict[float, Any] = {}
@@ -87,5 +103,5 @@ def conduct(
         if folder is not None:
             folder.close(found)
         if outcome.interrupted is not None:
-            raise outcome.interrupted
+            raise Interrupted(found) from outcome.interrupted
     return found

@@ -48,13 +48,16 @@ class Journal:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def read(self, expected: Container[int]) -> list[tuple[Task, list[Any]]]:
+    def read(self, expected: Container[int], *, repair: bool = True) -> list[tuple[Task, list[Any]]]:
         """Tasks in the order of the file.
 
         Parameters
         ----------
         expected : container of int
             The grid's points, in millidecibels.
+        repair : bool
+            Drop a last line that was cut short. A reader that does not hold the folder's lock leaves it: what looks cut may
+            be a line that a sweep is writing.
 
         Raises
         ------
@@ -63,18 +66,19 @@ class Journal:
         """
         content = self.file.read_bytes() if self.file.exists() else b""
         complete = content[: content.rfind(b"\n") + 1]
-        seen: set[tuple[float, int]] = set()
+        seen: set[tuple[int, int]] = set()
         found = []
         for number, line in enumerate(complete.splitlines(), start=1):
             task, blocks = self._parse(number, line)
-            if millidecibels(task.snr_db) not in expected:
+            point = millidecibels(task.snr_db)
+            if point not in expected:
                 raise self._refused(number, f"{task.snr_db:g} dB is not in the grid")
             for block in range(task.first, task.first + task.size):
-                if (task.snr_db, block) in seen:
+                if (point, block) in seen:
                     raise self._refused(number, f"block {block} at {task.snr_db:g} dB is there twice")
-                seen.add((task.snr_db, block))
+                seen.add((point, block))
             found.append((task, blocks))
-        if len(complete) < len(content):
+        if repair and len(complete) < len(content):
             # Only now: a file that is refused is left as it was found.
             _log.warning("%s: the last line was cut short by a crash; dropped, its blocks are run again", self.file)
             os.truncate(self.file, len(complete))

@@ -50,6 +50,14 @@ class Pool(Protocol):
         ...
 
 
+def require_pool(workers: int, backend: str) -> None:
+    """Raise ArgumentError unless there is such a pool."""
+    if not 1 <= workers <= WORKERS_MAX:
+        raise ArgumentError("workers", f"must be in [1, {WORKERS_MAX}], got {workers}")
+    if backend not in BACKENDS:
+        raise ArgumentError("backend", f"must be one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
 @contextmanager
 def open_pool(workload: Workload, workers: int = 1, backend: str = "loky") -> Iterator[Pool]:
     """A pool for one workload, closed with the block; what is under way then is dropped.
@@ -69,10 +77,7 @@ def open_pool(workload: Workload, workers: int = 1, backend: str = "loky") -> It
     MissingExtra
         If the backend is not installed.
     """
-    if not 1 <= workers <= WORKERS_MAX:
-        raise ArgumentError("workers", f"must be in [1, {WORKERS_MAX}], got {workers}")
-    if backend not in BACKENDS:
-        raise ArgumentError("backend", f"must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    require_pool(workers, backend)
     if workers == 1 and not os.environ.get(_ADDRESSES.get(backend, "")):
         yield _Inline(workload)
         return

@@ -10,7 +10,7 @@ from link.errors import ArgumentError
 from link.simulator.block import Task, Workload
 from link.simulator.journal import Journal
 from link.simulator.points import Point
-from link.simulator.pool import open_pool
+from link.simulator.pool import open_pool, require_pool
 from link.simulator.rule import Ending, Rule
 from link.snr import millidecibels
 from link.stopping import Tally
@@ -107,8 +107,7 @@ def run(
     WorkerError
         If a task lost two workers.
     """
-    if max_time is not None and not max_time > 0.0:
-        raise ArgumentError("max_time", f"must be above 0 seconds, got {max_time:g}")
+    require_means(workers, backend, max_time)
     points = {millidecibels(value): Point(value, workload, rule) for value in snr_db}
     tell = ended or (lambda answer, fresh: None)
     if journal is not None:
@@ -118,6 +117,13 @@ def run(
             if point.ending is not None:
                 tell(_answer(point, point.ending), False)
     return _Loop(points, journal, max_time, tell, watch).run(workload, workers, backend)
+
+
+def require_means(workers: int, backend: str, max_time: float | None) -> None:
+    """Raise ArgumentError unless `run` takes these."""
+    require_pool(workers, backend)
+    if max_time is not None and not max_time > 0.0:
+        raise ArgumentError("max_time", f"must be above 0 seconds, got {max_time:g}")
 
 
 class _Loop:

@@ -26,7 +26,7 @@ def test_table_and_plots_are_titled_with_it_and_the_folder_is_kept_for_it(hardpa
     knowledge = "lmmse CSI from 2 pilots a block, noise variance told 3 dB too low"
     assert f"over rayleigh, {knowledge}, 8 symbols a sample" in " ".join(answer.out.split())
     for name in ("accuracy.svg", "ber.svg"):
-        assert f"<!-- {knowledge} -->" in (tmp_path / name).read_text()
+        assert f"<!-- digits:1, {knowledge} -->" in (tmp_path / name).read_text()
     row = next(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert row["symbols_per_sample"] == "8.0"
     refused = hardpath("sweep", bundle, *SWEEP, "--csi", "ls", "--pilots", 2, "--out", tmp_path)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from hardpath.live import clock, live_table, seconds_left
+from link.ber import ModemSpec, ber
 from link.simulator import Ending
 from link.simulator.run import State
 from link.stopping import Tally
@@ -52,6 +53,32 @@ def test_each_point_has_its_errors_interval_rate_and_time_left(monkeypatch):
 
 def test_what_was_not_seen_is_an_upper_bound(monkeypatch):
     assert "< 0.0018" in drawn(monkeypatch, STATES), "none in 2,000 units"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"frame_symbols": 64, "block_frames": 8, "blocks": 3},
+        {"frame_symbols": 64, "block_frames": 8, "blocks": 3, "channel": "rayleigh"},
+        {"sampling": "importance", "blocks": 3},
+    ],
+)
+def test_whatever_is_counted_is_drawn_as_it_comes(monkeypatch, fields):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr("hardpath.live._REFRESH_SECONDS", 0.0)
+    with live_table("counting", "bit errors") as watch:
+        result = ber(ModemSpec(snr_db=(2.0, 21.0), order=4, **fields), watch=watch)
+    assert "2 of 2 points" in terminal.getvalue()
+    assert str(result.points[0].stopped_by) in terminal.getvalue()
+
+
+def test_weights_of_importance_sampling_are_shown_by_what_they_tell(monkeypatch):
+    # 30^2 / 9 = 100 effective errors: 1.96 / sqrt(100)
+    text = drawn(monkeypatch, [State(21.0, 3, Tally(3000, 0, 6000, 30.0, 9.0), 0.5, 1.5, None)])
+    assert "~100" in text
+    assert "+-20 %" in text
 
 
 def test_a_long_grid_is_shown_where_it_is_running(monkeypatch):

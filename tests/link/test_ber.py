@@ -180,7 +180,7 @@ def test_a_wrong_spec_names_its_field_in_one_line(fields, field):
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ArgumentError, match="must be numpy, numba, torch, cuda or cuda:N, got 'tpu'"):
+    with pytest.raises(ArgumentError, match=r"^device must be cpu, numpy, numba, torch, cuda or cuda:N, got 'tpu'"):
         ber(SPEC, device="tpu")
 
 
