@@ -393,6 +393,16 @@ def test_plot_lays_sweeps_side_by_side(hardpath, counted, tmp_path):
     assert "E_\\mathrm{s}" not in text
 
 
+def test_folders_that_are_called_alike_are_told_apart_by_their_paths(hardpath, counted, tmp_path, monkeypatch):
+    for folder in (tmp_path / "one" / "ber", tmp_path / "two" / "ber", tmp_path / "three"):
+        folder.mkdir(parents=True)
+        for file in ("results.json", "blocks.jsonl"):
+            (folder / file).write_bytes((counted[0] / file).read_bytes())
+    monkeypatch.chdir(tmp_path / "three")
+    assert "A: three, B: ber" in hardpath("compare", ".", "../one/ber").out
+    assert "A: ../one/ber, B: ../two/ber" in hardpath("compare", "../one/ber", "../two/ber").out
+
+
 def test_plot_shows_accuracies_of_bundles(hardpath, swept, tmp_path):
     assert hardpath("plot", *swept, "--out", tmp_path / "plot.png").code == 0
     assert "noise variance told 20 dB too high" in (tmp_path / "plot.svg").read_text()
