@@ -1,6 +1,7 @@
 """Sweeps through the command: what they print and write, how they go on, and what is said of each mistake."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pyarrow.parquet
 import pytest
 
 import hardpath as package
+from hardpath.terminal import say_table
 from link.ber import ModemSpec, ber
 
 TINY = ("--frame-symbols", 64, "--block-frames", 16)
@@ -117,6 +119,19 @@ def test_the_table_shows_every_point_with_its_theory(hardpath, counted):
         assert row[4:] == [
             f"{point['bit_errors']}/{point['bits']:.3g}", f"{point['ber_theory']:.3e}", "3", "limit",
         ]  # fmt: skip
+
+
+def test_no_number_is_cut_on_a_terminal_that_is_too_narrow(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    say_table("wide", ("a", "b"), [("1" * 30, "2" * 30)])
+    assert "1" * 30 in terminal.getvalue()
+    assert "2" * 30 in terminal.getvalue()
 
 
 def test_eb_over_n0_is_turned_into_es_over_n0(hardpath):
