@@ -19,6 +19,7 @@ from link.errors import (
     RecipeError,
     ResultsError,
     ServerError,
+    WorkerError,
 )
 
 INTERRUPTED: Final = 130
@@ -31,6 +32,7 @@ EXIT_CODES: Final[tuple[tuple[type[HardpathError], int], ...]] = (
     (ResultsError, 4),
     (MissingExtra, 5),
     (ServerError, 5),
+    (WorkerError, 5),
     (HardpathError, 1),
 )
 """First match wins. `verify` adds 3, undecided."""

@@ -18,6 +18,7 @@ import pytest
 import hardpath as package
 from hardpath.terminal import say_table
 from link.ber import ModemSpec, ber
+from link.errors import WorkerError
 
 TINY = ("--frame-symbols", 64, "--block-frames", 16)
 BER = ("ber", "--order", 16, *TINY, "--snr-db", "6,9", "--blocks", 3, "--seed", 5)
@@ -286,6 +287,14 @@ def test_a_backend_that_is_not_installed_is_named_with_5(hardpath, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     line = one_line(hardpath(*BER, "--workers", 2, "--backend", "ray"), 5)
     assert line == "ray is not installed; install it with: pip install 'hardpath[ray]'"
+
+
+def test_workers_that_died_twice_end_the_command_with_5(hardpath, monkeypatch):
+    def died(*arguments, **options):
+        raise WorkerError("two workers died at 6 dB, block 0")
+
+    monkeypatch.setattr("link.ber.conduct", died)
+    assert one_line(hardpath(*BER), 5) == "two workers died at 6 dB, block 0"
 
 
 def test_time_that_runs_out_before_any_block_is_said_and_the_folder_goes_on(hardpath, tmp_path, counted):
