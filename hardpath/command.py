@@ -7,7 +7,7 @@ Results go to stdout (one JSON object with --json), progress and errors to stder
     2    wrong usage: an option, an argument, a recipe
     3    `verify`: undecided after its budget
     4    a bundle, checkpoint or results folder that is missing, broken, tampered with or of another run
-    5    could not be done: a server out of reach, a port in use, a missing package, workers that die, no room to write
+    5    could not be done: a server out of reach, a port in use, a missing package, workers that died, no room to write
     130  interrupted; what was finished is kept
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -268,7 +269,7 @@ def plot(
 
     results = [read_result(folder) for folder in folders]
     chosen = default_metric(results) if metric is None else metric
-    names = labels_of(results, [folder.name for folder in folders], label or [])
+    names = labels_of(results, _names(folders), label or [])
     curves = [
         curve
         for name, result in zip(names, results, strict=True)
@@ -294,7 +295,13 @@ def compare(
     from link.compare import compare as compare_sweeps
     from link.compare import read_sweep
 
-    show_comparison(compare_sweeps(read_sweep(a), read_sweep(b)), a.name, b.name, as_json=as_json)
+    show_comparison(compare_sweeps(read_sweep(a), read_sweep(b)), *_names([a, b]), as_json=as_json)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What to call folders: the last parts of their paths, or all of them where those are alike."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _grid(snr_db: str | None, ebn0_db: str | None, modem: ModemSpec) -> tuple[float, ...]:

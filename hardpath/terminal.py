@@ -37,6 +37,9 @@ EXIT_CODES: Final[tuple[tuple[type[HardpathError], int], ...]] = (
 )
 """First match wins. `verify` adds 3, undecided."""
 
+_WIDTH_MAX: Final = 10_000
+"""Of a table, in characters."""
+
 _EXTRAS: Final = {
     "onnxruntime": "cpu",
     "matplotlib": "sweep",
@@ -114,7 +117,7 @@ def say_json(value: Any) -> None:
 
 
 def say_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table to stdout, as wide as it needs to be."""
+    """A table to stdout, as wide as it needs to be: a terminal that is narrower wraps it, and no number is cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -125,8 +128,9 @@ def say_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]])
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))  # what a cell says is no markup
-    width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, width=width, highlight=False).print(table)
+    console = Console(file=sys.stdout, width=_WIDTH_MAX, highlight=False)
+    console.width = console.measure(table).maximum
+    console.print(table)
 
 
 @contextmanager

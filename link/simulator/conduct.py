@@ -82,9 +82,11 @@ def conduct(
 
         def ended(answer: Answer, fresh: bool) -> None:
             finished[answer.snr_db] = point(answer)
+            if not fresh:  # it was shown before, and is again at the end
+                return
             if folder is not None:
                 folder.show([finished[snr_db] for snr_db in spec.snr_db if snr_db in finished])
-            if fresh and progress is not None:
+            if progress is not None:
                 progress(finished[answer.snr_db], len(finished), len(spec.snr_db))
 
         outcome = run(

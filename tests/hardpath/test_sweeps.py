@@ -1,6 +1,7 @@
 """Sweeps through the command: what they print and write, how they go on, and what is said of each mistake."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -15,7 +16,9 @@ import pyarrow.parquet
 import pytest
 
 import hardpath as package
+from hardpath.terminal import say_table
 from link.ber import ModemSpec, ber
+from link.errors import WorkerError
 
 TINY = ("--frame-symbols", 64, "--block-frames", 16)
 BER = ("ber", "--order", 16, *TINY, "--snr-db", "6,9", "--blocks", 3, "--seed", 5)
@@ -117,6 +120,19 @@ def test_the_table_shows_every_point_with_its_theory(hardpath, counted):
         assert row[4:] == [
             f"{point['bit_errors']}/{point['bits']:.3g}", f"{point['ber_theory']:.3e}", "3", "limit",
         ]  # fmt: skip
+
+
+def test_no_number_is_cut_on_a_terminal_that_is_too_narrow(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    say_table("wide", ("a", "b"), [("1" * 30, "2" * 30)])
+    assert "1" * 30 in terminal.getvalue()
+    assert "2" * 30 in terminal.getvalue()
 
 
 def test_eb_over_n0_is_turned_into_es_over_n0(hardpath):
@@ -273,6 +289,14 @@ def test_a_backend_that_is_not_installed_is_named_with_5(hardpath, monkeypatch):
     assert line == "ray is not installed; install it with: pip install 'hardpath[ray]'"
 
 
+def test_workers_that_died_twice_end_the_command_with_5(hardpath, monkeypatch):
+    def died(*arguments, **options):
+        raise WorkerError("two workers died at 6 dB, block 0")
+
+    monkeypatch.setattr("link.ber.conduct", died)
+    assert one_line(hardpath(*BER), 5) == "two workers died at 6 dB, block 0"
+
+
 def test_time_that_runs_out_before_any_block_is_said_and_the_folder_goes_on(hardpath, tmp_path, counted):
     answer = hardpath(*BER, "--max-time", 1e-9, "--out", tmp_path)
     assert (answer.code, answer.out) == (0, "")
@@ -391,6 +415,16 @@ def test_plot_lays_sweeps_side_by_side(hardpath, counted, tmp_path):
     assert "<!-- faded -->" in text
     assert "E_\\mathrm{b}" in text
     assert "E_\\mathrm{s}" not in text
+
+
+def test_folders_that_are_called_alike_are_told_apart_by_their_paths(hardpath, counted, tmp_path, monkeypatch):
+    for folder in (tmp_path / "one" / "ber", tmp_path / "two" / "ber", tmp_path / "three"):
+        folder.mkdir(parents=True)
+        for file in ("results.json", "blocks.jsonl"):
+            (folder / file).write_bytes((counted[0] / file).read_bytes())
+    monkeypatch.chdir(tmp_path / "three")
+    assert "A: three, B: ber" in hardpath("compare", ".", "../one/ber").out
+    assert "A: ../one/ber, B: ../two/ber" in hardpath("compare", "../one/ber", "../two/ber").out
 
 
 def test_plot_shows_accuracies_of_bundles(hardpath, swept, tmp_path):
