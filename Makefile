@@ -28,7 +28,7 @@ test: $(READY) ## the tests
 test-slow: $(READY) ## the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow
 
-bench: $(READY) ## how fast the link is beside its peers, in ten minutes: writes docs/bench
+bench: $(READY) ## how fast the link is beside its peers: five minutes, into docs/bench
 	@$(BIN)/python -m benchmarks.link
 
 check: $(READY) ## style, types, imports between the rooms, stubs, permitted skips

@@ -1,6 +1,6 @@
 """How fast the link is, beside others and beside what is possible.
 
-    make bench                             everything, into docs/bench: some ten minutes on two cores
+    make bench                             everything, into docs/bench: some five minutes on two cores
     python -m benchmarks.link --quick      a smoke test of a minute, into runs/bench/quick
 
 Run it on a machine with nothing else to do. What it needs and does not find it makes in runs/bench: the digits bundle, an
