@@ -12,7 +12,10 @@ import pytest
 from hardpath.terminal import EXIT_CODES
 from link.errors import HardpathError
 
-COMMANDS = ("demo", "train", "evaluate", "diagnose", "export", "verify", "sweep", "serve", "call", "inspect", "doctor")
+COMMANDS = (
+    "demo", "train", "evaluate", "diagnose", "export", "verify", "sweep", "ber", "plot", "compare", "serve", "call",
+    "inspect", "doctor",
+)  # fmt: skip
 HEAVY = ("torch", "numpy", "scipy", "onnxruntime", "grpc", "matplotlib", "sklearn")
 
 
