@@ -23,6 +23,15 @@ class Answer(NamedTuple):
     def json(self):
         return json.loads(self.out)
 
+    def refused(self, code):
+        """The one line with which the command ended, without its name."""
+        assert self.code == code, self
+        assert self.out == ""
+        assert "Traceback" not in self.err
+        lines = [line for line in self.err.splitlines() if line.startswith("hardpath: ")]
+        assert len(lines) == 1, self.err
+        return lines[0].removeprefix("hardpath: ")
+
 
 def run(*arguments):
     """Run the command in this process."""

@@ -6,15 +6,6 @@ import shutil
 import pytest
 
 
-def one_line(answer, code):
-    assert answer.code == code, answer
-    assert answer.out == ""
-    lines = [line for line in answer.err.splitlines() if line.startswith("hardpath: ")]
-    assert len(lines) == 1, answer.err
-    assert "Traceback" not in answer.err
-    return lines[0]
-
-
 @pytest.fixture
 def broken(run_folder, tmp_path):
     """A copy of the run, to be broken."""
@@ -74,7 +65,7 @@ def test_evaluation_takes_the_recipes_grid_and_the_split_asked_for(hardpath, run
     ],
 )
 def test_a_wrong_evaluation_names_the_argument(hardpath, run_folder, options, part):
-    assert part in one_line(hardpath("evaluate", run_folder, *options), 2)
+    assert part in hardpath("evaluate", run_folder, *options).refused(2)
 
 
 def test_wrong_choices_are_usage_errors(hardpath, run_folder):
@@ -137,11 +128,11 @@ def test_a_run_that_collapsed_exits_with_1_and_says_what_to_try(hardpath, broken
 )
 def test_a_run_that_cannot_be_read_gets_one_line_and_exits_with_4(hardpath, broken, breaks, part):
     breaks(broken)
-    assert part in one_line(hardpath("diagnose", broken), 4)
+    assert part in hardpath("diagnose", broken).refused(4)
 
 
 def test_a_checkpoint_that_is_missing_exits_with_4(hardpath, tmp_path):
-    assert "holds no checkpoint" in one_line(hardpath("evaluate", tmp_path / "nothing"), 4)
+    assert "holds no checkpoint" in hardpath("evaluate", tmp_path / "nothing").refused(4)
 
 
 def test_a_last_line_that_a_crash_cut_short_costs_one_epoch(hardpath, broken):

@@ -25,13 +25,6 @@ def shared(hardpath, run_folder, tmp_path_factory):
     return folder / "bundle"
 
 
-def one_line(answer, code):
-    assert answer.code == code, answer
-    assert answer.out == ""
-    (line,) = [line for line in answer.err.splitlines() if line.startswith("hardpath: ")]
-    return line.removeprefix("hardpath: ")
-
-
 def test_inspect_shows_all_receivers_and_the_one_that_is_named(hardpath, shared):
     shown = hardpath("inspect", shared)
     assert shown.code == 0, shown
@@ -73,7 +66,7 @@ def test_a_server_answers_for_the_receiver_that_is_named(shared):
 
 @pytest.mark.parametrize("command", ["sweep", "serve", "inspect"])
 def test_an_unknown_receiver_is_answered_with_the_known_ones(hardpath, shared, command):
-    line = one_line(hardpath(command, shared, "--receiver", "third"), 2)
+    line = hardpath(command, shared, "--receiver", "third").refused(2)
     assert line == "receiver must be one of digits, second, got 'third'"
 
 
@@ -90,19 +83,19 @@ def test_an_unknown_receiver_is_answered_with_the_known_ones(hardpath, shared, c
 )
 def test_a_receiver_without_a_name_of_its_own_is_refused(hardpath, run_folder, tmp_path, also, message):
     options = [part for value in also for part in ("--also", value)]
-    assert one_line(hardpath("export", run_folder, *options, "--out", tmp_path / "bundle"), 2) == message
+    assert hardpath("export", run_folder, *options, "--out", tmp_path / "bundle").refused(2) == message
 
 
 def test_a_run_of_another_transmitter_gets_no_place_in_the_bundle(hardpath, run_folder, tmp_path):
     other = tmp_path / "other"
     assert hardpath("train", "digits", *small_schedule(3), "--seed", 9, "--out", other, "--brief").code == 0
-    line = one_line(hardpath("export", run_folder, "--also", f"other={other}", "--out", tmp_path / "bundle"), 4)
+    line = hardpath("export", run_folder, "--also", f"other={other}", "--out", tmp_path / "bundle").refused(4)
     assert line == f"{other} has another transmitter than {run_folder}: train its head with --transmitter {run_folder}"
 
 
 def test_a_recipe_of_another_link_is_refused_behind_a_transmitter(hardpath, run_folder, tmp_path):
     options = ("--transmitter", run_folder, "--set", "link.order=4", "--out", tmp_path / "run")
-    line = one_line(hardpath("train", "digits", *options), 2)
+    line = hardpath("train", "digits", *options).refused(2)
     assert line == f"the transmitter in {run_folder} has link.order 16, the recipe 4: set the same"
-    line = one_line(hardpath("train", "digits", "--transmitter", tmp_path, "--out", tmp_path / "run"), 4)
+    line = hardpath("train", "digits", "--transmitter", tmp_path, "--out", tmp_path / "run").refused(4)
     assert "holds no checkpoint" in line

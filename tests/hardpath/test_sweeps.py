@@ -40,15 +40,6 @@ LONG = (
 """Minutes of work in blocks of some milliseconds."""
 
 
-def one_line(answer, code):
-    assert answer.code == code, answer
-    assert answer.out == ""
-    assert "Traceback" not in answer.err
-    lines = [line for line in answer.err.splitlines() if line.startswith("hardpath: ")]
-    assert len(lines) == 1, answer.err
-    return lines[0].removeprefix("hardpath: ")
-
-
 def cells(table):
     """Rows of a printed table, by runs of two spaces."""
     return [re.split(r"\s{2,}", line.strip()) for line in table.splitlines() if line.strip()]
@@ -243,12 +234,12 @@ def test_where_no_error_was_counted_the_table_says_below_what_the_rate_lies(hard
     ],
 )
 def test_each_mistake_of_ber_gets_one_line_and_leaves_nothing(hardpath, tmp_path, options, part):
-    assert part in one_line(hardpath("ber", *options, "--out", tmp_path / "out"), 2)
+    assert part in hardpath("ber", *options, "--out", tmp_path / "out").refused(2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_sweep_in_the_same_folder_is_refused_with_4(hardpath, counted):
-    line = one_line(hardpath(*BER, "--order", 64, "--out", counted[0]), 4)
+    line = hardpath(*BER, "--order", 64, "--out", counted[0]).refused(4)
     assert "holds another sweep (spec.order is 16 there, 64 here); use another folder" in line
 
 
@@ -279,13 +270,13 @@ def test_a_digit_that_was_changed_is_refused_with_4_and_left_alone(hardpath, cop
     )
     journal.write_text(changed)
     for arguments in ((*BER, "--out", copy_of), ("compare", copy_of, copy_of)):
-        assert "line 1 cannot be read: its checksum is wrong; use another folder" in one_line(hardpath(*arguments), 4)
+        assert "line 1 cannot be read: its checksum is wrong; use another folder" in hardpath(*arguments).refused(4)
     assert journal.read_text() == changed
 
 
 def test_a_backend_that_is_not_installed_is_named_with_5(hardpath, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    line = one_line(hardpath(*BER, "--workers", 2, "--backend", "ray"), 5)
+    line = hardpath(*BER, "--workers", 2, "--backend", "ray").refused(5)
     assert line == "ray is not installed; install it with: pip install 'hardpath[ray]'"
 
 
@@ -294,7 +285,7 @@ def test_workers_that_died_twice_end_the_command_with_5(hardpath, monkeypatch):
         raise WorkerError("two workers died at 6 dB, block 0")
 
     monkeypatch.setattr("link.ber.conduct", died)
-    assert one_line(hardpath(*BER), 5) == "two workers died at 6 dB, block 0"
+    assert hardpath(*BER).refused(5) == "two workers died at 6 dB, block 0"
 
 
 def test_time_that_runs_out_before_any_block_is_said_and_the_folder_goes_on(hardpath, tmp_path, counted):
@@ -398,7 +389,7 @@ def test_a_baseline_spends_what_a_router_spends_at_each_point(hardpath, routed_b
 
 def test_an_unknown_baseline_is_refused(hardpath, bundle):
     answer = hardpath("sweep", bundle, "--baseline", "turbo")
-    assert "Invalid value for '--baseline'" in one_line(answer, 2)
+    assert "Invalid value for '--baseline'" in answer.refused(2)
 
 
 def test_plot_lays_sweeps_side_by_side(hardpath, counted, tmp_path):
@@ -474,7 +465,7 @@ def test_each_mistake_of_plot_and_compare_gets_one_line(hardpath, counted, swept
     given = [folders.get(argument, argument) for argument in arguments]
     if arguments[0] == "plot":
         given += ["--out", tmp_path / "plot"]
-    assert part in one_line(hardpath(*given), code)
+    assert part in hardpath(*given).refused(code)
     assert [file.name for file in tmp_path.iterdir()] == ["empty"]
 
 

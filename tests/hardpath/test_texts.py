@@ -27,14 +27,6 @@ def address(text_bundle):
         yield server.address
 
 
-def one_line(answer, code):
-    assert answer.code == code, answer
-    assert answer.out == ""
-    lines = [line for line in answer.err.splitlines() if line.startswith("hardpath: ")]
-    assert len(lines) == 1, answer.err
-    return lines[0].removeprefix("hardpath: ")
-
-
 def told(texts):
     return [part for text in texts for part in ("--text", text)]
 
@@ -86,7 +78,7 @@ def test_a_table_gives_its_texts_without_header_and_labels(hardpath, address, tm
 
 def test_a_broken_table_is_named_by_its_option(hardpath, tmp_path):
     (tmp_path / "texts.tsv").write_text("label\tsentence\n1\n")
-    line = one_line(hardpath("call", "127.0.0.1:1", "--texts", tmp_path / "texts.tsv"), 2)
+    line = hardpath("call", "127.0.0.1:1", "--texts", tmp_path / "texts.tsv").refused(2)
     assert line == f"--texts {tmp_path / 'texts.tsv'}: line 2: has 1 column where line 1 has 2"
 
 
@@ -101,9 +93,9 @@ def test_samples_that_the_task_has_not_are_asked_for_by_their_options(hardpath, 
     manifest["provenance"]["facts"] = {"classes": manifest["task"]["classes"], "encoder": encoder}
     (copy / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
     why = "must name the texts: the task of this bundle, text-classification, has no test set of its own"
-    assert one_line(hardpath("sweep", copy), 2) == f"--data {why}"
+    assert hardpath("sweep", copy).refused(2) == f"--data {why}"
     with Server(copy, port=0) as server:
-        assert one_line(hardpath("call", server.address), 2) == f"--text, --texts or --inputs {why}"
+        assert hardpath("call", server.address).refused(2) == f"--text, --texts or --inputs {why}"
 
 
 def test_every_text_of_a_long_file_is_sent(hardpath, address, tmp_path):
@@ -122,7 +114,7 @@ def test_every_text_of_a_long_file_is_sent(hardpath, address, tmp_path):
 )
 def test_a_broken_line_is_named_by_its_number(hardpath, tmp_path, content, message):
     (tmp_path / "texts.txt").write_bytes(content)
-    line = one_line(hardpath("call", "127.0.0.1:1", "--texts", tmp_path / "texts.txt"), 2)
+    line = hardpath("call", "127.0.0.1:1", "--texts", tmp_path / "texts.txt").refused(2)
     assert line.startswith(f"--texts {tmp_path / 'texts.txt'}")
     assert message in line
 
@@ -137,15 +129,15 @@ def test_a_broken_line_is_named_by_its_number(hardpath, tmp_path, content, messa
     ],
 )
 def test_a_wrong_text_is_refused_before_any_server_is_asked(hardpath, options, message):
-    assert one_line(hardpath("call", "127.0.0.1:1", *options), 2) == message
+    assert hardpath("call", "127.0.0.1:1", *options).refused(2) == message
 
 
 def test_a_model_that_reads_no_texts_says_what_it_takes(hardpath, bundle, tmp_path):
     with Server(bundle, port=0) as server:
-        line = one_line(hardpath("call", server.address, "--text", "a film"), 2)
+        line = hardpath("call", server.address, "--text", "a film").refused(2)
     assert line == "--text is not what this model takes: image"
     (tmp_path / "data.tsv").write_text("label\ttext\n1\ta film\n")
-    line = one_line(hardpath("sweep", bundle, "--data", tmp_path / "data.tsv"), 2)
+    line = hardpath("sweep", bundle, "--data", tmp_path / "data.tsv").refused(2)
     assert line.endswith("data.tsv holds texts, this bundle takes image: save an .npz")
 
 
@@ -189,13 +181,13 @@ def test_a_call_takes_the_same_file_and_says_what_was_right(hardpath, address, l
 
 def test_an_unseen_class_is_named_with_its_line(hardpath, text_bundle, labelled):
     labelled.write_text(labelled.read_text() + "11\ta film\n")
-    line = one_line(hardpath("sweep", text_bundle, "--data", labelled), 2)
+    line = hardpath("sweep", text_bundle, "--data", labelled).refused(2)
     assert line.endswith("test.tsv: line 6: class '11' is none of the 10 known: 0, 1, 2, 3, 4, 5, 6, 7, ...")
 
 
 def test_texts_without_labels_have_no_accuracy(hardpath, text_bundle, tmp_path):
     (tmp_path / "texts.txt").write_text("a film\ndull\n")
-    line = one_line(hardpath("sweep", text_bundle, "--data", tmp_path / "texts.txt"), 2)
+    line = hardpath("sweep", text_bundle, "--data", tmp_path / "texts.txt").refused(2)
     assert line.endswith("or texts with labels")
 
 
@@ -213,7 +205,7 @@ def test_numbers_of_classes_are_read_by_the_list_beside_the_file(hardpath, text_
     expected = points(hardpath("sweep", text_bundle, "--data", labelled, *options))
     from_one = [(str(int(label) + 1), text) for label, text in LABELLED]
     labelled.write_text("".join(f"{label}\t{text}\n" for label, text in from_one))
-    assert "line 1: class '4' is none of" in one_line(hardpath("sweep", named, "--data", labelled, *options), 2)
+    assert "line 1: class '4' is none of" in hardpath("sweep", named, "--data", labelled, *options).refused(2)
     (tmp_path / "classes.txt").write_text("\n".join(names) + "\n")
     assert points(hardpath("sweep", named, "--data", labelled, *options)) == expected
 
