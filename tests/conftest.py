@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sys
 import warnings
 from types import SimpleNamespace
@@ -165,6 +166,14 @@ PROVENANCE = Provenance(
     libraries={"python": sys.version.split()[0]},
     accuracy={},
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard():
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would the commands that tests interrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
