@@ -172,9 +172,12 @@ MaxTime = Annotated[
     typer.Option(
         "--max-time",
         metavar="SECONDS",
-        help="End every point with what it has after so many seconds. With --out, the same command goes on from there.",
+        help="Seconds for the whole sweep: then points end with what they have, and with --out the same command goes on.",
         rich_help_panel=STOP_PANEL,
     ),
+]
+Confidence = Annotated[
+    float, typer.Option("--confidence", help="Two-sided coverage of all intervals.", rich_help_panel=STOP_PANEL)
 ]
 SimulationDevice = Annotated[
     str,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from link.results import SweepPoint, SweepResult
 
 _BER_HEAD: Final = (
-    "Es/N0 dB", "Eb/N0 dB", "BER", "95 % interval", "bit errors", "theory", "BLER", "95 % interval", "best code", "blocks",
+    "Es/N0 dB", "Eb/N0 dB", "BER", "interval", "bit errors", "theory", "BLER", "its interval", "best code", "blocks",
     "stopped by",
 )  # fmt: skip
 
@@ -48,8 +48,7 @@ def show_sweep(
         dumped = {name: [point.model_dump(mode="json") for point in points] for name, points in beside.items()}
         say_json(result.model_dump(mode="json") | ({"baselines": dumped} if beside else {}))
         return
-    if not result.points:
-        note("no point has been simulated yet")
+    if not _all_there(result):
         return
     spec, first = result.spec, result.points[0]
     several = len(first.mode_samples) > 1
@@ -74,12 +73,20 @@ def show_sweep(
     about = ", ".join(filter(None, (spec.channel, spec.knowledge, symbols)))
     say_table(
         f"{result.provenance.bundle} over {about}, seed {spec.seed}",
-        ("Es/N0 dB", "accuracy %", "95 % interval", "correct", "BER", "bit errors", "theory")
+        ("Es/N0 dB", "accuracy %", f"{100.0 * spec.confidence:g} % interval", "correct", "BER", "bit errors", "theory")
         + (("symbols", "modes %", "headers lost", "wrong") if several else ())
         + tuple(f"{name} %" for name in beside)
         + (("stopped by",) if ends else ()),
         rows,
     )
+
+
+def _all_there(result: SweepResult | BerResult) -> bool:
+    """Whether there is any point; what is missing is said."""
+    missing = len(result.spec.snr_db) - len(result.points)
+    if missing:
+        note(f"{missing} of {len(result.spec.snr_db)} points have no block yet, and are absent")
+    return bool(result.points)
 
 
 def _plot_sweep(result: SweepResult, beside: Mapping[str, Sequence[BaselinePoint]], out: Path) -> None:
@@ -116,13 +123,12 @@ def show_ber(result: BerResult, out: Path | None, *, as_json: bool) -> None:
     if as_json:
         say(result.model_dump_json(indent=2))
         return
-    if not result.points:
-        note("no point has been simulated yet")
+    if not _all_there(result):
         return
     rows = [_ber_cells(point) for point in result.points]
     shown = [index for index in range(len(_BER_HEAD)) if any(row[index] != "-" for row in rows)]
     say_table(
-        f"{spec.title}, seed {spec.seed}",
+        f"{spec.title}, seed {spec.seed}; {100.0 * spec.confidence:g} % intervals",
         [_BER_HEAD[index] for index in shown],
         [[row[index] for index in shown] for row in rows],
     )
@@ -166,6 +172,8 @@ def show_comparison(found: Comparison, a: str, b: str, *, as_json: bool) -> None
         say(found.model_dump_json(indent=2))
         return
     unit = " %" if found.metric == "accuracy" else ""
+    if any(point.low is None for point in found.points):
+        note("points of fewer than 6 blocks say nothing of a difference: run both with --blocks 20 or more")
     say_table(
         f"{found.metric}{unit} on the same noise, A: {a}, B: {b}",
         ("Es/N0 dB", "A", "B", "A - B", "95 % interval", "p", "gain"),
@@ -179,10 +187,14 @@ def _difference_cells(point: Difference, metric: str) -> tuple[str, ...]:
         _rate(point.a, metric),
         _rate(point.b, metric),
         _signed(point.difference, metric),
-        f"{_signed(point.low, metric)} .. {_signed(point.high, metric)}",
-        f"{point.p_value:.4f}",
+        "-" if point.low is None or point.high is None else _between(point.low, point.high, metric),
+        "-" if point.p_value is None else f"{point.p_value:.4f}",
         "-" if point.gain is None else f"{point.gain:.1f} x",
     )
+
+
+def _between(low: float, high: float, metric: str) -> str:
+    return f"{_signed(low, metric)} .. {_signed(high, metric)}"
 
 
 def _rate(value: float, metric: str) -> str:

@@ -16,6 +16,7 @@ from hardpath.options import (
     BlockSymbols,
     Bundle,
     Carrier,
+    Confidence,
     CsiKind,
     Data,
     DelaySpread,
@@ -78,6 +79,7 @@ def sweep(
     ] = 10,
     target_errors: TargetErrors = None,
     rel_width: RelWidth = None,
+    confidence: Confidence = 0.95,
     max_time: MaxTime = None,
     snr_error_db: SnrError = 0.0,
     data: Data = None,
@@ -109,6 +111,7 @@ def sweep(
         draws=draws,
         target_errors=target_errors,
         rel_width=rel_width,
+        confidence=confidence,
         snr_error_db=snr_error_db,
     )
     with shown_where_interrupted(lambda found: show_sweep(found, {}, out, as_json=as_json), out):
@@ -179,6 +182,7 @@ def ber(
     resource_blocks: ResourceBlocks = 51,
     target_errors: TargetErrors = None,
     rel_width: RelWidth = None,
+    confidence: Confidence = 0.95,
     max_time: MaxTime = None,
     blocks: Annotated[
         int | None,
@@ -233,6 +237,7 @@ def ber(
         "seed": seed,
         "target_errors": target_errors,
         "rel_width": rel_width,
+        "confidence": confidence,
         "blocks": blocks or 0,
         "block_frames": block_frames,
     }

@@ -100,7 +100,7 @@ class CountedBlocks:
             "frame_errors": counts.frame_errors,
             "effective_errors": effective_errors(tally),
             "equivalent_bits": None,
-            "bler": None if self.symbols_are_units else unit_error_rate(tally, block_units, target, spec.confidence),
+            "ser" if self.symbols_are_units else "bler": unit_error_rate(tally, block_units, target, spec.confidence),
         }
 
 
@@ -129,7 +129,7 @@ class RareBlocks:
         found = rare_estimate(answer.blocks, self.spec.confidence)
         width = self.spec.bits_a_symbol
         return {
-            "frames": 0,
+            "frames": None,
             "symbols": found.symbols,
             "bits": found.symbols * width,
             "bit_errors": None,
@@ -139,7 +139,6 @@ class RareBlocks:
             "frame_errors": None,
             "effective_errors": found.effective_errors,
             "equivalent_bits": found.equivalent_symbols * width,
-            "bler": None,
         }
 
 

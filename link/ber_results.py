@@ -22,7 +22,9 @@ class BerPoint(_Frozen):
         Es/N0, and Eb/N0 by information bit, dB.
     blocks : int
         The point is made of the blocks 0 to blocks - 1: `blocks` of a spec without a target replays it.
-    frames, symbols : int
+    frames : int or None
+        None with importance sampling, which has none.
+    symbols : int
         Sent; pilots are not counted here.
     bits : int
         Information bits: of the payload uncoded, of the messages with a code.
@@ -38,8 +40,8 @@ class BerPoint(_Frozen):
         Errors of equal weight that would tell as much, see link.stopping.effective_errors.
     equivalent_bits : float or None
         With importance sampling: bits that plain counting would need for an interval as narrow.
-    bler : Proportion or None
-        Of frames, where they are what is independent.
+    ser, bler : Proportion or None
+        Error rates of symbols, or of frames: of what is independent.
     stopped_by : Ending
     ber_theory : float or None
         None where no closed form is known.
@@ -54,7 +56,7 @@ class BerPoint(_Frozen):
     snr_db: float
     ebn0_db: float
     blocks: int
-    frames: int
+    frames: int | None
     symbols: int
     bits: int
     bit_errors: int | None
@@ -64,7 +66,8 @@ class BerPoint(_Frozen):
     frame_errors: int | None
     effective_errors: float
     equivalent_bits: float | None
-    bler: Proportion | None
+    ser: Proportion | None = None
+    bler: Proportion | None = None
     stopped_by: Ending
     ber_theory: float | None
     capacity: float | None

@@ -1,6 +1,9 @@
 """The coded link: messages through encoder, mapper, channel, demapper and decoder, and what comes out wrong.
 
-message (k) ──encode──> bits (n) ──link.modem.llrs──> LLRs (n) ──decode──> message (k), compared and counted
+    message (k) ──encode──> bits (n) ──interleave──> link.modem.llrs ──> LLRs (n) ──decode──> message (k), compared, counted
+
+The interleaver is that of 3GPP TS 38.212, section 5.4.2.2: written by rows, one a bit of a symbol, and read by columns, so
+that the code's first bits, the systematic ones, are the better protected bits of the symbols.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from typing import Final, Literal
 
 import numpy as np
 
+from link.bits import block_interleaver
 from link.channel import Channel
 from link.channel.fec import Ldpc
+from link.constellation import bits_per_symbol
 from link.device import host_engine
 from link.modem import ErrorCounts, count_wrong, llrs
 from link.randomness import Draws, Stream
@@ -56,6 +61,7 @@ class CodedModem:
     def _count(self, snr_db: float, first: int, frames: int) -> ErrorCounts:
         draws = Draws(self.seed, np.arange(first, first + frames), engine=self.engine)
         message = draws.bits(Stream.BITS, millidecibels(snr_db), self.code.k)
-        llr = llrs(self.code.encode(message), self.order, self.channel, snr_db, draws, self.demapper)
-        wrong = count_wrong(self.code.decode(llr) != message, 1)
+        order = block_interleaver(self.code.n, bits_per_symbol(self.order))
+        llr = llrs(self.code.encode(message)[:, order], self.order, self.channel, snr_db, draws, self.demapper)
+        wrong = count_wrong(self.code.decode(llr[:, np.argsort(order)]) != message, 1)
         return wrong._replace(symbol_errors=0, symbol_squares=0)

@@ -37,6 +37,8 @@ from link.simulator.journal import Journal
 from link.snr import millidecibels
 
 _FLIPS: Final = 9999
+UNITS_MIN: Final = 6
+"""Fewer units have no sign change as rare as 1 in 20, and a variance that is a guess."""
 _SIGNS: Final = 2**22
 """Signs at a time: bounds memory, changes no result."""
 _FREE: Final = frozenset({"snr_db", "draws", "blocks", "target_errors", "rel_width", "confidence"})
@@ -56,10 +58,11 @@ class Difference(BaseModel):
         Samples, or blocks of a modem.
     a, b, difference : float
         Accuracies; of a modem bit error rates.
-    low, high : float
-        Interval of the difference.
-    p_value : float
-        Of a difference as large or larger where there is none.
+    low, high : float or None
+        Interval of the difference; None where fewer than 6 units say too little. Where no unit differs, it is what so many
+        units without a difference leave open, (1 - confidence)^(1 / units) from 1.
+    p_value : float or None
+        Of a difference as large or larger where there is none; None as above.
     gain : float or None
         Units that a comparison on independent noise and data would need, over those of this one; None where the two never
         differ.
@@ -72,9 +75,9 @@ class Difference(BaseModel):
     a: float
     b: float
     difference: float
-    low: float
-    high: float
-    p_value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
     gain: float | None
 
 
@@ -240,19 +243,22 @@ def _of_samples(blocks: list[PassCounts]) -> NDArray[np.float64]:
 def _difference(snr_db: float | None, a: NDArray[np.float64], b: NDArray[np.float64], confidence: float) -> Difference:
     delta = a - b
     n, mean = len(delta), float(delta.mean())
-    paired = float(delta.var(ddof=1)) if n > 1 else math.inf
-    apart = float(a.var(ddof=1) + b.var(ddof=1)) if n > 1 else math.inf
-    half = float(stdtrit(n - 1, 0.5 + 0.5 * confidence)) * math.sqrt(paired / n) if n > 1 else 1.0
+    enough = n >= UNITS_MIN
+    paired = float(delta.var(ddof=1)) if enough else math.nan
+    apart = float(a.var(ddof=1) + b.var(ddof=1)) if enough else math.nan
+    half = float(stdtrit(n - 1, 0.5 + 0.5 * confidence)) * math.sqrt(paired / n) if enough else math.nan
+    if not delta.any():
+        half = 1.0 - (1.0 - confidence) ** (1.0 / n)
     return Difference(
         snr_db=snr_db,
         units=n,
         a=float(a.mean()),
         b=float(b.mean()),
         difference=mean,
-        low=max(-1.0, mean - half),
-        high=min(1.0, mean + half),
-        p_value=_p_value(delta),
-        gain=apart / paired if 0.0 < paired < math.inf else None,
+        low=max(-1.0, mean - half) if enough else None,
+        high=min(1.0, mean + half) if enough else None,
+        p_value=_p_value(delta) if enough else None,
+        gain=apart / paired if paired > 0.0 else None,
     )
 
 

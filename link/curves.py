@@ -75,7 +75,21 @@ def labels_of(results: Sequence[Swept], names: Sequence[str], given: Sequence[st
     if len({type(result) for result in results}) > 1:
         return list(names)
     titles = [result.spec.title if isinstance(result, BerResult) else _title(result) for result in results]
-    return titles if len(set(titles)) == len(titles) else list(names)
+    return _differing(titles) if len(set(titles)) == len(titles) else list(names)
+
+
+def _differing(titles: Sequence[str]) -> list[str]:
+    """Titles without the parts that all have; whole, where one would be left without any.
+
+    Examples
+    --------
+    >>> _differing(["4-QAM, awgn", "16-QAM, awgn"]), _differing(["4-QAM, awgn", "4-QAM, awgn, exact LLRs"])
+    (['4-QAM', '16-QAM'], ['4-QAM, awgn', '4-QAM, awgn, exact LLRs'])
+    """
+    parts = [title.split(", ") for title in titles]
+    shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
+    short = [", ".join(part for part in own if part not in shared) for own in parts]
+    return short if all(short) else list(titles)
 
 
 def _title(result: SweepResult) -> str:

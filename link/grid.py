@@ -233,7 +233,7 @@ class ModemSpec(GridSpec):
 
     def _check_importance(self) -> None:
         if self.channel != "awgn" or self.coded:
-            raise ArgumentError("sampling", "must be plain but for uncoded QAM over awgn")
+            raise ArgumentError("sampling", "by importance is for uncoded QAM over awgn alone")
         for field in ("target_errors", "frame_symbols", "block_frames"):
             if getattr(self, field):
                 raise ArgumentError(

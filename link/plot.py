@@ -52,6 +52,8 @@ _STYLE: Final = {
     "savefig.dpi": 200,
     "svg.hashsalt": "hardpath",
 }
+_LABEL_LETTERS: Final = 36
+"""Of the longest label that has room for another beside it."""
 _BINS: Final = 80
 _BAND: Final = 0.2
 _SCATTER_MAX: Final = 20_000
@@ -153,7 +155,8 @@ def waterfall(
         axes.set_ylim(*((_accuracy_floor(curves), 1.01) if metric == "accuracy" else (_ber_floor(curves), 1.0)))
         axes.set_title(title)
         # Outside, so that it covers no data whatever the curves do.
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        longest = max(len(handle.get_label()) for handle in handles)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2 if longest <= _LABEL_LETTERS else 1)
         return save_figure(figure, path)
 
 

@@ -18,9 +18,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -94,7 +94,7 @@ class ResultsFolder:
         self._replace(RESULTS_NAME, result.model_dump_json(indent=2) + "\n")
         rows = [_columns(point) for point in result.points]
         self._replace(TABLE_NAME, _csv(rows))
-        self._write_parquet(rows)
+        self._write_parquet(result, rows)
 
     def _refuse_without(self, missing: str, there: Sequence[str]) -> None:
         for name in there:
@@ -114,15 +114,25 @@ class ResultsFolder:
             )
             raise ResultsError(f"{self.path}: holds another sweep ({what}); use another folder")
 
-    def _write_parquet(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _write_parquet(self, result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The points with the types of their fields, whatever they hold; the question is the table's metadata."""
         try:
             import pyarrow
             from pyarrow import parquet
         except ImportError:
             _log.warning("pyarrow is not installed, so there is no %s: pip install 'hardpath[sweep]'", PARQUET_NAME)
             return
+        types = {
+            int: pyarrow.int64(),
+            float: pyarrow.float64(),
+            str: pyarrow.string(),
+            tuple: pyarrow.list_(pyarrow.int64()),
+        }
+        (point, _) = get_args(cast("type[BaseModel]", type(result)).model_fields["points"].annotation)
+        question = {name: getattr(result, name).model_dump_json() for name in ("provenance", "spec")}
+        schema = pyarrow.schema([(name, types[kind]) for name, kind in _column_types(point)], metadata=question)
         draft = self.path / f".{PARQUET_NAME}.part"
-        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), draft)
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), draft)
         draft.replace(self.path / PARQUET_NAME)
 
     def _replace(self, name: str, text: str) -> None:
@@ -144,6 +154,18 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         writer.writerow({name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()})
     return stream.getvalue()
+
+
+def _column_types(point: type[BaseModel]) -> Iterator[tuple[str, type]]:
+    """Columns of a kind of points and the Python types of their cells, as `_columns` fills them."""
+    for name, field in point.model_fields.items():
+        kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+        if get_origin(field.annotation) is tuple:
+            yield name, tuple
+        elif Proportion in kinds:
+            yield from ((f"{name}{end}", float) for end in ("", "_low", "_high"))
+        else:
+            yield name, str if issubclass(kinds[0], str) else kinds[0]
 
 
 def _columns(point: BaseModel) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -25,6 +27,7 @@ from link.simulator.block import Done, Task, Workload, perform
 BACKENDS: Final = ("loky", "dask", "ray")
 WORKERS_MAX: Final = 4096
 
+_WATCH_SECONDS: Final = 1.0
 _TASKS_A_WORKER: Final = 2
 """In flight: one that runs, and one that waits for its turn."""
 
@@ -186,10 +189,18 @@ _kept: list[Workload] = []
 """In a worker of loky: what it was started for."""
 
 
-def _keep(workload: Workload) -> None:
-    """Ctrl-C reaches every process of a terminal; workers leave it to the one that writes the results."""
+def _keep(workload: Workload, parent: int) -> None:
+    """Ctrl-C reaches every process of a terminal; workers leave it to the one that writes the results, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _kept[:] = [workload]
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone: one that was killed tells its workers nothing."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
 
 
 def _perform_kept(task: Task) -> Done:
@@ -204,7 +215,9 @@ class _Loky:
             from loky import ProcessPoolExecutor
         except ImportError:
             raise MissingExtra("loky", "sweep") from None
-        self._executor = ProcessPoolExecutor(workers, env=_ONE_THREAD, initializer=_keep, initargs=(workload,))
+        self._executor = ProcessPoolExecutor(
+            workers, env=_ONE_THREAD, initializer=_keep, initargs=(workload, os.getpid())
+        )
 
     def submit(self, task: Task) -> Future[Done]:
         future: Future[Done] = self._executor.submit(_perform_kept, task)

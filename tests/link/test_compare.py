@@ -101,8 +101,8 @@ def test_a_sweep_does_not_differ_from_itself(compared):
         found = compared(spec, spec)
         assert [point.snr_db for point in found.points] == list(spec.snr_db)
         for point in (*found.points, found.overall):
-            assert (point.difference, point.low, point.high, point.p_value) == (0.0, 0.0, 0.0, 1.0)
-            assert point.gain is None
+            assert (point.difference, point.p_value, point.gain) == (0.0, 1.0, None)
+            assert point.high == -point.low == pytest.approx(1.0 - 0.05 ** (1 / point.units), rel=1e-12)
             assert point.a == point.b
 
 
@@ -219,8 +219,15 @@ def test_as_many_signs_at_a_time_as_fit_into_memory_give_the_same(monkeypatch):
 
 def test_one_unit_proves_nothing():
     found = compare_module._difference(3.0, np.array([0.2]), np.array([0.6]), CONFIDENCE)
-    assert (found.units, found.low, found.p_value, found.gain) == (1, -1.0, 1.0, None)
-    assert found.high == pytest.approx(0.6, abs=1e-12)
+    assert (found.units, found.low, found.high, found.p_value, found.gain) == (1, None, None, None, None)
+    assert found.difference == pytest.approx(-0.4, abs=1e-12)
+
+
+def test_units_without_a_difference_leave_one_open():
+    """Had one in n units differed, n units would have shown none with (1 - 1/n)^n."""
+    found = compare_module._difference(3.0, np.full(100, 0.5), np.full(100, 0.5), 0.95)
+    assert (found.difference, found.p_value, found.gain) == (0.0, 1.0, None)
+    assert found.high == -found.low == pytest.approx(1.0 - 0.05**0.01, rel=1e-12)
 
 
 @pytest.mark.parametrize(

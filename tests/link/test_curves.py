@@ -119,7 +119,7 @@ def test_names_are_those_given_or_what_differs_or_the_folders(awgn, faded, of_bu
     found, misled = of_bundle(), of_bundle(no_offset_db=3.0)
     folders = ["one", "two"]
     assert labels_of([awgn, faded], folders, ["left", "right"]) == ["left", "right"]
-    assert labels_of([awgn, faded], folders, []) == ["16-QAM, awgn", "16-QAM, rayleigh"]
+    assert labels_of([awgn, faded], folders, []) == ["awgn", "rayleigh"]
     assert labels_of([found, misled], folders, []) == [
         "ring:1, awgn",
         "ring:1, awgn, noise variance told 3 dB too high",

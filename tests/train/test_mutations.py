@@ -177,7 +177,10 @@ def reverse_codebook(graph):
 
 
 def flatten_prior(graph):
-    replace_constants(graph, lambda value: np.full_like(value, -np.log(8.0)) if value.shape == (8,) else None)
+    def flat(value):
+        return np.full_like(value, -np.log(8.0)) if value.shape == (8,) and value.dtype == np.float32 else None
+
+    replace_constants(graph, flat)
 
 
 def widen_clip(graph):

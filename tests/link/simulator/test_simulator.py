@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import link
@@ -194,6 +195,22 @@ def test_a_run_that_is_killed_goes_on_to_the_same_points(coins, expected, tmp_pa
         stream.write(b'{"snr_db": 6.0, "fir')  # as if it had been writing
     journal = Journal(tmp_path, coins.block_type)
     assert answers(run(coins(), GRID, RULE, journal=journal)) == expected
+
+
+def test_workers_end_with_the_process_that_was_killed(tmp_path):
+    code = KILLED.format(tests=str(Path(__file__).parent), grid=GRID, out=str(tmp_path))
+    code = code.replace("journal=", "workers=2, journal=").replace("limit=40, target_errors=60", "limit=10**6")
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(link.__file__).parent.parent) as process:
+        file = tmp_path / "blocks.jsonl"
+        while process.poll() is None and not file.exists():
+            time.sleep(0.01)
+        workers = [
+            child for child in psutil.Process(process.pid).children() if "LokyProcess" in " ".join(child.cmdline())
+        ]
+        assert len(workers) == 2
+        process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
 
 
 def test_a_digit_that_was_changed_is_found(coins, tmp_path):
