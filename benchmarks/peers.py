@@ -31,17 +31,19 @@ class Sionna:
         Of the constellation.
     snr_db : float
         Es/N0, dB.
+    device : str
+        As torch names it.
     """
 
-    def __init__(self, order: int, snr_db: float) -> None:
+    def __init__(self, order: int, snr_db: float, device: str = "cpu") -> None:
         mapping, channel = _import_sionna()
         self.width = bits_per_symbol(order)
         self.order = order
-        self.source = mapping.BinarySource(precision="single")
-        self.mapper = mapping.Mapper("qam", self.width, precision="single")
-        self.channel = channel.AWGN(precision="single")
-        self.demapper = mapping.Demapper("maxlog", "qam", self.width, precision="single")
-        self.no = torch.tensor(no_from_esn0_db(snr_db), dtype=torch.float32)
+        self.source = mapping.BinarySource(precision="single", device=device)
+        self.mapper = mapping.Mapper("qam", self.width, precision="single", device=device)
+        self.channel = channel.AWGN(precision="single", device=device)
+        self.demapper = mapping.Demapper("maxlog", "qam", self.width, precision="single", device=device)
+        self.no = torch.tensor(no_from_esn0_db(snr_db), dtype=torch.float32, device=device)
 
     def llrs(self, bits: torch.Tensor) -> torch.Tensor:
         """LLRs of bits that were sent."""
@@ -52,10 +54,10 @@ class Sionna:
         """How many bits are decided wrongly."""
         return ((self.llrs(bits) > 0.0) != (bits > 0.0)).sum()
 
-    def subject(self, name: str, batch: int, work: Callable[[torch.Tensor], torch.Tensor], settings: str) -> Subject:
+    def subject(self, name: str, batch: int, work: Callable[[torch.Tensor], object], settings: str) -> Subject:
         """New bits, and what is to be done with them, for so many symbols at once."""
 
-        def run() -> torch.Tensor:
+        def run() -> object:
             with torch.no_grad():
                 return work(self.source([1, batch * self.width]))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.generators import Cost
+from benchmarks.gpu import TARGETS, GpuTimes
 from benchmarks.growth import Growth
 from benchmarks.memory import MIB
 from benchmarks.memory import Growth as MemoryGrowth
@@ -32,6 +33,7 @@ class Findings:
     workers: list[Scaling]
     memory: list[MemoryGrowth]
     sweeps: list[SweepTimes]
+    gpu: list[GpuTimes]
     generators: list[Cost]
     growth: list[Growth]
 
@@ -69,6 +71,7 @@ def page(found: Findings) -> str:
         *_workers(found.workers),
         *_memory(found.memory),
         *_sweeps(found.sweeps),
+        *_gpu(found.gpu),
         *_generators(found.generators),
         "## Growth",
         "![time against symbols, order, points and workers](growth.svg)",
@@ -195,6 +198,28 @@ def _sweeps(found: Sequence[SweepTimes]) -> list[str]:
         "*Channel*, *receiver* (receiver.onnx) and *head* (a part of the receiver, by torch) are alone on one thread; what "
         "else is in the sweep is the transmitter and counting. On one thread no sweep that runs this receiver is more than "
         f"{one.torch_us / one.receiver_us:.0f} times as fast as torch.",
+    ]
+
+
+def _gpu(found: Sequence[GpuTimes]) -> list[str]:
+    head = "## On a GPU"
+    if not found:
+        return [head, "There was none: nothing of it was measured."]
+    rows = [
+        [
+            str(times.order),
+            times.settings,
+            f"{times.sionna_ns:.2f}",
+            f"{times.hardpath_ns:.2f}",
+            _judged(times.ratio, TARGETS.get(times.order)),
+        ]
+        for times in found
+    ]
+    return [
+        head,
+        f"{found[0].device}: bits over AWGN to counts of errors, until the host knows them; Sionna eager at its best batch, "
+        "`link.modem` through torch. Nanoseconds a symbol.",
+        _table(["QAM", "Sionna's settings", "Sionna", "hardpath", "Sionna over hardpath"], rows),
     ]
 
 

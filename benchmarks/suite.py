@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks import generators, growth, machine, memory, peers, physical, report, semantic, workers
+from benchmarks import generators, gpu, growth, machine, memory, peers, physical, report, semantic, workers
 from benchmarks.timing import Stopwatch
 
 
@@ -105,6 +105,8 @@ def measure(watch: Stopwatch, size: Size, cache: Path) -> report.Findings:
     grown = [memory.measure(subject, 1024, size.memory_symbols) for subject in ("hardpath", "sionna")]
     say("semantic sweep")
     sweeps = [semantic.measure(watch, digits, size.snr_db), semantic.measure(slow, digits, size.snr_db, 2, size.draws)]
+    say("GPU")
+    on_gpu = gpu.measure_all(watch, physical.SNR_DB, 2**24)
     say("random numbers")
     costs = generators.measure(watch, size.numbers)
     say("growth")
@@ -117,6 +119,7 @@ def measure(watch: Stopwatch, size: Size, cache: Path) -> report.Findings:
         workers=scaling,
         memory=grown,
         sweeps=sweeps,
+        gpu=on_gpu,
         generators=costs,
         growth=curves,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import memory, physical, report
+from benchmarks import gpu, memory, physical, report
 from benchmarks.timing import Ratio, Rounds, Stopwatch, Subject
 from link.modem import ErrorCounts, Modem
 
@@ -45,6 +45,15 @@ def test_the_fastest_candidate_is_found_by_its_best_time(monkeypatch):
     monkeypatch.setattr(watch, "_measure", lambda *_: next(times))
     first, second = (Subject(name, "", lambda: None, 1) for name in "ab")
     assert watch.fastest("case", [first, second]).name == "a"
+
+
+def test_a_device_is_measured_beside_its_peer_and_none_is_said():
+    watch = Stopwatch(rounds=2, least_s=0.0)
+    times = gpu.measure(watch, 64, 20.0, (256, 512), 4096, "torch", "a processor")
+    assert times.ratio.low <= times.ratio.median <= times.ratio.high
+    assert {timing.subject for timing in watch.timings} == {"sionna", "hardpath"}
+    assert "| 64 | batch" in report._gpu([times])[-1]
+    assert "nothing of it was measured" in report._gpu([])[-1]
 
 
 def test_a_missed_target_is_told_beside_its_ratio():
