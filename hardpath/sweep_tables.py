@@ -85,7 +85,8 @@ def _all_there(result: SweepResult | BerResult) -> bool:
     """Whether there is any point; what is missing is said."""
     missing = len(result.spec.snr_db) - len(result.points)
     if missing:
-        note(f"{missing} of {len(result.spec.snr_db)} points have no block yet, and are absent")
+        of = len(result.spec.snr_db)
+        note(f"{missing} of {of} points have no block yet, and are absent: with --out, run it again to go on")
     return bool(result.points)
 
 
@@ -111,15 +112,16 @@ def _header_cells(point: SweepPoint) -> tuple[str, ...]:
     )
 
 
-def show_ber(result: BerResult, out: Path | None, *, as_json: bool) -> None:
-    """Of a modem; columns in which no point has anything are left out."""
+def show_ber(result: BerResult, out: Path | None, *, as_json: bool, over_ebn0: bool = False) -> None:
+    """Of a modem, plotted against the SNR that was asked for; columns in which no point has anything are left out."""
     spec = result.spec
     if out is not None and result.points:
         from link.curves import curves_of
         from link.plot import waterfall
 
         for metric in ("ber", "bler") if spec.coded else ("ber",):
-            waterfall(curves_of(result, spec.title, metric), out / metric, metric=metric)
+            curves = curves_of(result, spec.title, metric, over_ebn0)
+            waterfall(curves, out / metric, metric=metric, over_ebn0=over_ebn0)
     if as_json:
         say(result.model_dump_json(indent=2))
         return
@@ -140,11 +142,11 @@ def _ber_cells(point: BerPoint) -> tuple[str, ...]:
         f"{point.snr_db:.4g}",
         f"{point.ebn0_db:.4g}",
         _bounded(point.ber),
-        f"{point.ber.low:.2e} .. {point.ber.high:.2e}",
+        f"{point.ber.low:.3e} .. {point.ber.high:.3e}",
         f"{_errors(point)}/{_bits(point):.3g}",
         "-" if point.ber_theory is None else f"{point.ber_theory:.3e}",
         "-" if blocks is None else _bounded(blocks),
-        "-" if blocks is None else f"{blocks.low:.2e} .. {blocks.high:.2e}",
+        "-" if blocks is None else f"{blocks.low:.3e} .. {blocks.high:.3e}",
         "-" if point.bler_normal is None else f"{point.bler_normal:.2e}",
         str(point.blocks),
         str(point.stopped_by),

@@ -242,7 +242,7 @@ def ber(
         "block_frames": block_frames,
     }
     spec = ModemSpec(snr_db=_grid(snr_db, ebn0_db, ModemSpec(snr_db=(0.0,), **settings)), **settings)
-    show = partial(show_ber, out=out, as_json=as_json)
+    show = partial(show_ber, out=out, as_json=as_json, over_ebn0=ebn0_db is not None)
     with shown_where_interrupted(show, out):
         result = run_ber(spec, out, workers=workers, backend=backend, max_time=max_time, device=device)
     show(result)

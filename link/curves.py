@@ -56,7 +56,8 @@ def curves_of(result: Swept, label: str, metric: str, over_ebn0: bool = False) -
         if known[0] and isinstance(result, BerResult):
             known = _smooth(result.spec, field, points[0].snr_db, points[-1].snr_db, over_ebn0)
         if known[0]:
-            curves.append(Curve(name, *known, kind="theory"))
+            of_bundle = isinstance(result, SweepResult)
+            curves.append(Curve(f"{name}, equally likely bits" if of_bundle else name, *known, kind="theory"))
     return curves
 
 

@@ -59,7 +59,7 @@ _BAND: Final = 0.2
 _SCATTER_MAX: Final = 20_000
 SNR_LABEL: Final = r"$E_\mathrm{s}/N_0$ (dB)"
 EBN0_LABEL: Final = r"$E_\mathrm{b}/N_0$ (dB)"
-METRICS: Final = {"accuracy": "Accuracy", "ber": "Bit error rate, hard decisions", "bler": "Block error rate"}
+METRICS: Final = {"accuracy": "Accuracy", "ber": "Bit error rate", "bler": "Block error rate"}
 
 
 class Measured(Protocol):
@@ -152,7 +152,7 @@ def waterfall(
         handles += _explain(axes, curves, confidence)
         axes.set_xlabel(EBN0_LABEL if over_ebn0 else SNR_LABEL)
         axes.set_ylabel(METRICS[metric])
-        axes.set_ylim(*((_accuracy_floor(curves), 1.01) if metric == "accuracy" else (_ber_floor(curves), 1.0)))
+        axes.set_ylim(*((_accuracy_floor(curves), 1.01) if metric == "accuracy" else (_ber_floor(curves), 1.2)))
         axes.set_title(title)
         # Outside, so that it covers no data whatever the curves do.
         longest = max(len(handle.get_label()) for handle in handles)
@@ -288,7 +288,7 @@ def _styles(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     for curve in curves:
         if curve.kind == "theory":
             dash = ("-", *_DASHES)[theories.index(curve.label) % 4]
-            styles.append({"color": BLACK, "linewidth": 1.0, "linestyle": dash})
+            styles.append({"color": BLACK, "linewidth": 1.0, "linestyle": dash, "zorder": 1.9})
             continue
         style: dict[str, Any] = {"color": PALETTE[others % len(PALETTE)], "marker": _MARKERS[others % len(_MARKERS)]}
         if curve.kind == "baseline":
@@ -340,7 +340,7 @@ def _bounds(value: Proportion | float) -> tuple[float, float, float]:
 def _ber_floor(curves: Sequence[Curve]) -> float:
     """The decade below the least that was measured; theory goes on below it, out of sight."""
     measured = [_bounds(value) for curve in curves if curve.kind != "theory" for value in curve.values]
-    least = [low if low > 0.0 else 0.4 * high for _, low, high in measured if high > 0.0]
+    least = [low if low > 0.0 else 0.25 * high for _, low, high in measured if high > 0.0]
     return float(10.0 ** np.floor(np.log10(min(least)))) if least else 1e-8
 
 

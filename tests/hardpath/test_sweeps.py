@@ -107,7 +107,7 @@ def test_the_table_shows_every_point_with_its_theory(hardpath, counted):
     ]  # fmt: skip
     for row, point in zip(rows, answer.json["points"], strict=True):
         assert row[:3] == [f"{point['snr_db']:g}", f"{point['ebn0_db']:.4g}", f"{point['ber']['value']:.3e}"]
-        assert row[3] == f"{point['ber']['low']:.2e} .. {point['ber']['high']:.2e}"
+        assert row[3] == f"{point['ber']['low']:.3e} .. {point['ber']['high']:.3e}"
         assert row[4:] == [
             f"{point['bit_errors']}/{point['bits']:.3g}", f"{point['ber_theory']:.3e}", "3", "limit",
         ]  # fmt: skip
@@ -291,7 +291,9 @@ def test_workers_that_died_twice_end_the_command_with_5(hardpath, monkeypatch):
 def test_time_that_runs_out_before_any_block_is_said_and_the_folder_goes_on(hardpath, tmp_path, counted):
     answer = hardpath(*BER, "--max-time", 1e-9, "--out", tmp_path)
     assert (answer.code, answer.out) == (0, "")
-    assert answer.err.splitlines()[-1] == "2 of 2 points have no block yet, and are absent"
+    assert answer.err.splitlines()[-1] == (
+        "2 of 2 points have no block yet, and are absent: with --out, run it again to go on"
+    )
     assert not (tmp_path / "ber.png").exists()
     assert hardpath(*BER, "--out", tmp_path, "--json").out == counted[1].out
 
