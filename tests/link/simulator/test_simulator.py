@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import psutil
@@ -221,6 +222,38 @@ def test_a_digit_that_was_changed_is_found(coins, tmp_path):
     journal.file.write_text(text.replace(str(errors), str(errors + 1), 1))
     with pytest.raises(ResultsError, match="line 1 cannot be read: its checksum is wrong"):
         journal.read({6000})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("first", -1),
+        ("first", "0"),
+        ("snr_db", "6"),
+        ("snr_db", 10**400),
+        ("unit_errors", "3"),
+        ("unit_errors", 1.5),
+        ("unit_errors", None),
+        ("errors", float("nan")),
+        ("unit_errors", -1),
+        ("unit_errors", 201),
+        ("note", 10**5 * [[]]),
+    ],
+)
+def test_a_line_with_a_right_checksum_and_wrong_values_is_refused(coins, tmp_path, field, value):
+    journal = Journal(tmp_path, coins.block_type)
+    run(coins(), (6.0,), RULE, journal=journal)
+    entry = json.loads(journal.file.read_text().splitlines()[0])
+    del entry["crc32"]
+    if field in entry:
+        entry[field] = value
+    else:
+        entry["blocks"][field][0] = value
+    head = json.dumps(entry).removesuffix("}")
+    journal.file.write_text(f'{head}, "crc32": "{zlib.crc32(head.encode()):08x}"}}\n')
+    with pytest.raises(ResultsError, match=r"line 1 cannot be read|cannot be right") as error:
+        run(coins(), (6.0,), RULE, journal=journal)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
