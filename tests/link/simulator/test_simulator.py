@@ -297,3 +297,21 @@ def test_a_backend_that_is_not_installed_names_its_extra(coins, monkeypatch, bac
         open_pool(coins(), 2, backend),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable", "address", "part"),
+    [
+        ("dask", "DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1", "no cluster can be reached: Connection refused"),
+        ("dask", "DASK_SCHEDULER_ADDRESS", "nonsense", "must be HOST:PORT of a dask cluster"),
+        ("dask", "DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:99999", "must be HOST:PORT of a dask cluster"),
+        ("ray", "RAY_ADDRESS", "127.0.0.1:1", "no cluster can be reached: Connection refused"),
+        ("ray", "RAY_ADDRESS", "ray://127.0.0.1:1", "no cluster can be reached: Connection refused"),
+        ("ray", "RAY_ADDRESS", "nonsense", "must be HOST:PORT of a ray cluster"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named_at_once(coins, monkeypatch, backend, variable, address, part):
+    monkeypatch.setenv(variable, address)
+    with pytest.raises(WorkerError, match=f"{variable} is '{address}'") as error:
+        run(coins(), (6.0,), RULE, backend=backend)
+    assert part in str(error.value)
