@@ -54,8 +54,8 @@ class Workload(Protocol):
         Raises
         ------
         ValueError
-            If a block that was read from disk cannot be one of this workload's. That no sum is below 0, and no more units are
-            in error than there are, need not be looked at.
+            If a block that was read from disk cannot be one of this workload's. That no sum is below 0, and not more units
+            are in error than there are, need not be looked at.
         """
         ...
 
