@@ -218,14 +218,21 @@ class _Loky:
     def __init__(self, workload: Workload, workers: int) -> None:
         try:
             from loky import ProcessPoolExecutor
+            from loky.backend import resource_tracker
         except ImportError:
             raise MissingExtra("loky", "sweep") from None
+        resource_tracker.ensure_running()  # its start would let go of what `submit` holds back
         self._executor = ProcessPoolExecutor(
             workers, env=_ONE_THREAD, initializer=_keep, initargs=(workload, os.getpid())
         )
 
     def submit(self, task: Task) -> Future[Done]:
-        future: Future[Done] = self._executor.submit(_perform_kept, task)
+        # Workers start here, and inherit what is held back: none meets Ctrl-C before `_keep` has turned it off.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            future: Future[Done] = self._executor.submit(_perform_kept, task)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         return future
 
     def close(self) -> None:

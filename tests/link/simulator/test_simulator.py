@@ -315,3 +315,14 @@ def test_a_cluster_that_is_not_there_is_named_at_once(coins, monkeypatch, backen
     with pytest.raises(WorkerError, match=f"{variable} is '{address}'") as error:
         run(coins(), (6.0,), RULE, backend=backend)
     assert part in str(error.value)
+
+
+def test_workers_of_loky_are_started_with_ctrl_c_held_back(coins):
+    class Masked(coins):
+        def run(self, snr_db, block):
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            return super().run(snr_db, block)._replace(note="held" if signal.SIGINT in held else "free")
+
+    found = run(Masked(), (6.0,), Rule(limit=4), workers=2).answers[0].blocks
+    assert {block.note for block in found} == {"held"}
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
