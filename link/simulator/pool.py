@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -218,10 +219,11 @@ class _Loky:
     def __init__(self, workload: Workload, workers: int) -> None:
         try:
             from loky import ProcessPoolExecutor
-            from loky.backend import resource_tracker
+            from loky.backend import resource_tracker as of_loky
         except ImportError:
             raise MissingExtra("loky", "sweep") from None
-        resource_tracker.ensure_running()  # its start would let go of what `submit` holds back
+        for tracker in (of_loky, resource_tracker):
+            tracker.ensure_running()  # its start would let go of what `submit` holds back
         self._executor = ProcessPoolExecutor(
             workers, env=_ONE_THREAD, initializer=_keep, initargs=(workload, os.getpid())
         )
