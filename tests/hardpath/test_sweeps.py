@@ -582,3 +582,14 @@ def test_an_interrupted_sweep_of_a_bundle_shows_what_is_there(hardpath, bundle, 
     assert (head[-1], row[-1], row[3]) == ("stopped by", "interrupt", row[3])
     monkeypatch.setattr(SemanticPasses, "run", run)
     assert hardpath("sweep", bundle, *options, "--json").json["points"][0]["draws"] == 5
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_the_caller_closed_is_done_without(closed):
+    descriptor = {"stdout": 1, "stderr": 2}[closed]
+    options = ["ber", *map(str, TINY), "--snr-db", "0", "--blocks", "1", "--json"]
+    command = [sys.executable, "-m", "hardpath", *options]
+    call = f"import os; os.close({descriptor}); os.execv({sys.executable!r}, {command!r})"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "unforeseen" not in done.stderr
