@@ -77,6 +77,7 @@ class CountedBlocks:
     def tally(self, block: ErrorCounts) -> Tally:
         """Errors of a block, by what is independent."""
         frames, spec = self.spec.frames_a_block, self.spec
+        block.require_fit(frames, 0 if spec.coded else spec.symbols_a_frame, spec.bits_a_frame)
         bits = frames * spec.bits_a_frame
         if self.symbols_are_units:
             symbols = frames * spec.symbols_a_frame

@@ -26,12 +26,14 @@ from scipy.special import stdtrit
 
 from link.ber_results import BerResult
 from link.errors import ArgumentError, ResultsError
+from link.grid import ModemSpec
 from link.modem import ErrorCounts
 from link.montecarlo import CONFIDENCE
 from link.randomness import Draws, Stream
 from link.rare import RareSums
 from link.results import SweepResult
 from link.semantic import PassCounts
+from link.simulator.block import Task
 from link.simulator.folder import RESULTS_NAME
 from link.simulator.journal import Journal
 from link.snr import millidecibels
@@ -120,10 +122,13 @@ def read_result(folder: Path) -> SweepResult | BerResult:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         kind = SweepResult if "bundle" in content["provenance"] else BerResult
-        return kind.model_validate(content)
+        result = kind.model_validate(content)
+        if not {millidecibels(point.snr_db) for point in result.points} <= set(map(millidecibels, result.spec.snr_db)):
+            raise ValueError("it has a point that is not in its grid")
+        return result
     except FileNotFoundError:
         raise ResultsError(f"{folder} holds no finished sweep: it has no {RESULTS_NAME}") from None
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, RecursionError):
         raise ResultsError(f"{file} cannot be read: it is not what a sweep writes") from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -147,12 +152,14 @@ def read_sweep(folder: Path) -> Found:
     names = {millidecibels(snr_db) for snr_db in result.spec.snr_db}
     blocks: dict[int, dict[int, Any]] = {name: {} for name in names}
     for task, found in Journal(folder, block_type).read(names, repair=False):
+        for block in found:
+            _require_fit(folder, task, block, result)
         blocks[millidecibels(task.snr_db)] |= dict(enumerate(found, start=task.first))
     prefixes = {}
     for point in result.points:
         held = blocks[millidecibels(point.snr_db)]
         count = _num_blocks(point, held)
-        if not all(number in held for number in range(count)):
+        if count < 1 or not all(number in held for number in range(count)):
             raise ResultsError(f"{folder}: lacks blocks of {point.snr_db:g} dB: run its sweep again")
         prefixes[millidecibels(point.snr_db)] = [held[number] for number in range(count)]
     return Found(result, prefixes)
@@ -184,6 +191,18 @@ def compare(a: Found, b: Found, confidence: float = CONFIDENCE) -> Comparison:
     mean_a, mean_b = (np.mean([pair[side][:units] for pair in rates], axis=0) for side in (0, 1))
     metric = "accuracy" if isinstance(a.result, SweepResult) else "ber"
     return Comparison(metric=metric, points=points, overall=_difference(None, mean_a, mean_b, confidence))
+
+
+def _require_fit(folder: Path, task: Task, block: Any, result: SweepResult | BerResult) -> None:
+    """Refuse counts that no run can have found; sums of importance sampling are compared with nothing."""
+    spec = result.spec
+    try:
+        if isinstance(block, ErrorCounts) and isinstance(spec, ModemSpec):
+            block.require_fit(spec.frames_a_block, 0 if spec.coded else spec.symbols_a_frame, spec.bits_a_frame)
+        elif isinstance(block, PassCounts) and isinstance(result, SweepResult) and result.points:
+            block.require_fit(result.points[0].samples)
+    except ValueError as error:
+        raise ResultsError(f"{folder}: {task} cannot be right: {error}") from None
 
 
 def _num_blocks(point: Any, held: Mapping[int, Any]) -> int:

@@ -19,6 +19,8 @@ from link.simulator.rule import Rule
 from link.snr import SNR_ERROR_DB_MAX, millidecibels
 
 _POINTS_MAX: Final = 10_000
+_SHOWN: Final = 80
+"""Letters of a wrong value that a message repeats."""
 
 
 class GridSpec(BaseModel, ABC):
@@ -81,9 +83,11 @@ class GridSpec(BaseModel, ABC):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        points = [millidecibels(snr_db) for snr_db in self.snr_db]
-        if len(set(points)) != len(points):
-            raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {list(self.snr_db)}")
+        seen: set[int] = set()
+        for snr_db in self.snr_db:
+            if (point := millidecibels(snr_db)) in seen:
+                raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {snr_db:g} twice")
+            seen.add(point)
         self.build_channel()
         self.rule  # noqa: B018 (checks the targets)
         return self
@@ -312,7 +316,8 @@ def parse_grid(text: str, field: str = "snr_db") -> tuple[float, ...]:
     >>> parse_grid("6,12")
     (6.0, 12.0)
     """
-    expected = f"must be first:last:step or points with commas between, in dB (-6:18:3 or 6,12), got {text!r}"
+    shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    expected = f"must be first:last:step or points with commas between, in dB (-6:18:3 or 6,12), got {shown}"
     as_range = ":" in text
     try:
         parts = [float(part) for part in text.split(":" if as_range else ",")]
@@ -324,7 +329,9 @@ def parse_grid(text: str, field: str = "snr_db") -> tuple[float, ...]:
         return tuple(parts)
     first, last, step = parts
     steps = (last - first) / step if step else -1.0
-    if not 0 <= steps < _POINTS_MAX or abs(steps - round(steps)) > 1e-6:
+    if steps >= _POINTS_MAX:
+        raise ArgumentError(field, f"must have at most {_POINTS_MAX} points, got {text!r}")
+    if steps < 0.0 or abs(steps - round(steps)) > 1e-6:
         raise ArgumentError(field, f"must reach {last:g} from {first:g} in whole steps of {step:g} dB, got {text!r}")
     # Rounded, so that 0:0.3:0.1 ends at 0.3 and not a hair above; + 0.0 turns -0.0 into 0.0.
     return tuple(round(first + i * step, 9) + 0.0 for i in range(round(steps) + 1))
@@ -336,4 +343,6 @@ def _one_line(error: ValidationError) -> ArgumentError:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ArgumentError):
         return cause
-    return ArgumentError(str(first["loc"][0]), f"{first['msg'].removeprefix('Input ')}, got {first['input']!r}")
+    given = repr(first["input"])
+    given = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
+    return ArgumentError(str(first["loc"][0]), f"{first['msg'].removeprefix('Input ')}, got {given}")

@@ -70,6 +70,27 @@ class ErrorCounts(NamedTuple):
             sums = [total + count for total, count in zip(sums, some, strict=True)]
         return cls(*sums)
 
+    def require_fit(self, frames: int, frame_symbols: int, frame_bits: int) -> None:
+        """Raise ValueError unless so many frames can have given these counts; without symbols, none of those is judged.
+
+        Examples
+        --------
+        >>> ErrorCounts(3, 2, 5, 5, 9).require_fit(frames=4, frame_symbols=16, frame_bits=32)
+        Traceback (most recent call last):
+        ...
+        ValueError: frame_errors = 5 do not fit 4 frames
+        """
+        most = (frames * frame_bits, frames * frame_symbols, self.bit_errors**2, frames, self.bit_errors**2)
+        for name, count, limit in zip(self._fields, self, most, strict=True):
+            if not 0 <= count <= limit:
+                raise ValueError(f"{name} = {count} do not fit {frames} frames")
+        of_symbol = (self.symbol_errors, self.symbol_squares) if frame_symbols else (self.bit_errors, self.bit_errors)
+        ordered = self.frame_errors <= of_symbol[0] <= self.bit_errors <= of_symbol[1] <= self.frame_squares
+        # Cauchy and Schwarz, over symbols and over frames in error.
+        least = min(of_symbol[0] * of_symbol[1], self.frame_errors * self.frame_squares)
+        if not (ordered and self.bit_errors**2 <= least):
+            raise ValueError(f"{self} contradicts itself")
+
 
 @dataclass(frozen=True)
 class Modem:

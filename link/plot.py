@@ -353,8 +353,13 @@ def _accuracy_floor(curves: Sequence[Curve]) -> float:
 def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
     """Write `path` with .png and .svg, without a date."""
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
+    if stem.name in ("", ".."):
+        raise ArgumentError("path", f"must name a file, got {str(path)!r}")
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = (stem.with_name(stem.name + suffix) for suffix in (".png", ".svg"))
-    figure.savefig(png, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None})
+    try:
+        figure.savefig(png, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None})
+    except ValueError:
+        raise ArgumentError("label", r"or title has no formula between its $; write \$ for a dollar sign") from None
     return png, svg

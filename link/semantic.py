@@ -80,6 +80,14 @@ class PassCounts(NamedTuple):
         packed = np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8)
         return np.unpackbits(packed, count=self.rows).astype(np.bool_)
 
+    def require_fit(self, samples: int) -> None:
+        """Raise ValueError unless it holds a decision of each of its rows, and those are of so many samples."""
+        last = self.first_row + self.rows
+        if not 0 <= self.first_row < last <= samples:
+            raise ValueError(f"rows {self.first_row} to {last - 1} do not fit {samples} samples")
+        if len(bytes.fromhex(self.correct)) != -(-self.rows // 8):
+            raise ValueError(f"{len(self.correct)} digits do not hold {self.rows} decisions")
+
 
 @dataclass
 class SemanticPasses:
@@ -180,6 +188,7 @@ class SemanticPasses:
 
     def tally(self, block: PassCounts) -> Tally:
         """Decisions: each is a unit of its own, given the samples."""
+        block.require_fit(len(self.truth))
         wrong = block.rows - int(block.decided.sum())
         return Tally(block.rows, wrong, block.rows, wrong, wrong)
 

@@ -41,7 +41,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import betainc, betaincc, expit, gammaincinv, logit, ndtri, stdtrit
+from scipy.special import betainc, betaincc, expit, gammainccinv, gammaincinv, logit, ndtri, stdtrit
 
 from link.errors import ArgumentError, require_range
 from link.montecarlo import CONFIDENCE, Proportion, wilson
@@ -53,6 +53,8 @@ _TAIL_MAX: Final = 1.0 - 2.0**-53
 _LOGIT_MAX: Final = 35.0
 _TOLERANCE: Final = 1e-12
 _MANY: Final = 10**6
+_LOG_MAX: Final = 700.0
+"""Above it, exp overflows."""
 
 
 class Tally(NamedTuple):
@@ -363,8 +365,8 @@ def _relative_width(errors: int, confidence: float) -> float:
     miss = 0.5 - 0.5 * confidence
     student = -float(stdtrit(errors - 1.0, miss)) / math.sqrt(errors - 1.0)
     below = max(math.log(errors / float(gammaincinv(errors, miss))), student)
-    above = max(math.log(float(gammaincinv(errors + 1, 1.0 - miss)) / errors), student)
-    return math.exp(above) - math.exp(-below)
+    above = max(math.log(float(gammainccinv(errors + 1, miss)) / errors), student)
+    return math.exp(min(above, _LOG_MAX)) - math.exp(-below)
 
 
 def _check(tally: Tally, block_units: int, target: int | None, confidence: float) -> None:

@@ -49,7 +49,14 @@ class Workload(Protocol):
         ...
 
     def tally(self, block: Any) -> Tally:
-        """What the rule looks at: units, units in error, trials, errors. Tallies of blocks add up."""
+        """What the rule looks at: units, units in error, trials, errors. Tallies of blocks add up.
+
+        Raises
+        ------
+        ValueError
+            If a block that was read from disk cannot be one of this workload's. That no sum is below 0, and not more units
+            are in error than there are, need not be looked at.
+        """
         ...
 
 

@@ -106,6 +106,12 @@ class ResultsFolder:
             found = json.loads((self.path / SPEC_NAME).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ResultsError(f"{self.path}: {SPEC_NAME} cannot be read: {error}") from None
+        except RecursionError:
+            raise ResultsError(f"{self.path}: {SPEC_NAME} cannot be read: it is nested too deeply") from None
+        if not (isinstance(found, dict) and found.keys() == asked.keys()):
+            raise ResultsError(
+                f"{self.path}: holds another sweep, or none ({SPEC_NAME} is of another form); use another folder"
+            )
         there, here = _flatten(found), _flatten(asked)
         differing = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
         if differing:

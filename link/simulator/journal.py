@@ -3,8 +3,8 @@
     {"snr_db": 6.0, "first": 12, "blocks": {"bit_errors": [..], ..}, "crc32": "8c5f00d1"}
 
 A line ends with the checksum of what stands before it, so a digit that a disk or an editor changed is found. The last line
-may have been cut by a crash: it is dropped, and its blocks are run again. Anything else that cannot be read is refused, and
-left as it is.
+may have been cut by a crash: it is dropped, and its blocks are run again. Anything else that cannot be read, or is of other
+types than a block, is refused, and left as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import os
 import zlib
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from link.errors import ResultsError
 from link.simulator.block import Task
@@ -24,7 +26,19 @@ from link.snr import millidecibels
 JOURNAL_NAME: Final = "blocks.jsonl"
 _TAIL: Final = ', "crc32": "'
 
+_STRICT: Final = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
 _log = logging.getLogger(__name__)
+
+
+class _Entry(BaseModel):
+    """A line without its checksum."""
+
+    model_config = _STRICT
+
+    snr_db: float
+    first: Annotated[int, Field(ge=0)]
+    blocks: dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 class Journal:
@@ -40,6 +54,7 @@ class Journal:
     def __init__(self, folder: Path, block_type: type[Any]) -> None:
         self.file = folder / JOURNAL_NAME
         self._type = block_type
+        self._blocks: TypeAdapter[list[Any]] = TypeAdapter(list[block_type], config=_STRICT)  # type: ignore[valid-type]
 
     def append(self, task: Task, blocks: Sequence[Any]) -> None:
         """Put a task on disk, past the operating system's buffers."""
@@ -89,14 +104,19 @@ class Journal:
         if not tail or checksum != f'{zlib.crc32(head):08x}"}}'.encode():
             raise self._refused(number, "its checksum is wrong")
         try:
-            entry = json.loads(head + b"}")
-            columns = entry["blocks"]
-            if tuple(columns) != self._type._fields:
+            entry = _Entry.model_validate(json.loads(head + b"}"))
+            if tuple(entry.blocks) != self._type._fields:
                 raise ValueError("its columns are those of another sweep")
-            blocks = [self._type._make(map(_as_tuple, row)) for row in zip(*columns.values(), strict=True)]
-            task = Task(float(entry["snr_db"]), int(entry["first"]), len(blocks))
+            rows = zip(*entry.blocks.values(), strict=True)
+            blocks = self._blocks.validate_python([tuple(map(_as_tuple, row)) for row in rows])
+            task = Task(entry.snr_db, entry.first, len(blocks))
             millidecibels(task.snr_db)
-        except (ValueError, KeyError, TypeError) as error:
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._refused(number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        except RecursionError:
+            raise self._refused(number, "it is nested too deeply") from None
+        except ValueError as error:
             raise self._refused(number, str(error)) from None
         return task, blocks
 

@@ -13,13 +13,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from link.errors import ArgumentError, MissingExtra, WorkerError
 from link.simulator.block import Done, Task, Workload, perform
@@ -28,6 +31,7 @@ BACKENDS: Final = ("loky", "dask", "ray")
 WORKERS_MAX: Final = 4096
 
 _WATCH_SECONDS: Final = 1.0
+_CONNECT_SECONDS: Final = 10.0
 _TASKS_A_WORKER: Final = 2
 """In flight: one that runs, and one that waits for its turn."""
 
@@ -79,6 +83,8 @@ def open_pool(workload: Workload, workers: int = 1, backend: str = "loky") -> It
         If an argument is out of range.
     MissingExtra
         If the backend is not installed.
+    WorkerError
+        If the cluster that the environment names cannot be reached.
     """
     require_pool(workers, backend)
     if workers == 1 and not os.environ.get(_ADDRESSES.get(backend, "")):
@@ -213,14 +219,22 @@ class _Loky:
     def __init__(self, workload: Workload, workers: int) -> None:
         try:
             from loky import ProcessPoolExecutor
+            from loky.backend import resource_tracker as of_loky
         except ImportError:
             raise MissingExtra("loky", "sweep") from None
+        for tracker in (of_loky, resource_tracker):
+            tracker.ensure_running()  # its start would let go of what `submit` holds back
         self._executor = ProcessPoolExecutor(
             workers, env=_ONE_THREAD, initializer=_keep, initargs=(workload, os.getpid())
         )
 
     def submit(self, task: Task) -> Future[Done]:
-        future: Future[Done] = self._executor.submit(_perform_kept, task)
+        # Workers start here, and inherit what is held back: none meets Ctrl-C before `_keep` has turned it off.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            future: Future[Done] = self._executor.submit(_perform_kept, task)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         return future
 
     def close(self) -> None:
@@ -236,7 +250,9 @@ class _Dask:
         self.lost = (distributed.KilledWorker,)
         self._stack = ExitStack()
         address = os.environ.get(_ADDRESSES["dask"])
-        if address is None:
+        if address:
+            _require_cluster("dask", address)
+        if not address:
             address = self._stack.enter_context(
                 distributed.LocalCluster(  # type: ignore[no-untyped-call]
                     n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
@@ -264,9 +280,10 @@ class _Ray:
         self.lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
         self._ours = not ray.is_initialized()
         if self._ours:
-            here: dict[str, Any] = (
-                {} if os.environ.get(_ADDRESSES["ray"]) else {"num_cpus": workers, "include_dashboard": False}
-            )
+            address = os.environ.get(_ADDRESSES["ray"])
+            if address and address not in ("auto", "local"):
+                _require_cluster("ray", address)
+            here: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
         self._workload = ray.put(workload)
         self._perform = ray.remote(num_cpus=1, max_retries=0)(perform)
@@ -284,6 +301,30 @@ _ONE_THREAD: Final = {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 }
 """Workers share the cores already."""
+
+
+def _require_cluster(backend: str, address: str) -> None:
+    """Find out in seconds whether anyone listens there: their own clients try for minutes.
+
+    Raises
+    ------
+    WorkerError
+        If nobody does, or the address names no host and port.
+    """
+    what = f"{_ADDRESSES[backend]} is {address!r}"
+    try:
+        found = urlsplit(address if "://" in address else f"//{address}")
+        if not found.hostname or found.port is None:
+            raise ValueError("no host and port")
+    except ValueError:
+        raise WorkerError(
+            f"{what}: must be HOST:PORT of a {backend} cluster, or absent to start workers here"
+        ) from None
+    try:
+        socket.create_connection((found.hostname, found.port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise WorkerError(f"{what}, where no cluster can be reached: {error.strerror or error}") from None
+
 
 _ADDRESSES: Final = {"dask": "DASK_SCHEDULER_ADDRESS", "ray": "RAY_ADDRESS"}
 _STARTS: Final[dict[str, Callable[[Workload, int], _Started]]] = {"loky": _Loky, "dask": _Dask, "ray": _Ray}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from link.errors import ArgumentError
+from link.errors import ArgumentError, ResultsError
 from link.simulator.block import Task, Workload
 from link.simulator.journal import Journal
 from link.simulator.points import Point
@@ -103,7 +103,7 @@ def run(
     ArgumentError
         If an argument is out of range.
     ResultsError
-        If the journal cannot be read, or has blocks of a point that is not asked for.
+        If the journal cannot be read, or has blocks that are not of this workload, or of a point that is not asked for.
     WorkerError
         If a task lost two workers.
     """
@@ -112,6 +112,7 @@ def run(
     tell = ended or (lambda answer, fresh: None)
     if journal is not None:
         for task, blocks in journal.read(points):
+            _require_counts(workload, journal, task, blocks)
             points[millidecibels(task.snr_db)].add(task.first, blocks)
         for point in points.values():
             if point.ending is not None:
@@ -203,6 +204,17 @@ class _Loop:
             State(point.snr_db, len(point.prefix), point.tally, point.fraction, self._seconds[name], point.ending)
             for name, point in self._points.items()
         ]
+
+
+def _require_counts(workload: Workload, journal: Journal, task: Task, blocks: Sequence[Any]) -> None:
+    """Refuse what no run can have counted: a checksum tells that a line is as it was written, and not by whom."""
+    for block in blocks:
+        try:
+            tally = workload.tally(block)
+            if not (0 <= tally.unit_errors <= tally.units and tally.errors >= 0 and tally.squares >= 0):
+                raise ValueError(f"{tally.errors:g} errors, {tally.unit_errors} of {tally.units} units in error")
+        except ValueError as error:
+            raise ResultsError(f"{journal.file}: {task} cannot be right: {error}; use another folder") from None
 
 
 def _answer(point: Point, missing: Ending) -> Answer:

@@ -206,6 +206,10 @@ def test_where_no_error_was_counted_the_table_says_below_what_the_rate_lies(hard
         (("--snr-db", 99), "snr_db must be in [-30, 60], got 99"),
         (("--snr-db", "0:10"), "snr_db must be first:last:step or points with commas between"),
         (("--snr-db", "3,3"), "snr_db must hold each point once"),
+        (("--snr-db", ",".join(["1"] * 10_000)), "snr_db must hold each point once (to 0.001 dB), got 1 twice"),
+        (("--snr-db", "0:60:0.001"), "snr_db must have at most 10000 points, got '0:60:0.001'"),
+        (("--snr-db", ",".join(str(i) for i in range(10_001))), "got (0.0, 1.0, 2.0,"),
+        (("--snr-db", "x," * 9_000), "got 'x,x,x,"),
         (("--snr-db", 6, "--ebn0-db", 3), "--ebn0-db must be absent beside --snr-db"),
         (("--ebn0-db", "x"), "ebn0_db must be first:last:step or points with commas between"),
         (("--demapper", "soft"), "demapper should be 'max-log' or 'app', got 'soft'"),
@@ -580,3 +584,14 @@ def test_an_interrupted_sweep_of_a_bundle_shows_what_is_there(hardpath, bundle, 
     assert (head[-1], row[-1], row[3]) == ("stopped by", "interrupt", row[3])
     monkeypatch.setattr(SemanticPasses, "run", run)
     assert hardpath("sweep", bundle, *options, "--json").json["points"][0]["draws"] == 5
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_the_caller_closed_is_done_without(closed):
+    descriptor = {"stdout": 1, "stderr": 2}[closed]
+    options = ["ber", *map(str, TINY), "--snr-db", "0", "--blocks", "1", "--json"]
+    command = [sys.executable, "-m", "hardpath", *options]
+    call = f"import os; os.close({descriptor}); os.execv({sys.executable!r}, {command!r})"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "unforeseen" not in done.stderr

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -281,6 +282,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
     [
         ('{"points": [', "Expecting value"),
         ("[]", "it is not what a sweep writes"),
+        ("[" * 100_000, "it is not what a sweep writes"),
         ('{"points": []}', "it is not what a sweep writes"),
         ('{"provenance": null}', "it is not what a sweep writes"),
         ('{"provenance": {}}', "points: Field required"),
@@ -301,6 +303,37 @@ def test_a_result_that_was_edited_is_refused_with_the_name_of_its_field(folder_o
     result["points"][1]["blocks"] = "many"
     with pytest.raises(ResultsError, match=r"points\.1\.blocks: Input should be a valid integer"):
         read_result(spoilt(MODEM, "results.json", json.dumps(result)))
+
+
+@pytest.mark.parametrize(("field", "value"), [("snr_db", 3.0), ("snr_db", 1e30), ("blocks", 0), ("blocks", -1)])
+def test_a_point_that_was_not_swept_is_refused(folder_of, spoilt, field, value):
+    result = json.loads((folder_of(MODEM) / "results.json").read_text())
+    result["points"][0][field] = value
+    with pytest.raises(ResultsError, match=r"not in its grid|snr_db must be in|lacks blocks"):
+        read_sweep(spoilt(MODEM, "results.json", json.dumps(result)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "value"),
+    [
+        (MODEM, "bit_errors", 10**6),
+        (MODEM, "bit_errors", 0),
+        (MODEM, "frame_errors", 17),
+        (MODEM, "symbol_squares", 1),
+        (SPEC, "rows", 10**12),
+        (SPEC, "first_row", 1),
+        (SPEC, "correct", "ff"),
+        (SPEC, "correct", "none"),
+    ],
+)
+def test_counts_that_no_run_can_have_found_are_refused(folder_of, spoilt, spec, field, value):
+    entry = json.loads((folder_of(spec) / "blocks.jsonl").read_text().splitlines()[0])
+    del entry["crc32"]
+    entry["blocks"][field][0] = value
+    head = json.dumps(entry).removesuffix("}")
+    line = f'{head}, "crc32": "{zlib.crc32(head.encode()):08x}"}}\n'
+    with pytest.raises(ResultsError, match="cannot be right"):
+        read_sweep(spoilt(spec, "blocks.jsonl", line))
 
 
 def test_blocks_of_another_sweep_are_refused(folder_of, spoilt):

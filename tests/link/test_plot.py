@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -158,3 +159,15 @@ def test_without_matplotlib_the_answer_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"hardpath\[sweep\]"):
         waterfall([baseline()], tmp_path / "a")
+
+
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_path_without_a_name_is_refused(path):
+    with pytest.raises(ArgumentError, match="path must name a file, got"):
+        waterfall([baseline()], Path(path))
+
+
+def test_a_label_whose_formula_cannot_be_set_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ArgumentError, match="label or title has no formula between its") as error:
+        waterfall([Curve(r"$\frac{$", [0.0, 1.0], [0.1, 0.2])], tmp_path / "curve")
+    assert "\n" not in str(error.value)

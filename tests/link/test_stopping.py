@@ -355,3 +355,9 @@ def test_what_cannot_be_is_refused(call, field):
     with pytest.raises(ArgumentError) as error:
         call()
     assert error.value.field == field
+
+
+def test_a_width_is_reached_at_any_confidence_below_one():
+    # The quantile of 1 - 2^-54 is 8.3 deviations, that of 0.975 is 1.96: some 18 times as many errors.
+    ratio = errors_for_width(0.2, 1.0 - 2.0**-53) / errors_for_width(0.2, 0.95)
+    assert 15.0 < ratio < 21.0

@@ -272,11 +272,12 @@ def test_a_last_line_that_was_cut_is_dropped_said_and_run_again(ring, tmp_path, 
         (
             "blocks.jsonl",
             lambda text: signed(text, '"first": 0', '"first": "a"'),
-            "line 1 cannot be read: invalid literal",
+            "line 1 cannot be read: first: Input should be a valid integer",
         ),
         ("blocks.jsonl", lambda text: "\n" + text, "line 1 cannot be read"),
         ("spec.json", lambda text: text[:-20], "spec.json cannot be read"),
         ("spec.json", lambda text: "[]", "holds another sweep"),
+        ("spec.json", lambda text: "[" * 100_000, "spec.json cannot be read: it is nested too deeply"),
     ],
 )
 def test_results_that_cannot_be_read_are_refused_and_left_as_they_are(ring, tmp_path, name, change, message):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import psutil
@@ -224,6 +225,38 @@ def test_a_digit_that_was_changed_is_found(coins, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("first", -1),
+        ("first", "0"),
+        ("snr_db", "6"),
+        ("snr_db", 10**400),
+        ("unit_errors", "3"),
+        ("unit_errors", 1.5),
+        ("unit_errors", None),
+        ("errors", float("nan")),
+        ("unit_errors", -1),
+        ("unit_errors", 201),
+        ("note", 10**5 * [[]]),
+    ],
+)
+def test_a_line_with_a_right_checksum_and_wrong_values_is_refused(coins, tmp_path, field, value):
+    journal = Journal(tmp_path, coins.block_type)
+    run(coins(), (6.0,), RULE, journal=journal)
+    entry = json.loads(journal.file.read_text().splitlines()[0])
+    del entry["crc32"]
+    if field in entry:
+        entry[field] = value
+    else:
+        entry["blocks"][field][0] = value
+    head = json.dumps(entry).removesuffix("}")
+    journal.file.write_text(f'{head}, "crc32": "{zlib.crc32(head.encode()):08x}"}}\n')
+    with pytest.raises(ResultsError, match=r"line 1 cannot be read|cannot be right") as error:
+        run(coins(), (6.0,), RULE, journal=journal)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("arguments", "field"),
     [
         ({"workers": 0}, "workers"),
@@ -264,3 +297,32 @@ def test_a_backend_that_is_not_installed_names_its_extra(coins, monkeypatch, bac
         open_pool(coins(), 2, backend),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable", "address", "part"),
+    [
+        ("dask", "DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1", "no cluster can be reached: Connection refused"),
+        ("dask", "DASK_SCHEDULER_ADDRESS", "nonsense", "must be HOST:PORT of a dask cluster"),
+        ("dask", "DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:99999", "must be HOST:PORT of a dask cluster"),
+        ("ray", "RAY_ADDRESS", "127.0.0.1:1", "no cluster can be reached: Connection refused"),
+        ("ray", "RAY_ADDRESS", "ray://127.0.0.1:1", "no cluster can be reached: Connection refused"),
+        ("ray", "RAY_ADDRESS", "nonsense", "must be HOST:PORT of a ray cluster"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named_at_once(coins, monkeypatch, backend, variable, address, part):
+    monkeypatch.setenv(variable, address)
+    with pytest.raises(WorkerError, match=f"{variable} is '{address}'") as error:
+        run(coins(), (6.0,), RULE, backend=backend)
+    assert part in str(error.value)
+
+
+def test_workers_of_loky_are_started_with_ctrl_c_held_back(coins):
+    class Masked(coins):
+        def run(self, snr_db, block):
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            return super().run(snr_db, block)._replace(note="held" if signal.SIGINT in held else "free")
+
+    found = run(Masked(), (6.0,), Rule(limit=4), workers=2).answers[0].blocks
+    assert {block.note for block in found} == {"held"}
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
