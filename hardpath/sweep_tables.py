@@ -43,7 +43,8 @@ def show_sweep(
 ) -> None:
     """Of a bundle, with baselines by name."""
     if out is not None and result.points:
-        _plot_sweep(result, beside, out)
+        with _plots_are_extra():
+            _plot_sweep(result, beside, out)
     if as_json:
         dumped = {name: [point.model_dump(mode="json") for point in points] for name, points in beside.items()}
         say_json(result.model_dump(mode="json") | ({"baselines": dumped} if beside else {}))
@@ -116,12 +117,8 @@ def show_ber(result: BerResult, out: Path | None, *, as_json: bool, over_ebn0: b
     """Of a modem, plotted against the SNR that was asked for; columns in which no point has anything are left out."""
     spec = result.spec
     if out is not None and result.points:
-        from link.curves import curves_of
-        from link.plot import waterfall
-
-        for metric in ("ber", "bler") if spec.coded else ("ber",):
-            curves = curves_of(result, spec.title, metric, over_ebn0)
-            waterfall(curves, out / metric, metric=metric, over_ebn0=over_ebn0)
+        with _plots_are_extra():
+            _plot_ber(result, out, over_ebn0)
     if as_json:
         say(result.model_dump_json(indent=2))
         return
@@ -134,6 +131,26 @@ def show_ber(result: BerResult, out: Path | None, *, as_json: bool, over_ebn0: b
         [_BER_HEAD[index] for index in shown],
         [[row[index] for index in shown] for row in rows],
     )
+
+
+def _plot_ber(result: BerResult, out: Path, over_ebn0: bool) -> None:
+    from link.curves import curves_of
+    from link.plot import waterfall
+
+    for metric in ("ber", "bler") if result.spec.coded else ("ber",):
+        curves = curves_of(result, result.spec.title, metric, over_ebn0)
+        waterfall(curves, out / metric, metric=metric, over_ebn0=over_ebn0)
+
+
+@contextmanager
+def _plots_are_extra() -> Iterator[None]:
+    """Figures are found, whether they can be drawn or not."""
+    from link.errors import MissingExtra
+
+    try:
+        yield
+    except MissingExtra as error:
+        note(f"no plots: {error}")
 
 
 def _ber_cells(point: BerPoint) -> tuple[str, ...]:

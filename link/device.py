@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -47,8 +48,9 @@ class Arrays(NamedTuple):
 
 
 def host_engine() -> str:
-    """The fastest engine of NumPy arrays that is installed: "numba", or else "numpy"."""
-    return "numpy" if importlib.util.find_spec("numba") is None else "numba"
+    """The fastest engine of NumPy arrays that is there: "numba" where it is installed and may compile, or else "numpy"."""
+    compiles = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+    return "numba" if compiles and importlib.util.find_spec("numba") is not None else "numpy"
 
 
 def cuda_number(device: str) -> int | None:

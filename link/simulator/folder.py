@@ -69,6 +69,7 @@ class ResultsFolder:
 
     def __init__(self, path: Path, question: Mapping[str, BaseModel], block_type: type[Any]) -> None:
         self.path = path
+        self._shown: list[BaseModel] = []
         self.journal = Journal(path, block_type)
         asked = {name: model.model_dump(mode="json") for name, model in sorted(question.items())}
         try:
@@ -85,11 +86,20 @@ class ResultsFolder:
             raise ResultsError(f"{path}: cannot be used for results: {error.strerror or error}") from None
 
     def show(self, points: Sequence[BaseModel]) -> None:
-        """Write points.jsonl: the points that have ended so far."""
-        self._replace(POINTS_NAME, "".join(point.model_dump_json() + "\n" for point in points))
+        """Write points.jsonl: the points that have ended so far. Those that follow on what is there are appended."""
+        more = len(self._shown)
+        follow_on = 0 < more <= len(points) and all(old is new for old, new in zip(self._shown, points, strict=False))
+        lines = "".join(point.model_dump_json() + "\n" for point in points[more if follow_on else 0 :])
+        if follow_on:
+            with (self.path / POINTS_NAME).open("a", encoding="utf-8", newline="") as stream:
+                stream.write(lines)
+        else:
+            self._replace(POINTS_NAME, lines)
+        self._shown = list(points)
 
     def close(self, result: Result) -> None:
         """Write the points and the result, as JSON and as tables."""
+        self._shown = []
         self.show(result.points)
         self._replace(RESULTS_NAME, result.model_dump_json(indent=2) + "\n")
         rows = [_columns(point) for point in result.points]

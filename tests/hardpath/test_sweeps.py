@@ -595,3 +595,18 @@ def test_a_stream_that_the_caller_closed_is_done_without(closed):
     done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "unforeseen" not in done.stderr
+
+
+def test_without_matplotlib_the_figures_are_there_and_the_plots_are_not(hardpath, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    answer = hardpath(*BER, "--out", tmp_path)
+    assert answer.code == 0
+    assert "no plots: matplotlib is not installed; install it with: pip install 'hardpath[sweep]'" in answer.err
+    assert len(cells(answer.out)) == 5
+    assert (tmp_path / "results.json").exists()
+    assert not (tmp_path / "ber.png").exists()
+
+
+def test_where_numba_may_not_compile_numpy_counts(hardpath, monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert hardpath(*BER, "--json").json["provenance"]["generator"] == "philox4x32-10 numpy"
