@@ -33,7 +33,6 @@ PART_ROWS: Final = 4096
 CHUNK_ROWS: Final = 1024
 """Receptions that go through the receiver at once: bounds memory, changes no result."""
 
-
 HEADER_COUNTS: Final = ("headers", "headers_lost", "headers_wrong", "header_symbols", "pilot_symbols")
 """Of link.header.HeaderOutcome."""
 

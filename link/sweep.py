@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -35,7 +35,7 @@ from link.simulator.block import total
 from link.simulator.conduct import conduct
 from link.stopping import unit_error_rate
 
-__all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "receptions", "sweep"]
+__all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "sweep"]
 
 Progress: TypeAlias = Callable[[SweepPoint, int, int], None]
 """Called with a point that has just finished, how many are finished, and how many there are."""
@@ -119,32 +119,6 @@ def sweep(
         progress=progress,
         watch=watch,
     )
-
-
-def receptions(
-    samples: int, draws: int, rows: int, frame_samples: int = 1
-) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
-    """All receptions of a point, at most `rows` at a time: their places, sample numbers and draw numbers.
-
-    No frame is cut: where `rows` is less than a frame, a frame goes at a time.
-
-    Examples
-    --------
-    >>> [(sample.tolist(), draw.tolist()) for _, sample, draw in receptions(2, 2, 3)]
-    [([0, 1, 0], [0, 0, 1]), ([1], [1])]
-    >>> [sample.tolist() for _, sample, _ in receptions(5, 2, 3, frame_samples=2)]
-    [[0, 1], [2, 3, 4], [0, 1], [2, 3, 4]]
-    """
-    start, end = 0, samples * draws
-    while start < end:
-        stop = min(start + rows, end)
-        if stop < end:
-            stop -= stop % samples % frame_samples
-        if stop <= start:
-            stop = min(start + frame_samples, start - start % samples + samples)
-        draw, sample = np.divmod(np.arange(start, stop, dtype=np.int64), samples)
-        yield slice(start, stop), sample, draw
-        start = stop
 
 
 def check_classes(field: str, values: ArrayLike, samples: int | None, classes: int) -> NDArray[np.int64]:

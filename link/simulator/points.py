@@ -96,7 +96,7 @@ class Point:
 
     def _wanted(self) -> int:
         """Blocks that the point will probably need: by the evidence so far, or else twice what is there."""
-        there = max(self._tallied, len(self.prefix))
+        there = len(self.prefix)
         if not self._rule.sequential:
             return self._limit
         share = self._rule.share(self.tally)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from link import bits, codebook, constellation, theory
-from link import sweep as sweep_module
 from link.bundle import load_bundle
 from link.chain import Link
 from link.errors import ArgumentError, ResultsError
@@ -465,12 +464,3 @@ def test_wrong_labels_inputs_and_chunks_are_refused_before_anything_is_written(r
     with pytest.raises(ArgumentError, match="chunk_rows must be at least 1"):
         sweep(link, inputs, labels, SPEC, chunk_rows=0, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_all_receptions_are_visited_once_in_chunks():
-    visited = [
-        (draw, sample)
-        for _, samples, draws in sweep_module.receptions(7, 3, 4)
-        for sample, draw in zip(samples.tolist(), draws.tolist(), strict=True)
-    ]
-    assert visited == [(draw, sample) for draw in range(3) for sample in range(7)]

@@ -11,7 +11,8 @@ from link.chain import Link
 from link.errors import ArgumentError
 from link.randomness import Draws
 from link.results import SweepPoint
-from link.sweep import SweepSpec, receptions, sweep
+from link.semantic import SemanticPasses
+from link.sweep import SweepSpec, sweep
 
 ROWS, DRAWS = 90, 3  # the last of the frames of 4 has two samples
 SIZES = {"bits": np.array([9, 9, 4]), "tokens": np.array([3, 3, 2]), "symbols": np.array([3, 5, 2])}
@@ -89,17 +90,15 @@ def test_a_point_run_alone_is_the_point_of_the_grid(routed, data):
     assert alone.points[0] == grid.points[1]
 
 
-def test_chunks_hold_whole_frames_and_every_reception_once():
-    for samples, draws, rows, frame in ((7, 3, 4, 1), (10, 3, 7, 4), (10, 2, 1, 4), (64, 2, 33, 32), (3, 5, 100, 4)):
-        seen = []
-        for place, sample, draw in receptions(samples, draws, rows, frame):
-            pairs = list(zip(draw.tolist(), sample.tolist(), strict=True))
-            assert len(pairs) == place.stop - place.start <= max(rows, frame)
-            assert place.start == len(seen)
-            seen += pairs
+def test_chunks_hold_whole_frames_and_every_reception_once(link, data):
+    frame, tensors = link.manifest.header.frame_samples, link.transmitter.tensors(data.inputs)
+    for rows in (1, 3, 4, 7, 33, 90, 200):
+        chunks = [range(ROWS)[place] for place in SemanticPasses(link, tensors, data.labels, SPEC, rows)._chunks(ROWS)]
+        assert [row for chunk in chunks for row in chunk] == list(range(ROWS))
+        for chunk in chunks:
+            assert 0 < len(chunk) <= max(rows, frame)
             # A chunk ends where a draw does, or before a sample that begins a frame.
-            assert sample[-1] == samples - 1 or (sample[-1] + 1) % frame == 0
-        assert seen == [(draw, sample) for draw in range(draws) for sample in range(samples)]
+            assert chunk[-1] == ROWS - 1 or (chunk[-1] + 1) % frame == 0
 
 
 def test_a_router_is_asked_at_each_point_and_a_fixed_bundle_once(link, routed, data, monkeypatch):
