@@ -181,8 +181,12 @@ class Batcher(Generic[J, R]):
             if target:
                 self._held = Gathering(job.rows, target, self._line.arrivals)
                 self._look_later()
-            elif self._held is None or self._line.rows >= self._held.target or self._held.held_s > _GATHER_S:
+            elif self._held is None:
                 self._schedule()
+            else:
+                self._held.came()
+                if self._line.rows >= self._held.target or self._held.held_s > _GATHER_S:
+                    self._schedule()
             return await future
         except asyncio.CancelledError:
             self._line.forget(waiting)
@@ -273,7 +277,10 @@ class Batcher(Generic[J, R]):
         held, self._held = self._held, None
         if self._timer is not None:
             self._timer.cancel()
-        self._policy.gathered(held.before, self._line.rows, held.idle_s, in_time)
+        idle_s = min(held.idle_s, _PATIENCE_S)  # what is longer was not idle, but held up by other processes
+        rows = self._line.rows
+        # Without the wait, each would have been run as it came.
+        self._policy.gathered(rows, rows - held.before, idle_s, min(held.last_s, idle_s), in_time=in_time)
 
     def _deliver(self, taken: Taken[J, R], results: Sequence[R | Exception], seconds: float) -> None:
         """Each caller its own."""
@@ -323,14 +330,20 @@ class Batcher(Generic[J, R]):
             self._workers.submit(self._work)  # at the end of the line: other models wait too
 
     def _await_rows(self) -> None:
-        """Wait for more rows as long as the policy expects that to pay."""
+        """Hold the run back as long as the policy expects that to pay."""
         before = self._line.rows
-        if not before or not self._policy.begin(before, _TICK_S):
+        target = self._policy.gather(before) if before else 0
+        if target <= before:
             return
-        wait = Wait(before, self._line.arrivals)
-        while (left := wait.left_s(self._line.rows, self._line.arrivals, self._policy)) > 0.0:
+        wait = Wait(self._line.arrivals)
+        while (
+            self._line.rows < target and (left := wait.left_s(self._line.rows, self._line.arrivals, self._policy)) > 0
+        ):
             sleep(min(_TICK_S, left))
-        self._policy.end(before, self._line.rows, wait.held_s)
+        rows = self._line.rows
+        # Without the wait, those that came would have come during the run, and made the next one together.
+        runs = int(rows > before)
+        self._policy.gathered(rows, runs, wait.held_s, wait.last_s, in_time=rows >= target)
 
     def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None

@@ -1,14 +1,16 @@
-"""How many rows a run takes, and whether it waits for more.
+"""How many rows a run takes, and whether it is held back for more.
 
-A worker that has become free finds q rows waiting. It may run them at once, or wait for another row, which then shares the
-fixed part of a run's cost instead of paying for one of its own. Waiting w seconds delays q rows; a row that joins saves `a`
-seconds of the worker's time. So another moment pays as long as
+A run costs a fixed part, whatever its rows, and holding it back lets more of them share that: each row that joins saves `a`
+seconds of run time. Who holds it back, a worker or the event loop, loses the seconds in which there is nothing else to do. So
+waiting for another row pays as long as the next arrival is nearer than `a`. Whether it will be can only be learned:
 
-    (arrivals a second) * a  >  q
+    target     a run is held back for as many rows as came the last time, and goes as soon as they are there
+    patience   it goes without them once the last arrival is `a` ago
+    balance    of what was saved and lost; below 0, runs are not held back
+    trial      now and then a run is held back for as many rows as may come; rarely where that has failed
 
-that is, while the next arrival is nearer than a / q. `Adaptive` waits no longer than that after the last arrival, and only as
-long as waiting pays: it keeps the balance of what its waits have saved and cost. With one caller, or a graph that gains
-nothing from batches, it does not wait, but for a trial now and then.
+With one caller, or a graph that gains nothing from batches, nothing is held back but for the trials. With callers who come
+back together, runs are as large as there are callers, and no time is lost in waiting for one who does not come.
 """
 
 from __future__ import annotations
@@ -23,11 +25,7 @@ WAIT_MAX_S: Final = 0.02
 _WEIGHT: Final = 0.1
 _TRIAL_MIN: Final = 16
 _TRIAL_MAX: Final = 256
-"""Where waiting did not pay, it is tried again after so many chances; each failure doubles that."""
-
-
-_IDLE_MAX_S: Final = 1e-3
-"""An event loop that stood still for longer was not idle, but held up by other processes."""
+"""Runs between trials; each that fails doubles their number."""
 
 
 class Policy(Protocol):
@@ -43,23 +41,27 @@ class Policy(Protocol):
         ...
 
     def gather(self, rows: int) -> int:
-        """Rows that a quick run is held back for, with `rows` waiting; no more than those: it is not held back."""
-        ...
-
-    def gathered(self, before: int, after: int, idle_s: float, in_time: bool) -> None:
-        """Learn from a quick run that was held back, `idle_s` of that for nothing; not `in_time` where it gave up."""
-        ...
-
-    def begin(self, rows: int, least_s: float) -> bool:
-        """Whether a run that could take `rows` rows now should wait for more, where no wait is shorter than `least_s`."""
+        """Rows that a run is held back for, with `rows` waiting; no more than those: it is not held back."""
         ...
 
     def patience_s(self, rows: int) -> float:
-        """Seconds from the last arrival on, with `rows` waiting, after which the wait has failed."""
+        """Seconds from the last arrival on, with `rows` waiting, after which a run that is held back goes."""
         ...
 
-    def end(self, before: int, after: int, waited_s: float) -> None:
-        """Learn from a wait that took `waited_s`, in which `before` rows became `after`."""
+    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
+        """Learn from a run that was held back.
+
+        Parameters
+        ----------
+        after : int
+            Rows in the end.
+        runs : int
+            Runs that were saved: those that came would have made so many of their own.
+        idle_s, last_s : float
+            Seconds that were lost, in all and until the last arrival.
+        in_time : bool
+            Whether the rows came that it was held back for.
+        """
         ...
 
 
@@ -70,6 +72,11 @@ class Fixed:
         self._rows = rows
         self._wait_s = wait_s
 
+    @property
+    def wait_max_s(self) -> float:
+        """As set."""
+        return self._wait_s
+
     def limit(self) -> int:
         """As set."""
         return self._rows
@@ -78,28 +85,16 @@ class Fixed:
         """The size set, where a wait is."""
         return self._rows if self._wait_s > 0.0 else 0
 
-    def gathered(self, before: int, after: int, idle_s: float, in_time: bool) -> None:
-        """Nothing is learned."""
-
-    def begin(self, rows: int, least_s: float) -> bool:
-        """Where a wait is set and the run is not full."""
-        return self._wait_s > 0.0 and rows < self._rows
-
     def patience_s(self, rows: int) -> float:
         """As set, whatever has arrived since; `wait_max_s` bounds the whole wait."""
         return self._wait_s
 
-    def end(self, before: int, after: int, waited_s: float) -> None:
+    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
         """Nothing is learned."""
-
-    @property
-    def wait_max_s(self) -> float:
-        """The whole wait."""
-        return self._wait_s
 
 
 class Adaptive:
-    """By measured cost and by whether waiting has paid.
+    """By measured cost and by what holding back has paid.
 
     Parameters
     ----------
@@ -111,13 +106,10 @@ class Adaptive:
     def __init__(self, cost: CostModel, most: int) -> None:
         self._cost = cost
         self._most = most
-        self._balance = 0.0
-        self._pause = _TRIAL_MIN
-        self._chances = 0
         self._target = 0
-        self._gather_balance = 0.0
-        self._gathers = 0
-        self._gather_pause = _TRIAL_MIN
+        self._balance = 0.0
+        self._runs = 0
+        self._pause = _TRIAL_MIN
 
     @property
     def wait_max_s(self) -> float:
@@ -129,44 +121,29 @@ class Adaptive:
         return self._cost.best_rows(self._most)
 
     def gather(self, rows: int) -> int:
-        """As many as came the last time; more, or any at all, for a trial now and then."""
+        """As many as came the last time, where that has paid; as many as may come, for a trial."""
         most = self.limit()
         if rows >= most or self._cost.saving(rows) <= 0.0:
             return 0
-        self._gathers += 1
-        if self._gathers >= self._gather_pause:
+        self._runs += 1
+        if self._runs >= self._pause:
             return most
-        return min(self._target, most) if self._gather_balance > 0.0 else 0
-
-    def gathered(self, before: int, after: int, idle_s: float, in_time: bool) -> None:
-        """Seconds of runs saved, less those in which the loop stood idle."""
-        trial = self._gathers >= self._gather_pause
-        net = (after - before) * self._cost.saving(before) - min(idle_s, _IDLE_MAX_S)
-        self._gather_balance += _WEIGHT * (net - self._gather_balance)
-        if trial or not in_time:
-            self._target = after
-        if trial:
-            self._gathers = 0
-            self._gather_pause = min(2 * self._gather_pause, _TRIAL_MAX) if net < 0.0 else _TRIAL_MIN
-
-    def begin(self, rows: int, least_s: float) -> bool:
-        """Where another row would save something, and waiting has paid, or is due for a trial."""
-        if rows >= self.limit() or self.patience_s(rows) < least_s:
-            return False
-        if self._balance >= 0.0:
-            return True
-        self._chances += 1
-        return self._chances >= self._pause
+        return min(self._target, most) if self._balance > 0.0 else 0
 
     def patience_s(self, rows: int) -> float:
-        """The wait for one more row that costs those waiting as much as it saves."""
-        return max(0.0, self._cost.saving(rows) / rows)
+        """What one more row would save."""
+        return max(0.0, self._cost.saving(rows))
 
-    def end(self, before: int, after: int, waited_s: float) -> None:
-        """Saved run time less what those waiting lost, in row-seconds."""
-        joined = after - before
-        net = joined * self._cost.saving(before) - waited_s * (before + after) / 2
-        self._balance += _WEIGHT * (net - self._balance)
-        if self._balance < 0.0:
-            self._pause = min(2 * self._pause, _TRIAL_MAX) if net < 0.0 else _TRIAL_MIN
-            self._chances = 0
+    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
+        """Keep the balance, in seconds of the worker."""
+        saved = runs * self._cost.saving(1)
+        if self._runs >= self._pause:  # a trial: with what it tells, the next run goes when the last of these has come
+            self._runs = 0
+            self._pause = min(2 * self._pause, _TRIAL_MAX) if after <= self._target or saved <= last_s else _TRIAL_MIN
+            if saved > last_s:
+                self._target = after
+                self._balance = max(self._balance, saved - last_s)
+            return
+        self._balance += _WEIGHT * (saved - idle_s - self._balance)
+        if not in_time:
+            self._target = after

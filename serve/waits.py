@@ -22,8 +22,14 @@ class Gathering:
         self.before = before
         self.target = target
         self.arrivals = arrivals
+        self.last_s = 0.0
+        """Idle seconds until the last arrival."""
         self._began = perf_counter()
         self._worked = thread_time()
+
+    def came(self) -> None:
+        """A request came."""
+        self.last_s = self.idle_s
 
     @property
     def held_s(self) -> float:
@@ -39,8 +45,7 @@ class Gathering:
 class Wait:
     """A run that a worker holds back, by the policy's patience."""
 
-    def __init__(self, before: int, arrivals: int) -> None:
-        self.before = before
+    def __init__(self, arrivals: int) -> None:
         self._arrivals = arrivals
         self._began = self._last = perf_counter()
 
@@ -49,9 +54,12 @@ class Wait:
         now = perf_counter()
         if arrivals != self._arrivals:
             self._arrivals, self._last = arrivals, now
-        if rows >= policy.limit():
-            return 0.0
         return min(self._last + policy.patience_s(max(rows, 1)), self._began + policy.wait_max_s) - now
+
+    @property
+    def last_s(self) -> float:
+        """Seconds until the last arrival."""
+        return self._last - self._began
 
     @property
     def held_s(self) -> float:
