@@ -92,5 +92,6 @@ def test_the_policy_is_close_to_the_best_fixed_one(callers, fixed_ms, row_ms):
     )
     adaptive = drive(Adaptive(cost, 4096), cost, callers, 3e-4)
     alone = drive(Fixed(1), cost, callers, 3e-4, runs=400)
-    assert adaptive >= 0.95 * best
+    # Where rows cost the same in any run, the best setting is the one that happens to keep the worker busy.
+    assert adaptive >= (0.95 if fixed_ms else 0.9) * best
     assert adaptive >= 0.97 * alone
