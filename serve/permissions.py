@@ -40,7 +40,7 @@ PERMISSIONS: Final[Mapping[str, Need]] = {
     **_methods(_REFLECTION[0], "free", "ServerReflectionInfo"),
     **_methods(_REFLECTION[1], "free", "ServerReflectionInfo"),
     **_methods(_LINK, "infer", "Encode", "Decode", "Transmit", "TransmitStream", "Sweep", "GetModel", "ListModels"),
-    **_methods(_ADMIN, "admin", "LoadModel", "UnloadModel", "ReloadModel", "GetStatus"),
+    **_methods(_ADMIN, "admin", "GetStatistics", "ReloadModel"),
     # ServerLive to ModelReady are what the protocol has for health.
     **_methods(_INFERENCE, "free", "ServerLive", "ServerReady", "ModelReady"),
     **_methods(_INFERENCE, "infer", "ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics"),
@@ -64,25 +64,36 @@ class Authorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     tokens : Tokens
     reflection : "free" or "infer"
         What reflection needs.
+    denied : callable, optional
+        Called for each call that is refused, to be counted.
     """
 
-    def __init__(self, tokens: Tokens, reflection: Need = "free") -> None:
+    def __init__(self, tokens: Tokens, reflection: Need = "free", denied: Callable[[], None] = lambda: None) -> None:
         self._tokens = tokens
+        self._denied = denied
         self._needs = {**PERMISSIONS, **{path: reflection for path in PERMISSIONS if path.split("/")[1] in _REFLECTION}}
 
     async def intercept_service(
         self, continuation: Callable[[_Details], Awaitable[_Handler]], handler_call_details: _Details
     ) -> _Handler:
-        method = handler_call_details.method
-        need = self._needs.get(method)
-        if need == "free":
+        refusal = self._refusal(handler_call_details)
+        if refusal is None:
             return await continuation(handler_call_details)
-        if need is None:
+        if refusal is _UNLISTED:
             if await continuation(handler_call_details) is None:
                 return None  # nobody serves it: gRPC says UNIMPLEMENTED
-            logger.error("%s is in no table of permissions: refused", method)
+            logger.error("%s is in no table of permissions: refused", handler_call_details.method)
+        self._denied()
+        return refusal
+
+    def _refusal(self, call: _Details) -> _Handler:
+        """What answers a call in place of its method; None where it is permitted."""
+        need = self._needs.get(call.method)
+        if need == "free":
+            return None
+        if need is None:
             return _UNLISTED
-        token = _bearer(handler_call_details.invocation_metadata)
+        token = _bearer(call.invocation_metadata)
         if token is None:
             return _MISSING
         caller = self._tokens.find(token)
@@ -91,8 +102,8 @@ class Authorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if need not in caller.permissions:
             return _LACKING[need]
         if need == "admin":
-            logger.info("%s calls %s", caller.name, method)
-        return await continuation(handler_call_details)
+            logger.info("%s calls %s", caller.name, call.method)
+        return None
 
 
 def _bearer(metadata: Any) -> str | None:

@@ -10,6 +10,7 @@ Certificates and tokens are read again when their files change; nothing else is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ import grpc
 
 from link.errors import ArgumentError
 from serve.config import ServerConfig
-from serve.permissions import Authorization
+from serve.permissions import Authorization, Need
 from serve.tls import Certificates
 from serve.tokens import Tokens
 from serve.watched import Unusable, read_file
@@ -34,6 +35,8 @@ class Security:
     Parameters
     ----------
     config : ServerConfig
+    denied : callable, optional
+        Called for each call that is refused for its token, to be counted.
 
     Attributes
     ----------
@@ -48,13 +51,14 @@ class Security:
         If a certificate, its key, an authority or the file of tokens cannot be used.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, denied: Callable[[], None] = lambda: None) -> None:
         logging.getLogger(_GRPC).addFilter(_without_metadata)
         self.certificates = Certificates.from_config(config.tls)
         self.interceptors: tuple[Authorization, ...] = ()
         if config.auth.tokens is not None:
             tokens = Tokens(config.auth.tokens, config.lifecycle.watch_interval_s)
-            self.interceptors = (Authorization(tokens, "infer" if config.listen.reflection == "infer" else "free"),)
+            reflection: Need = "infer" if config.listen.reflection == "infer" else "free"
+            self.interceptors = (Authorization(tokens, reflection, denied),)
         caution = _caution(config)
         if caution is not None:
             logger.warning(caution)

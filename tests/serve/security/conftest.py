@@ -58,15 +58,16 @@ class Echo:
 class Running:
     """A server that answers."""
 
-    def __init__(self, security, port, echo):
-        self.security, self.port, self.echo = security, port, echo
+    def __init__(self, security, port, echo, denied):
+        self.security, self.port, self.echo, self.denied = security, port, echo, denied
         self.address = f"127.0.0.1:{port}"
 
 
 @contextmanager
 def running(config):
     """A grpc.aio server of that configuration, in a loop of its own."""
-    security, echo, health = Security(config), Echo(), HealthServicer()
+    denied = []
+    security, echo, health = Security(config, lambda: denied.append(1)), Echo(), HealthServicer()
     ready, state = threading.Event(), {}
 
     async def main():
@@ -77,7 +78,7 @@ def running(config):
                 echo.handlers(
                     LINK, Encode="unary", Sweep="server_stream", Decode="client_stream", TransmitStream="both_stream"
                 ),
-                echo.handlers(ADMIN, LoadModel="unary"),
+                echo.handlers(ADMIN, ReloadModel="unary"),
                 echo.handlers(INFERENCE, ModelInfer="unary", RepositoryModelLoad="unary", ServerLive="unary"),
                 echo.handlers("hardpath.v1.Forgotten", Method="unary"),
             )
@@ -95,7 +96,7 @@ def running(config):
     thread.start()
     assert ready.wait(20)
     try:
-        yield Running(security, state["port"], echo)
+        yield Running(security, state["port"], echo, denied)
     finally:
         state["loop"].call_soon_threadsafe(state["stop"].set)
         thread.join(20)
