@@ -84,10 +84,10 @@ class LimitsConfig(_Section):
     message_bytes: int = Field(default=64 * MIB, ge=4096, le=_WIRE_BYTES_MAX, description="Largest message, bytes.")
     max_batch: int = Field(default=4096, ge=1, le=65536, description="Most samples in one message.")
     queue_requests: int = Field(
-        default=1024, ge=1, le=1_000_000, description="Most requests that wait, all models together."
+        default=1024, ge=1, le=1_000_000, description="Most requests that are not answered yet, all models together; more are refused at once."
     )
     queue_bytes: int = Field(
-        default=256 * MIB, ge=4096, le=2**40, description="Most bytes of requests that wait, all models together."
+        default=256 * MIB, ge=4096, le=2**40, description="Most bytes of the requests that are not answered yet, all models together."
     )
     concurrent_calls: int = Field(
         default=4096, ge=1, le=1_000_000, description="Most calls in flight, streams included; more are refused."

@@ -1,3 +1,4 @@
+import os
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from serve.config_fields import FIELDS, PREFIX, markdown_table, toml_value
 from serve.config_layers import FLAGS, config_as_toml, config_with_sources, load_config
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
+GOLDEN = Path(__file__).parent / "golden" / "config.txt"
 
 
 @pytest.fixture
@@ -268,3 +270,10 @@ def test_every_default_is_allowed():
 
 def test_the_documentation_holds_the_table_of_all_fields():
     assert markdown_table() in DOCS.read_text(encoding="utf-8"), f"put this into {DOCS}:\n{markdown_table()}"
+
+
+def test_every_key_that_a_file_may_hold_goes_on_being_known():
+    now = list(FIELDS)
+    if os.environ.get("HARDPATH_REGENERATE"):
+        GOLDEN.write_text("\n".join(sorted({*GOLDEN.read_text().splitlines(), *now})) + "\n", encoding="utf-8")
+    assert sorted(now) == GOLDEN.read_text(encoding="utf-8").splitlines(), "HARDPATH_REGENERATE=1 adds what is new"
