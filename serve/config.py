@@ -84,10 +84,16 @@ class LimitsConfig(_Section):
     message_bytes: int = Field(default=64 * MIB, ge=4096, le=_WIRE_BYTES_MAX, description="Largest message, bytes.")
     max_batch: int = Field(default=4096, ge=1, le=65536, description="Most samples in one message.")
     queue_requests: int = Field(
-        default=1024, ge=1, le=1_000_000, description="Most requests that are not answered yet, all models together; more are refused at once."
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Most requests that are not answered yet, all models together; more are refused at once.",
     )
     queue_bytes: int = Field(
-        default=256 * MIB, ge=4096, le=2**40, description="Most bytes of the requests that are not answered yet, all models together."
+        default=256 * MIB,
+        ge=4096,
+        le=2**40,
+        description="Most bytes of the requests that are not answered yet, all models together.",
     )
     concurrent_calls: int = Field(
         default=4096, ge=1, le=1_000_000, description="Most calls in flight, streams included; more are refused."
@@ -275,7 +281,7 @@ class ServerConfig(_Section):
         ):
             raise ValueError(
                 "auth.tokens must have tls.certificate and tls.key beside them on an address beyond loopback, where tokens "
-                f"would travel readable (or auth.allow_plaintext, where a proxy in front ends TLS), got {self.listen.host} "
+                f"would travel readable (or auth.allow_plaintext, where a proxy in front ends TLS), got listen.host {self.listen.host} "
                 "without TLS"
             )
         return self
