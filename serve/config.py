@@ -280,8 +280,8 @@ class ServerConfig(_Section):
             and not self.auth.allow_plaintext
         ):
             raise ValueError(
-                "auth.tokens must have tls.certificate and tls.key beside them on an address beyond loopback, where tokens "
-                f"would travel readable (or auth.allow_plaintext, where a proxy in front ends TLS), got listen.host {self.listen.host} "
-                "without TLS"
+                "auth.tokens must have tls.certificate and tls.key beside them where listen.host is beyond loopback, since "
+                "they would travel readable (or auth.allow_plaintext, where a proxy in front ends TLS), got "
+                f"{self.listen.host} without TLS"
             )
         return self

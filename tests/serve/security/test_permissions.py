@@ -13,8 +13,9 @@ from grpc_status import rpc_status
 import serve.pb
 from link.errors import ArgumentError
 from serve.config import ServerConfig
+from serve.credentials import call_metadata, channel_credentials, read_token
 from serve.permissions import PERMISSIONS
-from serve.security import Security, call_metadata, channel_credentials, read_token
+from serve.security import Security
 from serve.tokens import new_token
 
 LINK = "/hardpath.v1.LinkService"

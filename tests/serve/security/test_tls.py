@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key as
 
 from link.errors import ArgumentError, ServerError
 from serve.config import ServerConfig
-from serve.security import Security, channel_credentials
+from serve.credentials import channel_credentials
+from serve.security import Security
 from serve.tls import Certificates
 
 ENCODE = "/hardpath.v1.LinkService/Encode"
