@@ -85,9 +85,8 @@ def test_inside_a_container_the_mount_shows_its_own_part_of_the_hierarchy(root):
 
 
 def test_a_path_that_the_mount_does_not_show_is_taken_for_its_top(root):
-    found = machine(
-        root("0::/../outside\n", V2.format(below="/docker/abc"), **{"sys/fs/cgroup/cpu.max": "100000 100000"})
-    )
+    files = {"sys/fs/cgroup/cpu.max": "100000 100000", "sys/outside/cpu.max": "50000 100000"}
+    found = machine(root("0::/../outside\n", V2.format(below="/docker/abc"), **files))
     assert found.cores == 1.0
 
 

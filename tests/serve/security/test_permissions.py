@@ -240,7 +240,7 @@ def literal(name, value):
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def raw_call(port, path, authorization):
+def raw_call(port, path, authorization, message=b"\x00\x00\x00\x00\x01x"):
     """What a server answers to headers that no gRPC client would send: everything up to the end of the stream."""
     headers = [
         (b":method", b"POST"),
@@ -254,7 +254,8 @@ def raw_call(port, path, authorization):
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
         connection.sendall(frame(1, 4, 1, b"".join(literal(*header) for header in headers)))
-        connection.sendall(frame(0, 1, 1, b"\x00\x00\x00\x00\x01x"))
+        if message is not None:
+            connection.sendall(frame(0, 1, 1, message))
         stream, received = connection.makefile("rb"), []
         while True:
             length, kind, flags, number = struct.unpack(">3sBBI", stream.read(9))
@@ -273,6 +274,10 @@ def test_metadata_that_is_no_ascii_reaches_nothing_and_stays_out_of_the_log(serv
     assert camera.token not in caplog.text + capfd.readouterr().err
     assert raw_call(server.port, ENCODE, b"Bearer " + secret)  # and the server goes on
     assert server.echo.reached == [ENCODE]
+
+
+def test_a_call_is_refused_by_its_headers_before_a_message_is_there(server):
+    assert b"TOKEN_MISSING" in raw_call(server.port, ENCODE, b"Basic x", message=None)
 
 
 @pytest.fixture

@@ -166,12 +166,23 @@ def test_a_broken_new_certificate_is_refused_in_one_line_and_the_old_one_goes_on
         assert served_serial(server.port, authority) == serial_in(files.certificate) != first
 
 
-def test_a_certificate_that_was_refused_is_tried_again_since_it_may_have_become_valid(files, authority, monkeypatch):
+def test_a_certificate_that_was_refused_is_tried_again_and_told_once(files, authority, monkeypatch, caplog):
     certificates = Certificates(files.certificate, files.key)
     files.write(authority.issue_cert("127.0.0.1"))
-    monkeypatch.setattr("serve.tls._check_pair", _refuse)
-    assert not certificates.refresh()
-    monkeypatch.undo()
+    with monkeypatch.context() as refusing:
+        refusing.setattr("serve.tls._check_pair", _refuse)
+        refusing.setattr("serve.tls.RETRY_S", 0.0)
+        assert [certificates.refresh() for _ in range(3)] == [False] * 3
+    assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
+    assert certificates.refresh()  # it has become valid
+
+
+def test_a_certificate_that_was_refused_is_not_read_at_each_handshake(files, authority, monkeypatch):
+    certificates = Certificates(files.certificate, files.key)
+    files.write(authority.issue_cert("127.0.0.1"))
+    with monkeypatch.context() as refusing:
+        refusing.setattr("serve.tls._check_pair", _refuse)
+        assert not certificates.refresh()
     assert not certificates.refresh()
     monkeypatch.setattr("serve.tls.time.monotonic", lambda: float("inf"))
     assert certificates.refresh()
