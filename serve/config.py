@@ -12,6 +12,10 @@ from link.device import cuda_number
 from link.manifest import ReceiverName
 
 MIB: Final = 2**20
+TOKENS_NEED_TLS: Final = (
+    "auth.tokens must have tls.certificate and tls.key beside them where listen.host is beyond loopback, since they would "
+    "travel readable (or auth.allow_plaintext, where a proxy in front ends TLS)"
+)
 _WIRE_BYTES_MAX: Final = 2**31 - 1
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|::1|\[::1\]")
 
@@ -160,7 +164,10 @@ class BatchingConfig(_Section):
         description="Microseconds that a row may wait for others; absent: decided, or 0.",
     )
     workers: int | None = Field(
-        default=None, ge=1, le=256, description="Threads that run graphs; absent: cores that the cgroup grants."
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that run graphs; absent: cores that the cgroup grants, less one for the event loop.",
     )
 
 
@@ -172,7 +179,7 @@ class RunConfig(_Section):
         default=None,
         ge=1,
         le=256,
-        description="Threads inside one run of a graph; absent: cores that the cgroup grants.",
+        description="Threads inside one run of a graph; absent: 1, since runs share the cores.",
     )
 
 
@@ -269,19 +276,15 @@ class ServerConfig(_Section):
     log: LogConfig = LogConfig()
     trace: TraceConfig = TraceConfig()
 
+    @property
+    def tokens_readable(self) -> bool:
+        """Whether tokens would travel beyond this machine without TLS."""
+        return self.auth.tokens is not None and self.tls.certificate is None and not self.listen.is_loopback
+
     @model_validator(mode="after")
     def _check(self) -> ServerConfig:
         if len(set(self.bundles)) != len(self.bundles):
             raise ValueError("bundles must be named once each, got " + ", ".join(map(str, self.bundles)))
-        if (
-            self.auth.tokens is not None
-            and self.tls.certificate is None
-            and not self.listen.is_loopback
-            and not self.auth.allow_plaintext
-        ):
-            raise ValueError(
-                "auth.tokens must have tls.certificate and tls.key beside them where listen.host is beyond loopback, since "
-                "they would travel readable (or auth.allow_plaintext, where a proxy in front ends TLS), got "
-                f"{self.listen.host} without TLS"
-            )
+        if self.tokens_readable and not self.auth.allow_plaintext:
+            raise ValueError(f"{TOKENS_NEED_TLS}, got {self.listen.host} without TLS")
         return self

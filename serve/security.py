@@ -15,7 +15,8 @@ from typing import Final
 
 import grpc
 
-from serve.config import ServerConfig
+from link.errors import ArgumentError
+from serve.config import TOKENS_NEED_TLS, ServerConfig
 from serve.permissions import Authorization, Need
 from serve.tls import Certificates
 from serve.tokens import Tokens
@@ -44,11 +45,17 @@ class Security:
 
     Raises
     ------
+    ArgumentError
+        If tokens would travel readable, and it is not said that they may.
     ServerError
         If a certificate, its key, an authority or the file of tokens cannot be used.
     """
 
     def __init__(self, config: ServerConfig, denied: Callable[[], None] = lambda: None) -> None:
+        if (
+            config.tokens_readable and not config.auth.allow_plaintext
+        ):  # a configuration that was put together in a program
+            raise ArgumentError("auth.tokens", TOKENS_NEED_TLS.partition(" ")[2])
         logging.getLogger(_GRPC).addFilter(_without_metadata)
         self.certificates = Certificates.from_config(config.tls)
         self.interceptors: tuple[Authorization, ...] = ()

@@ -227,6 +227,14 @@ def test_reflection_is_free_or_needs_infer_as_configured(config):
         assert interceptor._needs[path] == wanted
 
 
+def test_tokens_do_not_travel_readable_however_the_configuration_was_put_together(config):
+    beyond = config.model_copy(update={"listen": config.listen.model_copy(update={"host": "0.0.0.0"})})
+    with pytest.raises(ArgumentError, match=r"^auth\.tokens must have tls\.certificate"):
+        Security(beyond)
+    allowed = beyond.model_copy(update={"auth": beyond.auth.model_copy(update={"allow_plaintext": True})})
+    assert Security(allowed).interceptors
+
+
 def test_a_server_without_tokens_has_no_interceptor():
     assert Security(ServerConfig()).interceptors == ()
 
