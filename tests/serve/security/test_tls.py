@@ -153,7 +153,9 @@ def test_a_broken_new_certificate_is_refused_in_one_line_and_the_old_one_goes_on
         elif broken == "gone":
             files.key.unlink()
         elif broken == "mismatch":
-            authority.issue_cert("127.0.0.1").private_key_pem.write_to_path(files.key)
+            beside = files.key.with_suffix(".new")
+            authority.issue_cert("127.0.0.1").private_key_pem.write_to_path(beside)
+            beside.replace(files.key)
         else:
             files.write(authority.issue_cert("127.0.0.1", not_before=NOW - 2 * DAY, not_after=NOW - DAY))
         assert [served_serial(server.port, authority) for _ in range(3)] == [first] * 3
