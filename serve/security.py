@@ -52,9 +52,8 @@ class Security:
     """
 
     def __init__(self, config: ServerConfig, denied: Callable[[], None] = lambda: None) -> None:
-        if (
-            config.tokens_readable and not config.auth.allow_plaintext
-        ):  # a configuration that was put together in a program
+        # Looked at again here: model_copy, with which programs change a configuration, checks nothing.
+        if config.tokens_readable and not config.auth.allow_plaintext:
             raise ArgumentError("auth.tokens", TOKENS_NEED_TLS.partition(" ")[2])
         logging.getLogger(_GRPC).addFilter(_without_metadata)
         self.certificates = Certificates.from_config(config.tls)
