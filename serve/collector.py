@@ -111,15 +111,21 @@ SERIES: Final = (
     Series(CounterMetricFamily, "hardpath_executed_rows_total", "Rows of all runs.", lambda o: o.executed_rows),
     Series(
         CounterMetricFamily,
+        "hardpath_executed_requests_total",
+        "Requests in all runs.",
+        lambda o: o.executed_requests,
+    ),
+    Series(
+        CounterMetricFamily,
         "hardpath_wasted_executions_total",
-        "Runs whose every caller had gone when they ended.",
+        "Runs whose every caller had gone, or whose deadline had passed, when they ended.",
         lambda o: o.wasted_executions,
     ),
     Series(
         CounterMetricFamily,
-        "hardpath_wasted_rows_total",
-        "Rows whose caller had gone when their run ended.",
-        lambda o: o.wasted_rows,
+        "hardpath_wasted_requests_total",
+        "Requests whose caller had gone, or whose deadline had passed, when their run ended.",
+        lambda o: o.wasted_requests,
     ),
     Series(CounterMetricFamily, "hardpath_bits_total", "Payload bits sent.", lambda o: o.bits),
     Series(
@@ -233,6 +239,12 @@ def _of_the_server(snapshot: Snapshot) -> Iterator[Metric]:
     )
     _add(lag, (), snapshot.loop_lag_ns, NANOSECONDS)
     yield lag
+    yield GaugeMetricFamily(
+        "hardpath_in_flight_requests",
+        "Requests that were let in and are not answered yet.",
+        value=snapshot.in_flight_requests,
+    )
+    yield GaugeMetricFamily("hardpath_in_flight_bytes", "Bytes of their messages.", value=snapshot.in_flight_bytes)
     yield GaugeMetricFamily("hardpath_uptime_seconds", "Since the server started.", value=snapshot.uptime_s)
     yield GaugeMetricFamily("hardpath_threads", "Threads that Python knows of.", value=threading.active_count())
 

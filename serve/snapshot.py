@@ -48,10 +48,10 @@ class OperationSnapshot:
     failures : Failures
     rows : int
         Samples in the requests that were answered.
-    executions, executed_rows : int
-        Runs of the operation on a batch, and the rows in them.
-    wasted_executions, wasted_rows : int
-        Of these, runs whose every caller had gone when they ended, and rows whose caller had.
+    executions, executed_requests, executed_rows : int
+        Runs of the operation on a batch, and the requests and rows in them.
+    wasted_executions, wasted_requests : int
+        Of these, runs whose every caller had gone, or whose deadline had passed, when they ended; and such requests.
     queue_ns, input_ns, infer_ns, output_ns : int
         Waiting to run; reading the request; computing; writing the reply.
     durations_ns, failed_durations_ns : Histogram
@@ -75,9 +75,10 @@ class OperationSnapshot:
     failures: Failures
     rows: int
     executions: int
+    executed_requests: int
     executed_rows: int
     wasted_executions: int
-    wasted_rows: int
+    wasted_requests: int
     queue_ns: int
     input_ns: int
     infer_ns: int
@@ -131,6 +132,8 @@ class Snapshot:
         By name.
     failures : Failures
         Requests that failed before they reached an operation: refused callers, models that are not there.
+    in_flight_requests, in_flight_bytes : int
+        Requests that were let in and are not answered yet, and the size of their messages, now.
     loop_lag_ns : Histogram
         How much later than asked for the event loop woke a task.
     """
@@ -140,4 +143,6 @@ class Snapshot:
     operations: tuple[OperationSnapshot, ...]
     models: tuple[ModelSnapshot, ...]
     failures: Failures
+    in_flight_requests: int
+    in_flight_bytes: int
     loop_lag_ns: Histogram

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from serve.histogram import DURATION_BOUNDS_NS, ROWS_BOUNDS, SNR_BOUNDS_DB, Histogram
 from serve.snapshot import (
@@ -38,6 +38,7 @@ class Operation:
         "_bits",
         "_channels",
         "_durations",
+        "_executed_requests",
         "_executed_rows",
         "_executions",
         "_failed_durations",
@@ -58,7 +59,7 @@ class Operation:
         "_symbols",
         "_total_ns",
         "_wasted_executions",
-        "_wasted_rows",
+        "_wasted_requests",
         "name",
     )
 
@@ -69,7 +70,8 @@ class Operation:
         self._queue_ns = self._input_ns = self._infer_ns = self._output_ns = self._total_ns = self._failed_ns = 0
         self._durations = [0] * (len(DURATION_BOUNDS_NS) + 1)
         self._failed_durations = [0] * (len(DURATION_BOUNDS_NS) + 1)
-        self._executions = self._executed_rows = self._wasted_executions = self._wasted_rows = 0
+        self._executions = self._executed_requests = self._executed_rows = 0
+        self._wasted_executions = self._wasted_requests = 0
         self._batches = [0] * (len(ROWS_BOUNDS) + 1)
         self._bits = self._symbols = 0
         self._snr = [0] * (len(SNR_BOUNDS_DB) + 1)
@@ -95,14 +97,15 @@ class Operation:
         self._failed_ns += total_ns
         self._failed_durations[bisect_left(DURATION_BOUNDS_NS, total_ns)] += 1
 
-    def executed(self, rows: int, wasted_rows: int = 0) -> None:
-        """A batch of at least one row ran; of `wasted_rows` the caller had gone, or the deadline passed, when it ended."""
+    def executed(self, rows: int, requests: int = 1, wasted: int = 0) -> None:
+        """A batch of at least one row ran; of `wasted` requests the caller had gone or the deadline passed when it ended."""
         self._executions += 1
+        self._executed_requests += requests
         self._executed_rows += rows
         self._batches[min((rows - 1).bit_length(), len(ROWS_BOUNDS))] += 1
-        if wasted_rows:
-            self._wasted_rows += wasted_rows
-            self._wasted_executions += wasted_rows >= rows
+        if wasted:
+            self._wasted_requests += wasted
+            self._wasted_executions += wasted >= requests
 
     def sent(
         self, bits: int, symbols: int, samples: int, snr_db: float | None = None, channel: str | None = None
@@ -156,9 +159,10 @@ class Operation:
             failures=Failures(**self._failures),
             rows=self._rows,
             executions=self._executions,
+            executed_requests=self._executed_requests,
             executed_rows=self._executed_rows,
             wasted_executions=self._wasted_executions,
-            wasted_rows=self._wasted_rows,
+            wasted_requests=self._wasted_requests,
             queue_ns=self._queue_ns,
             input_ns=self._input_ns,
             infer_ns=self._infer_ns,
@@ -177,10 +181,24 @@ class Operation:
         )
 
 
-class Statistics:
-    """All counters of a server."""
+class InFlight(NamedTuple):
+    """Requests that were let in and are not answered yet, and the bytes of their messages."""
 
-    def __init__(self) -> None:
+    requests: int = 0
+    nbytes: int = 0
+
+
+class Statistics:
+    """All counters of a server.
+
+    Parameters
+    ----------
+    in_flight : callable
+        Asked at each snapshot.
+    """
+
+    def __init__(self, in_flight: Callable[[], InFlight] = InFlight) -> None:
+        self._in_flight = in_flight
         self._start_time = time.time()
         self._start = time.monotonic()
         self._operations: dict[str, Operation] = {}
@@ -233,6 +251,7 @@ class Statistics:
     def snapshot(self) -> Snapshot:
         """What was counted up to now."""
         models = self._models.copy()
+        in_flight = self._in_flight()
         return Snapshot(
             start_time=self._start_time,
             uptime_s=time.monotonic() - self._start,
@@ -242,6 +261,8 @@ class Statistics:
             ),
             models=tuple(model for _, model in sorted(models.items())),
             failures=Failures(**self._failures),
+            in_flight_requests=in_flight.requests,
+            in_flight_bytes=in_flight.nbytes,
             loop_lag_ns=Histogram(DURATION_BOUNDS_NS, tuple(self._lags), self._lag_ns),
         )
 

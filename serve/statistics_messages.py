@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
 
 from serve.histogram import Histogram
 from serve.pb.hardpath.v1 import admin_pb2 as pb
@@ -25,6 +25,8 @@ def snapshot_to_message(snapshot: Snapshot) -> pb.Statistics:
         operations=[_operation_to_message(operation) for operation in snapshot.operations],
         models=[pb.ModelStatistics(**model._asdict()) for model in snapshot.models],
         failures=pb.FailureCounts(**snapshot.failures._asdict()),
+        in_flight_requests=snapshot.in_flight_requests,
+        in_flight_bytes=snapshot.in_flight_bytes,
         loop_lag_ns=_histogram_to_message(snapshot.loop_lag_ns),
     )
     message.start_time.FromNanoseconds(round(_SECOND_NS * snapshot.start_time))
@@ -39,23 +41,29 @@ def snapshot_from_message(message: pb.Statistics) -> Snapshot:
         operations=tuple(_operation_from_message(operation) for operation in message.operations),
         models=tuple(ModelSnapshot(model.name, model.version, model.swaps, model.refusals) for model in message.models),
         failures=_failures_from_message(message.failures),
+        in_flight_requests=message.in_flight_requests,
+        in_flight_bytes=message.in_flight_bytes,
         loop_lag_ns=_histogram_from_message(message.loop_lag_ns),
     )
 
 
 def _operation_to_message(operation: OperationSnapshot) -> pb.OperationStatistics:
+    same: dict[str, Any] = {name: getattr(operation, name) for name in _PLAIN}
+    histograms: dict[str, Any] = {name: _histogram_to_message(getattr(operation, name)) for name in _HISTOGRAMS}
     return pb.OperationStatistics(
-        **{name: getattr(operation, name) for name in _PLAIN},
-        **{name: _histogram_to_message(getattr(operation, name)) for name in _HISTOGRAMS},
+        **same,
+        **histograms,
         failures=pb.FailureCounts(**operation.failures._asdict()),
         channels=[pb.ChannelSamples(channel=channel, samples=samples) for channel, samples in operation.channels],
     )
 
 
 def _operation_from_message(message: pb.OperationStatistics) -> OperationSnapshot:
+    same: dict[str, Any] = {name: getattr(message, name) for name in _PLAIN}
+    histograms: dict[str, Any] = {name: _histogram_from_message(getattr(message, name)) for name in _HISTOGRAMS}
     return OperationSnapshot(
-        **{name: getattr(message, name) for name in _PLAIN},
-        **{name: _histogram_from_message(getattr(message, name)) for name in _HISTOGRAMS},
+        **same,
+        **histograms,
         failures=_failures_from_message(message.failures),
         channels=tuple(ChannelSamples(item.channel, item.samples) for item in message.channels),
     )

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 import grpc
 import pytest
 
-from link.errors import ArgumentError, BundleError, ServerError
-from serve.admin import AdminClient, AdminServicer, Reloaded
+from link.errors import BundleError, ServerError
+from serve.admin import AdminServicer
+from serve.admin_client import AdminClient, Reloaded
+from serve.errors import ModelNotFound
 from serve.pb.hardpath.v1 import admin_pb2 as pb
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from serve.repository import Swap
 from serve.snapshot import REASONS
-from serve.statistics import Statistics
+from serve.statistics import InFlight, Statistics
 from serve.statistics_messages import snapshot_from_message, snapshot_to_message
 
 MODELS = {"digits": (3, 4), "texts": (1, 1)}
@@ -24,13 +27,17 @@ async def reload(model):
     if model == "odd":
         raise ZeroDivisionError("no such luck")
     if model and model not in MODELS:
-        raise ArgumentError("model", f"must be one of {', '.join(MODELS)}, got {model!r}")
-    return [Reloaded(name, *versions) for name, versions in MODELS.items() if model in ("", name)]
+        raise ModelNotFound(model, MODELS)
+    return [
+        Swap(name, *versions, changed=versions[0] != versions[1])
+        for name, versions in MODELS.items()
+        if model in ("", name)
+    ]
 
 
 @pytest.fixture(scope="module")
 def statistics():
-    counted = Statistics()
+    counted = Statistics(lambda: InFlight(7, 700))
     counted.loaded("digits", 3)
     counted.loaded("digits", 4)
     counted.refused("digits")
@@ -39,8 +46,8 @@ def statistics():
         operation.succeeded(64 + number, 1, 2, 3, 4, 123_456_789)
         for reason in REASONS[number:]:
             operation.failed(reason, 20_000_000)
-        operation.executed(64, wasted_rows=64)
-        operation.executed(100_000, wasted_rows=1)
+        operation.executed(64, requests=2, wasted=2)
+        operation.executed(100_000)
         operation.sent(90, 23, 6, -4.25, "awgn")
         operation.sent(90, 23, 6, 60.0, "rician-fast")
         operation.queued(2**40)
@@ -104,18 +111,18 @@ def test_every_field_of_the_messages_is_filled(statistics):
 
 
 def test_a_reload_tells_which_version_was_and_which_is_served(client):
-    assert client.reload("digits") == (Reloaded("digits", 3, 4),)
-    assert client.reload() == (Reloaded("digits", 3, 4), Reloaded("texts", 1, 1))
+    digits, texts = Reloaded("digits", 3, 4, changed=True), Reloaded("texts", 1, 1, changed=False)
+    assert client.reload("digits") == (digits,)
+    assert client.reload() == (digits, texts)
 
 
-def test_a_model_that_is_not_there_is_a_wrong_argument(client):
-    with pytest.raises(ArgumentError, match="must be one of digits, texts, got 'x'") as refused:
+def test_a_model_that_is_not_there_is_answered_with_those_that_are(client):
+    with pytest.raises(ServerError, match=r"NOT_FOUND: model must be one of digits, texts, got 'x'$"):
         client.reload("x")
-    assert refused.value.field == "model"
 
 
 def test_a_bundle_that_is_refused_is_one_line(client):
-    with pytest.raises(ServerError, match="FAILED_PRECONDITION: runs/broken: manifest.json is missing$"):
+    with pytest.raises(ServerError, match=r"FAILED_PRECONDITION: runs/broken: manifest\.json is missing$"):
         client.reload("broken")
 
 

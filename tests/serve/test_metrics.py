@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from link.errors import ServerError
 from serve import metrics
 from serve.metrics import MetricsServer
-from serve.statistics import Statistics
+from serve.statistics import InFlight, Statistics
 
 
 class Reply(NamedTuple):
@@ -31,13 +31,13 @@ STRANGE = 'di"gi\\ts\n.link'
 
 @pytest.fixture(scope="module")
 def statistics():
-    counted = Statistics()
+    counted = Statistics(lambda: InFlight(7, 700))
     counted.loaded("digits", 3)
     for name in ("digits.link", "digits.transmitter", STRANGE):
         operation = counted.operation(name)
         operation.succeeded(64, 1_000_000, 2_000_000, 30_000_000, 4_000_000, 40_000_000)
         operation.failed("expired", 20_000_000)
-        operation.executed(64, wasted_rows=64)
+        operation.executed(64, requests=5, wasted=5)
         operation.executed(3)
         operation.sent(90, 23, 6, -4.0, "awgn")
         operation.queued(100)
@@ -103,7 +103,8 @@ def test_counters_have_tritons_names_and_its_units(scraped):
         "hardpath_pending_bytes": 100,
         "hardpath_executed_rows_total": 67,
         "hardpath_wasted_executions_total": 1,
-        "hardpath_wasted_rows_total": 64,
+        "hardpath_executed_requests_total": 6,
+        "hardpath_wasted_requests_total": 5,
         "hardpath_bits_total": 90,
         "hardpath_symbols_total": 23,
     }.items():
@@ -112,6 +113,8 @@ def test_counters_have_tritons_names_and_its_units(scraped):
     assert value(found, "nv_inference_request_failure", **labels, reason="BACKEND", cause="internal") == 0
     assert value(found, "hardpath_channel_samples_total", **labels, channel="awgn") == 6
     assert value(found, "hardpath_unrouted_failures_total", cause="denied") == 1
+    assert value(found, "hardpath_in_flight_requests") == 7
+    assert value(found, "hardpath_in_flight_bytes") == 700
     assert value(found, "hardpath_model_version", model="digits") == 3
     assert value(found, "process_resident_memory_bytes") > 2**20
     assert value(found, "process_open_fds") > 2
@@ -138,7 +141,7 @@ def test_histograms_are_cumulative_and_end_with_their_count(scraped):
 def test_both_formats_parse_and_say_the_same(server, scraped):
     reply = ask(server, "/metrics", Accept=OPENMETRICS)
     assert reply.headers["Content-Type"].startswith("application/openmetrics-text")
-    moving = ("process_", "hardpath_uptime_seconds")
+    moving = ("process_", "hardpath_uptime_seconds", "hardpath_threads")
     plain, strict = (
         {key: value for key, value in samples(text, parse).items() if not key[0].startswith(moving)}
         for text, parse in ((scraped, parse_text), (reply.body, parse_openmetrics))

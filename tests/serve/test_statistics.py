@@ -10,7 +10,7 @@ import pytest
 
 from serve.histogram import DURATION_BOUNDS_NS, ROWS_BOUNDS, SNR_BOUNDS_DB, Histogram
 from serve.snapshot import REASONS, ChannelSamples, Failures
-from serve.statistics import Statistics
+from serve.statistics import InFlight, Statistics
 
 MS = 1_000_000
 
@@ -51,12 +51,12 @@ def test_a_reason_that_there_is_not_is_no_new_reason(link):
 
 
 def test_a_run_is_wasted_only_where_every_caller_had_gone(link):
-    link.executed(64, wasted_rows=3)
-    link.executed(5, wasted_rows=5)
+    link.executed(64, requests=8, wasted=3)
+    link.executed(5, requests=2, wasted=2)
     link.executed(1)
     found = link.snapshot()
-    assert (found.executions, found.executed_rows) == (3, 70)
-    assert (found.wasted_executions, found.wasted_rows) == (1, 8)
+    assert (found.executions, found.executed_requests, found.executed_rows) == (3, 11, 70)
+    assert (found.wasted_executions, found.wasted_requests) == (1, 5)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 63, 64, 65, 4096, 8192, 8193, 100_000])
@@ -128,6 +128,14 @@ def test_the_first_bundle_after_a_refused_one_is_no_swap(statistics):
 def test_failures_before_an_operation_are_the_servers(statistics):
     statistics.failed("denied")
     assert statistics.snapshot().failures == Failures(denied=1)
+
+
+def test_what_is_in_flight_is_asked_for_at_each_snapshot():
+    held = [InFlight(3, 300), InFlight()]
+    statistics = Statistics(lambda: held.pop(0))
+    first, second = statistics.snapshot(), statistics.snapshot()
+    assert (first.in_flight_requests, first.in_flight_bytes) == (3, 300)
+    assert (second.in_flight_requests, second.in_flight_bytes) == (0, 0)
 
 
 def test_a_loop_that_is_held_up_is_seen_to_lag(statistics):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n serve/pb/hardpath/v1/admin.proto\x12\x0bhardpath.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetStatisticsRequest\"D\n\x15GetStatisticsResponse\x12+\n\nstatistics\x18\x01 \x01(\x0b\x32\x17.hardpath.v1.Statistics\"#\n\x12ReloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"A\n\x13ReloadModelResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.hardpath.v1.ReloadedModel\"H\n\rReloadedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\x05\x12\x0f\n\x07version\x18\x03 \x01(\x05\"\x8d\x02\n\nStatistics\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\x34\n\noperations\x18\x03 \x03(\x0b\x32 .hardpath.v1.OperationStatistics\x12,\n\x06models\x18\x04 \x03(\x0b\x32\x1c.hardpath.v1.ModelStatistics\x12,\n\x08\x66\x61ilures\x18\x05 \x01(\x0b\x32\x1a.hardpath.v1.FailureCounts\x12+\n\x0bloop_lag_ns\x18\x06 \x01(\x0b\x32\x16.hardpath.v1.Histogram\"\xfe\x04\n\x13OperationStatistics\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x11\n\tsuccesses\x18\x03 \x01(\x03\x12,\n\x08\x66\x61ilures\x18\x04 \x01(\x0b\x32\x1a.hardpath.v1.FailureCounts\x12\x0c\n\x04rows\x18\x05 \x01(\x03\x12\x12\n\nexecutions\x18\x06 \x01(\x03\x12\x15\n\rexecuted_rows\x18\x07 \x01(\x03\x12\x19\n\x11wasted_executions\x18\x08 \x01(\x03\x12\x13\n\x0bwasted_rows\x18\t \x01(\x03\x12\x10\n\x08queue_ns\x18\n \x01(\x03\x12\x10\n\x08input_ns\x18\x0b \x01(\x03\x12\x10\n\x08infer_ns\x18\x0c \x01(\x03\x12\x11\n\toutput_ns\x18\r \x01(\x03\x12,\n\x0c\x64urations_ns\x18\x0e \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12\x33\n\x13\x66\x61iled_durations_ns\x18\x0f \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12*\n\nbatch_rows\x18\x10 \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12\x0c\n\x04\x62its\x18\x11 \x01(\x03\x12\x0f\n\x07symbols\x18\x12 \x01(\x03\x12&\n\x06snr_db\x18\x13 \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12-\n\x08\x63hannels\x18\x14 \x03(\x0b\x32\x1b.hardpath.v1.ChannelSamples\x12\x18\n\x10pending_requests\x18\x15 \x01(\x03\x12\x15\n\rpending_bytes\x18\x16 \x01(\x03\x12\x0f\n\x07streams\x18\x17 \x01(\x03\x12\x0e\n\x06sweeps\x18\x18 \x01(\x03\"x\n\rFailureCounts\x12\x0f\n\x07invalid\x18\x01 \x01(\x03\x12\x10\n\x08overload\x18\x02 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x03\x12\x11\n\tcancelled\x18\x04 \x01(\x03\x12\x10\n\x08internal\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65nied\x18\x06 \x01(\x03\"2\n\x0e\x43hannelSamples\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07samples\x18\x02 \x01(\x03\"Q\n\x0fModelStatistics\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\r\n\x05swaps\x18\x03 \x01(\x03\x12\x10\n\x08refusals\x18\x04 \x01(\x03\":\n\tHistogram\x12\x0e\n\x06\x62ounds\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\x12\r\n\x05total\x18\x03 \x01(\x01\x32\xb8\x01\n\x0c\x41\x64minService\x12V\n\rGetStatistics\x12!.hardpath.v1.GetStatisticsRequest\x1a\".hardpath.v1.GetStatisticsResponse\x12P\n\x0bReloadModel\x12\x1f.hardpath.v1.ReloadModelRequest\x1a .hardpath.v1.ReloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n serve/pb/hardpath/v1/admin.proto\x12\x0bhardpath.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetStatisticsRequest\"D\n\x15GetStatisticsResponse\x12+\n\nstatistics\x18\x01 \x01(\x0b\x32\x17.hardpath.v1.Statistics\"#\n\x12ReloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"A\n\x13ReloadModelResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.hardpath.v1.ReloadedModel\"Y\n\rReloadedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\x05\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x08\"\xc2\x02\n\nStatistics\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12\x34\n\noperations\x18\x03 \x03(\x0b\x32 .hardpath.v1.OperationStatistics\x12,\n\x06models\x18\x04 \x03(\x0b\x32\x1c.hardpath.v1.ModelStatistics\x12,\n\x08\x66\x61ilures\x18\x05 \x01(\x0b\x32\x1a.hardpath.v1.FailureCounts\x12\x1a\n\x12in_flight_requests\x18\x06 \x01(\x03\x12\x17\n\x0fin_flight_bytes\x18\x07 \x01(\x03\x12+\n\x0bloop_lag_ns\x18\x08 \x01(\x0b\x32\x16.hardpath.v1.Histogram\"\x9d\x05\n\x13OperationStatistics\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x11\n\tsuccesses\x18\x03 \x01(\x03\x12,\n\x08\x66\x61ilures\x18\x04 \x01(\x0b\x32\x1a.hardpath.v1.FailureCounts\x12\x0c\n\x04rows\x18\x05 \x01(\x03\x12\x12\n\nexecutions\x18\x06 \x01(\x03\x12\x19\n\x11\x65xecuted_requests\x18\x07 \x01(\x03\x12\x15\n\rexecuted_rows\x18\x08 \x01(\x03\x12\x19\n\x11wasted_executions\x18\t \x01(\x03\x12\x17\n\x0fwasted_requests\x18\n \x01(\x03\x12\x10\n\x08queue_ns\x18\x0b \x01(\x03\x12\x10\n\x08input_ns\x18\x0c \x01(\x03\x12\x10\n\x08infer_ns\x18\r \x01(\x03\x12\x11\n\toutput_ns\x18\x0e \x01(\x03\x12,\n\x0c\x64urations_ns\x18\x0f \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12\x33\n\x13\x66\x61iled_durations_ns\x18\x10 \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12*\n\nbatch_rows\x18\x11 \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12\x0c\n\x04\x62its\x18\x12 \x01(\x03\x12\x0f\n\x07symbols\x18\x13 \x01(\x03\x12&\n\x06snr_db\x18\x14 \x01(\x0b\x32\x16.hardpath.v1.Histogram\x12-\n\x08\x63hannels\x18\x15 \x03(\x0b\x32\x1b.hardpath.v1.ChannelSamples\x12\x18\n\x10pending_requests\x18\x16 \x01(\x03\x12\x15\n\rpending_bytes\x18\x17 \x01(\x03\x12\x0f\n\x07streams\x18\x18 \x01(\x03\x12\x0e\n\x06sweeps\x18\x19 \x01(\x03\"x\n\rFailureCounts\x12\x0f\n\x07invalid\x18\x01 \x01(\x03\x12\x10\n\x08overload\x18\x02 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x03\x12\x11\n\tcancelled\x18\x04 \x01(\x03\x12\x10\n\x08internal\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65nied\x18\x06 \x01(\x03\"2\n\x0e\x43hannelSamples\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07samples\x18\x02 \x01(\x03\"Q\n\x0fModelStatistics\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\r\n\x05swaps\x18\x03 \x01(\x03\x12\x10\n\x08refusals\x18\x04 \x01(\x03\":\n\tHistogram\x12\x0e\n\x06\x62ounds\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\x12\r\n\x05total\x18\x03 \x01(\x01\x32\xb8\x01\n\x0c\x41\x64minService\x12V\n\rGetStatistics\x12!.hardpath.v1.GetStatisticsRequest\x1a\".hardpath.v1.GetStatisticsResponse\x12P\n\x0bReloadModel\x12\x1f.hardpath.v1.ReloadModelRequest\x1a .hardpath.v1.ReloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,19 +41,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELOADMODELRESPONSE']._serialized_start=213
   _globals['_RELOADMODELRESPONSE']._serialized_end=278
   _globals['_RELOADEDMODEL']._serialized_start=280
-  _globals['_RELOADEDMODEL']._serialized_end=352
-  _globals['_STATISTICS']._serialized_start=355
-  _globals['_STATISTICS']._serialized_end=624
-  _globals['_OPERATIONSTATISTICS']._serialized_start=627
-  _globals['_OPERATIONSTATISTICS']._serialized_end=1265
-  _globals['_FAILURECOUNTS']._serialized_start=1267
-  _globals['_FAILURECOUNTS']._serialized_end=1387
-  _globals['_CHANNELSAMPLES']._serialized_start=1389
-  _globals['_CHANNELSAMPLES']._serialized_end=1439
-  _globals['_MODELSTATISTICS']._serialized_start=1441
-  _globals['_MODELSTATISTICS']._serialized_end=1522
-  _globals['_HISTOGRAM']._serialized_start=1524
-  _globals['_HISTOGRAM']._serialized_end=1582
-  _globals['_ADMINSERVICE']._serialized_start=1585
-  _globals['_ADMINSERVICE']._serialized_end=1769
+  _globals['_RELOADEDMODEL']._serialized_end=369
+  _globals['_STATISTICS']._serialized_start=372
+  _globals['_STATISTICS']._serialized_end=694
+  _globals['_OPERATIONSTATISTICS']._serialized_start=697
+  _globals['_OPERATIONSTATISTICS']._serialized_end=1366
+  _globals['_FAILURECOUNTS']._serialized_start=1368
+  _globals['_FAILURECOUNTS']._serialized_end=1488
+  _globals['_CHANNELSAMPLES']._serialized_start=1490
+  _globals['_CHANNELSAMPLES']._serialized_end=1540
+  _globals['_MODELSTATISTICS']._serialized_start=1542
+  _globals['_MODELSTATISTICS']._serialized_end=1623
+  _globals['_HISTOGRAM']._serialized_start=1625
+  _globals['_HISTOGRAM']._serialized_end=1683
+  _globals['_ADMINSERVICE']._serialized_start=1686
+  _globals['_ADMINSERVICE']._serialized_end=1870
 # @@protoc_insertion_point(module_scope)

@@ -32,42 +32,49 @@ class ReloadModelResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ReloadedModel, _Mapping]]] = ...) -> None: ...
 
 class ReloadedModel(_message.Message):
-    __slots__ = ("name", "previous_version", "version")
+    __slots__ = ("name", "previous_version", "version", "changed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
     name: str
     previous_version: int
     version: int
-    def __init__(self, name: _Optional[str] = ..., previous_version: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    changed: bool
+    def __init__(self, name: _Optional[str] = ..., previous_version: _Optional[int] = ..., version: _Optional[int] = ..., changed: _Optional[bool] = ...) -> None: ...
 
 class Statistics(_message.Message):
-    __slots__ = ("start_time", "uptime_s", "operations", "models", "failures", "loop_lag_ns")
+    __slots__ = ("start_time", "uptime_s", "operations", "models", "failures", "in_flight_requests", "in_flight_bytes", "loop_lag_ns")
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOOP_LAG_NS_FIELD_NUMBER: _ClassVar[int]
     start_time: _timestamp_pb2.Timestamp
     uptime_s: float
     operations: _containers.RepeatedCompositeFieldContainer[OperationStatistics]
     models: _containers.RepeatedCompositeFieldContainer[ModelStatistics]
     failures: FailureCounts
+    in_flight_requests: int
+    in_flight_bytes: int
     loop_lag_ns: Histogram
-    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime_s: _Optional[float] = ..., operations: _Optional[_Iterable[_Union[OperationStatistics, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., loop_lag_ns: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime_s: _Optional[float] = ..., operations: _Optional[_Iterable[_Union[OperationStatistics, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., in_flight_requests: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., loop_lag_ns: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
 
 class OperationStatistics(_message.Message):
-    __slots__ = ("name", "version", "successes", "failures", "rows", "executions", "executed_rows", "wasted_executions", "wasted_rows", "queue_ns", "input_ns", "infer_ns", "output_ns", "durations_ns", "failed_durations_ns", "batch_rows", "bits", "symbols", "snr_db", "channels", "pending_requests", "pending_bytes", "streams", "sweeps")
+    __slots__ = ("name", "version", "successes", "failures", "rows", "executions", "executed_requests", "executed_rows", "wasted_executions", "wasted_requests", "queue_ns", "input_ns", "infer_ns", "output_ns", "durations_ns", "failed_durations_ns", "batch_rows", "bits", "symbols", "snr_db", "channels", "pending_requests", "pending_bytes", "streams", "sweeps")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SUCCESSES_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     EXECUTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_ROWS_FIELD_NUMBER: _ClassVar[int]
     WASTED_EXECUTIONS_FIELD_NUMBER: _ClassVar[int]
-    WASTED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    WASTED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_NS_FIELD_NUMBER: _ClassVar[int]
     INPUT_NS_FIELD_NUMBER: _ClassVar[int]
     INFER_NS_FIELD_NUMBER: _ClassVar[int]
@@ -89,9 +96,10 @@ class OperationStatistics(_message.Message):
     failures: FailureCounts
     rows: int
     executions: int
+    executed_requests: int
     executed_rows: int
     wasted_executions: int
-    wasted_rows: int
+    wasted_requests: int
     queue_ns: int
     input_ns: int
     infer_ns: int
@@ -107,7 +115,7 @@ class OperationStatistics(_message.Message):
     pending_bytes: int
     streams: int
     sweeps: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., successes: _Optional[int] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., rows: _Optional[int] = ..., executions: _Optional[int] = ..., executed_rows: _Optional[int] = ..., wasted_executions: _Optional[int] = ..., wasted_rows: _Optional[int] = ..., queue_ns: _Optional[int] = ..., input_ns: _Optional[int] = ..., infer_ns: _Optional[int] = ..., output_ns: _Optional[int] = ..., durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., failed_durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., batch_rows: _Optional[_Union[Histogram, _Mapping]] = ..., bits: _Optional[int] = ..., symbols: _Optional[int] = ..., snr_db: _Optional[_Union[Histogram, _Mapping]] = ..., channels: _Optional[_Iterable[_Union[ChannelSamples, _Mapping]]] = ..., pending_requests: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., streams: _Optional[int] = ..., sweeps: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., successes: _Optional[int] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., rows: _Optional[int] = ..., executions: _Optional[int] = ..., executed_requests: _Optional[int] = ..., executed_rows: _Optional[int] = ..., wasted_executions: _Optional[int] = ..., wasted_requests: _Optional[int] = ..., queue_ns: _Optional[int] = ..., input_ns: _Optional[int] = ..., infer_ns: _Optional[int] = ..., output_ns: _Optional[int] = ..., durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., failed_durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., batch_rows: _Optional[_Union[Histogram, _Mapping]] = ..., bits: _Optional[int] = ..., symbols: _Optional[int] = ..., snr_db: _Optional[_Union[Histogram, _Mapping]] = ..., channels: _Optional[_Iterable[_Union[ChannelSamples, _Mapping]]] = ..., pending_requests: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., streams: _Optional[int] = ..., sweeps: _Optional[int] = ...) -> None: ...
 
 class FailureCounts(_message.Message):
     __slots__ = ("invalid", "overload", "expired", "cancelled", "internal", "denied")
