@@ -254,7 +254,6 @@ def test_ctrl_c_ends_it_cleanly_and_a_new_server_at_the_address_is_seen(server):
         top = subprocess.Popen(
             [sys.executable, "-m", "hardpath", "top", f"127.0.0.1:{port}", "--interval", "0.1", "--json"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "GRPC_VERBOSITY": "NONE"},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         states = (json.loads(line)["state"] for line in top.stdout)
         assert next(states) == "answering"
