@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, NamedTuple, TextIO
 from uuid import uuid4
 
 from link.errors import ArgumentError, HardpathError
@@ -43,6 +43,13 @@ _FAULTS: Final = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
 _WITHHELD: Final = "(message withheld: it may quote a request)"
 
 Kind = tuple[Any, ...]
+
+
+class Peer(NamedTuple):
+    """Who called, as the transport has it, and what the request is called."""
+
+    address: str
+    request_id: str
 
 
 class Allowance:
@@ -145,8 +152,7 @@ class AccessLog:
         duration_ns: int,
         *,
         model: str = "",
-        request_id: str = "",
-        peer: Callable[[], str] | None = None,
+        peer: Callable[[], Peer] | None = None,
     ) -> None:
         """A call has ended.
 
@@ -157,8 +163,8 @@ class AccessLog:
         code : str
             Name of its gRPC status: OK, INVALID_ARGUMENT, ...
         duration_ns : int
-        model, request_id : str
-            Where known.
+        model : str
+            Its operation, where there is one.
         peer : callable, optional
             Tells who called; asked only where there is a line to write.
         """
@@ -168,13 +174,14 @@ class AccessLog:
         left_out = 0 if level == logging.DEBUG else self.allowance.take((code,))
         if left_out is None:
             return
+        who = peer() if peer is not None else Peer("", "")
         extra = {
             "method": method,
             "code": code,
             "duration_ms": round(1e-6 * duration_ns, 3),
             "model": model,
-            "request_id": request_id,
-            "peer": peer() if peer is not None else "",
+            "request_id": who.request_id,
+            "peer": who.address,
             "left_out": left_out,
         }
         self._logger.log(level, "call ended", extra=extra)

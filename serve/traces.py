@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from link.errors import MissingExtra, require_range
@@ -89,7 +89,7 @@ class Traces:
         start_ns: int,
         stages: Iterable[Stage] = (),
         *,
-        metadata: Sequence[tuple[str, str | bytes]] | None = None,
+        metadata: Iterable[tuple[str, str | bytes]] | None = None,
         attributes: Mapping[str, str | int | float] | None = None,
     ) -> None:
         """A call has ended, now.
@@ -104,7 +104,7 @@ class Traces:
             time.perf_counter_ns() at its receipt.
         stages : iterable of Stage
             One after the other, the first from `start_ns` on.
-        metadata : sequence of (str, str or bytes), optional
+        metadata : iterable of (str, str or bytes), optional
             Of the call.
         attributes : mapping, optional
             `model`, `rows`, `snr_db`, `channel`: what the span says of the call, under `hardpath.`.

@@ -16,6 +16,7 @@ from serve.logs import (
     Allowance,
     FloodFilter,
     JsonFormatter,
+    Peer,
     TextFormatter,
     configure,
     request_id_of,
@@ -219,7 +220,7 @@ def test_a_call_that_failed_is_logged_with_who_when_and_how_and_a_good_one_is_no
     assert entries() == []
     access.ended(
         "hardpath.v1.LinkService/Transmit", "INVALID_ARGUMENT", 1_234_567,
-        model="digits.link", request_id="abc", peer=lambda: "ipv4:10.0.0.1:5000",
+        model="digits.link", peer=lambda: Peer("ipv4:10.0.0.1:5000", "abc"),
     )  # fmt: skip
     access.ended("hardpath.v1.LinkService/Transmit", "INTERNAL", 1_000_000)
     refused, fault = entries()
