@@ -107,7 +107,6 @@ SERIES: Final = (
         "Requests that wait to run.",
         lambda o: o.pending_requests,
     ),
-    Series(GaugeMetricFamily, "hardpath_pending_bytes", "Bytes of the requests that wait.", lambda o: o.pending_bytes),
     Series(CounterMetricFamily, "hardpath_executed_rows_total", "Rows of all runs.", lambda o: o.executed_rows),
     Series(
         CounterMetricFamily,

@@ -96,8 +96,8 @@ class Call:
         """The request has been read, and is about to wait for its run."""
         self._read = perf_counter_ns()
 
-    def computed(self, rows: int, timing: Timing) -> None:
-        """Its run has ended, and the reply is about to be written."""
+    def computed(self, rows: int, timing: Timing | None) -> None:
+        """Its run has ended, and the reply to `rows` samples, at least one, is about to be written."""
         self._computed = perf_counter_ns()
         self._rows = rows
         self._timing = timing
@@ -132,9 +132,9 @@ class Call:
             )
 
     def _succeeded(self, end: int) -> None:
-        if self._operation is None or self._timing is None:
+        if self._operation is None or not self._rows:
             return  # a call that runs no operation
-        queue = round(1e3 * self._timing.queue_us)
+        queue = 0 if self._timing is None else round(1e3 * self._timing.queue_us)
         self._operation.succeeded(
             self._rows,
             queue,

@@ -63,7 +63,7 @@ class OperationSnapshot:
     snr_db : Histogram
         Es/N0 in dB of each request that asked for a channel.
     channels : tuple of ChannelSamples
-    pending_requests, pending_bytes : int
+    pending_requests : int
         Waiting to run, now.
     streams, sweeps : int
         Open and running, now.
@@ -91,7 +91,6 @@ class OperationSnapshot:
     snr_db: Histogram
     channels: tuple[ChannelSamples, ...]
     pending_requests: int
-    pending_bytes: int
     streams: int
     sweeps: int
 

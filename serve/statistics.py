@@ -31,7 +31,14 @@ LAG_PERIOD_S: Final = 0.25
 
 
 class Operation:
-    """Counters of one operation of a model; see OperationSnapshot for what each means."""
+    """Counters of one operation of a model; see OperationSnapshot for what each means.
+
+    Attributes
+    ----------
+    name : str
+    waiting : callable
+        Tells how many requests wait to run; asked at each snapshot, in its thread.
+    """
 
     __slots__ = (
         "_batches",
@@ -47,8 +54,6 @@ class Operation:
         "_infer_ns",
         "_input_ns",
         "_output_ns",
-        "_pending_bytes",
-        "_pending_requests",
         "_queue_ns",
         "_rows",
         "_snr",
@@ -61,10 +66,12 @@ class Operation:
         "_wasted_executions",
         "_wasted_requests",
         "name",
+        "waiting",
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.waiting: Callable[[], int] = int
         self._successes = self._rows = 0
         self._failures: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self._queue_ns = self._input_ns = self._infer_ns = self._output_ns = self._total_ns = self._failed_ns = 0
@@ -77,7 +84,6 @@ class Operation:
         self._snr = [0] * (len(SNR_BOUNDS_DB) + 1)
         self._snr_db = 0.0
         self._channels: dict[str, int] = {}
-        self._pending_requests = self._pending_bytes = 0
         self._streams = self._sweeps = 0
 
     def succeeded(self, rows: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int, total_ns: int) -> None:
@@ -122,16 +128,6 @@ class Operation:
         if channel is not None:
             self._channels[channel] = self._channels.get(channel, 0) + samples
 
-    def queued(self, size: int) -> None:
-        """A request of `size` bytes waits to run."""
-        self._pending_requests += 1
-        self._pending_bytes += size
-
-    def unqueued(self, size: int) -> None:
-        """It waits no longer, whatever became of it."""
-        self._pending_requests -= 1
-        self._pending_bytes -= size
-
     @contextmanager
     def stream(self) -> Iterator[None]:
         """A stream is open while the block runs."""
@@ -174,8 +170,7 @@ class Operation:
             symbols=self._symbols,
             snr_db=Histogram(SNR_BOUNDS_DB, tuple(self._snr), self._snr_db),
             channels=tuple(ChannelSamples(*item) for item in sorted(self._channels.copy().items())),
-            pending_requests=self._pending_requests,
-            pending_bytes=self._pending_bytes,
+            pending_requests=self.waiting(),
             streams=self._streams,
             sweeps=self._sweeps,
         )

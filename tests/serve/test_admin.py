@@ -50,7 +50,7 @@ def statistics():
         operation.executed(100_000)
         operation.sent(90, 23, 6, -4.25, "awgn")
         operation.sent(90, 23, 6, 60.0, "rician-fast")
-        operation.queued(2**40)
+        operation.waiting = lambda: 2**40
     counted.failed("denied")
     counted.lagged(2_000_000)
     with operation.stream(), operation.sweep():

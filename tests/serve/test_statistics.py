@@ -84,12 +84,10 @@ def test_bits_and_symbols_are_counted_with_and_without_a_channel(link):
     assert found.snr_db.count == 3
 
 
-def test_what_waits_is_what_came_less_what_left(link):
-    link.queued(100)
-    link.queued(20)
-    link.unqueued(100)
-    found = link.snapshot()
-    assert (found.pending_requests, found.pending_bytes) == (1, 20)
+def test_what_waits_is_asked_for_at_each_snapshot(link):
+    assert link.snapshot().pending_requests == 0
+    link.waiting = iter((3, 1)).__next__
+    assert [link.snapshot().pending_requests for _ in range(2)] == [3, 1]
 
 
 def test_streams_and_sweeps_are_counted_while_they_are_open_and_closed_by_an_error_too(link):

@@ -64,7 +64,7 @@ class Statistics(_message.Message):
     def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime_s: _Optional[float] = ..., operations: _Optional[_Iterable[_Union[OperationStatistics, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., in_flight_requests: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., loop_lag_ns: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
 
 class OperationStatistics(_message.Message):
-    __slots__ = ("name", "version", "successes", "failures", "rows", "executions", "executed_requests", "executed_rows", "wasted_executions", "wasted_requests", "queue_ns", "input_ns", "infer_ns", "output_ns", "durations_ns", "failed_durations_ns", "batch_rows", "bits", "symbols", "snr_db", "channels", "pending_requests", "pending_bytes", "streams", "sweeps")
+    __slots__ = ("name", "version", "successes", "failures", "rows", "executions", "executed_requests", "executed_rows", "wasted_executions", "wasted_requests", "queue_ns", "input_ns", "infer_ns", "output_ns", "durations_ns", "failed_durations_ns", "batch_rows", "bits", "symbols", "snr_db", "channels", "pending_requests", "streams", "sweeps")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SUCCESSES_FIELD_NUMBER: _ClassVar[int]
@@ -87,7 +87,6 @@ class OperationStatistics(_message.Message):
     SNR_DB_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     PENDING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
-    PENDING_BYTES_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     SWEEPS_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -112,10 +111,9 @@ class OperationStatistics(_message.Message):
     snr_db: Histogram
     channels: _containers.RepeatedCompositeFieldContainer[ChannelSamples]
     pending_requests: int
-    pending_bytes: int
     streams: int
     sweeps: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., successes: _Optional[int] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., rows: _Optional[int] = ..., executions: _Optional[int] = ..., executed_requests: _Optional[int] = ..., executed_rows: _Optional[int] = ..., wasted_executions: _Optional[int] = ..., wasted_requests: _Optional[int] = ..., queue_ns: _Optional[int] = ..., input_ns: _Optional[int] = ..., infer_ns: _Optional[int] = ..., output_ns: _Optional[int] = ..., durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., failed_durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., batch_rows: _Optional[_Union[Histogram, _Mapping]] = ..., bits: _Optional[int] = ..., symbols: _Optional[int] = ..., snr_db: _Optional[_Union[Histogram, _Mapping]] = ..., channels: _Optional[_Iterable[_Union[ChannelSamples, _Mapping]]] = ..., pending_requests: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., streams: _Optional[int] = ..., sweeps: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., successes: _Optional[int] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., rows: _Optional[int] = ..., executions: _Optional[int] = ..., executed_requests: _Optional[int] = ..., executed_rows: _Optional[int] = ..., wasted_executions: _Optional[int] = ..., wasted_requests: _Optional[int] = ..., queue_ns: _Optional[int] = ..., input_ns: _Optional[int] = ..., infer_ns: _Optional[int] = ..., output_ns: _Optional[int] = ..., durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., failed_durations_ns: _Optional[_Union[Histogram, _Mapping]] = ..., batch_rows: _Optional[_Union[Histogram, _Mapping]] = ..., bits: _Optional[int] = ..., symbols: _Optional[int] = ..., snr_db: _Optional[_Union[Histogram, _Mapping]] = ..., channels: _Optional[_Iterable[_Union[ChannelSamples, _Mapping]]] = ..., pending_requests: _Optional[int] = ..., streams: _Optional[int] = ..., sweeps: _Optional[int] = ...) -> None: ...
 
 class FailureCounts(_message.Message):
     __slots__ = ("invalid", "overload", "expired", "cancelled", "internal", "denied")
