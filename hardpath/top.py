@@ -75,7 +75,11 @@ def watch_server(address: str, ask: Callable[[], Snapshot], interval: float, *, 
         from rich.live import Live
 
         with Live(console=Console(file=sys.stdout), auto_refresh=False) as screen:
-            _repeat(watch, interval, lambda view: screen.update(top_view.table(view, watch.bars), refresh=True))
+            _repeat(
+                watch,
+                interval,
+                lambda view: screen.update(top_view.table(view, watch.bars, screen.console), refresh=True),
+            )
     else:
         _repeat(watch, interval, lambda view: say("\n".join(top_view.lines(view))))
 

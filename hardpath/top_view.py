@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,6 +14,7 @@ from link.errors import ServerError
 from serve.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 HISTORY_S: Final = 60.0
@@ -22,6 +23,12 @@ COLUMNS: Final = (
     "operation", "req/s", "rows/s", "rows/run", "waiting", "queue ms", "p50 ms", "p99 ms", "refused/s", "failed/s",
     "wasted %", "bits/s", "Es/N0 dB",
 )  # fmt: skip
+_PAST: Final = "req/s, last minute"
+_LEAVE_OUT: Final = (
+    _PAST, "Es/N0 dB", "rows/run", "queue ms", "bits/s", "rows/s", "wasted %", "waiting", "p50 ms", "failed/s", "refused/s",
+)  # fmt: skip
+"""Columns that a narrow terminal does without, one after the other."""
+_WIDTH_MAX: Final = 10_000
 
 
 class View(NamedTuple):
@@ -106,8 +113,20 @@ class Watch:
         return sparkline([sum(values) / len(values) if values else None for values in bins])
 
 
-def table(view: View, bars: Callable[[str], str]) -> Table:
-    """The view of a terminal."""
+def table(view: View, bars: Callable[[str], str], console: Console) -> Table:
+    """The view of a terminal; where it is narrow columns are left out, since no figure may be cut."""
+    rows = [(*cells(operation), bars(operation.name)) for operation in view.rates]
+    left_out: set[str] = set()
+    unbounded = console.options.update(width=_WIDTH_MAX)
+    for name in (*_LEAVE_OUT, ""):
+        drawn = _table(view, rows, left_out)
+        if console.measure(drawn, options=unbounded).maximum <= console.width:
+            break
+        left_out.add(name)
+    return drawn
+
+
+def _table(view: View, rows: Sequence[Sequence[str]], left_out: Set[str]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -121,10 +140,13 @@ def table(view: View, bars: Callable[[str], str]) -> Table:
         caption=Text(caption(view.snapshot)),
         caption_justify="left",
     )
-    for index, column in enumerate((*COLUMNS, "req/s, last minute")):
-        drawn.add_column(column, justify="right" if 0 < index < len(COLUMNS) else "left", no_wrap=True)
-    for operation in view.rates:
-        drawn.add_row(*map(Text, (*cells(operation), bars(operation.name))))
+    shown = [index for index, name in enumerate((*COLUMNS, _PAST)) if name not in left_out]
+    for index in shown:
+        drawn.add_column(
+            (*COLUMNS, _PAST)[index], justify="right" if 0 < index < len(COLUMNS) else "left", no_wrap=True
+        )
+    for row in rows:
+        drawn.add_row(*(Text(row[index]) for index in shown))
     return drawn
 
 

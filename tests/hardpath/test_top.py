@@ -186,12 +186,12 @@ def interrupted_after(server, looks):
     return ask
 
 
-def shown(monkeypatch, server, stdout, looks=4, **options):
+def shown(monkeypatch, server, stdout, looks=4, columns=200):
     monkeypatch.setattr(sys, "stdout", stdout)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("hardpath.top.time.sleep", lambda seconds: None)
     with pytest.raises(KeyboardInterrupt):
-        watch_server("host:1", interrupted_after(server, looks), 1.0, once=False, as_json=False, **options)
+        watch_server("host:1", interrupted_after(server, looks), 1.0, once=False, as_json=False)
     return stdout.getvalue()
 
 
@@ -208,6 +208,14 @@ def test_a_terminal_gets_a_table(monkeypatch, server):
         "2 in flight",
     ):
         assert part in text, part
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 120, 200])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_figure_is_cut(monkeypatch, server, columns):
+    text = shown(monkeypatch, server, Terminal(), columns=columns)
+    assert "…" not in text
+    assert ("p99 ms" in text, "req/s" in text) == (True, True)
+    assert ("last minute" in text) == (columns == 200)
 
 
 def test_lines_are_written_where_there_is_no_terminal(monkeypatch, server):
