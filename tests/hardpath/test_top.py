@@ -163,6 +163,7 @@ def test_a_server_that_goes_away_and_comes_back_is_shown_as_such(server, clock):
     again = watch.look()
     assert "started anew" in top_view.title(again)
     assert again.rates == ()
+    assert not watch.bars("digits.link").strip(), "what was before is of another server"
     server.work()
     assert watch.look().rates[0].requests_s == 5.0
 
