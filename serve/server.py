@@ -39,6 +39,7 @@ from serve.engine import MAX_BATCH, OPERATIONS, Engine, Means, Model
 from serve.machine import machine
 from serve.pb.hardpath.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 from serve.repository import Repository
+from serve.security import Security
 from serve.service import NAME, LinkService
 from serve.streams import StreamLimits
 
@@ -84,14 +85,19 @@ class AsyncServer:
         self._health = HealthServicer()
         self._closing = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.limits.concurrent_calls)
+        self.security = Security(config)
+        self._server = grpc.aio.server(
+            interceptors=self.security.interceptors,
+            options=_options(config),
+            maximum_concurrent_rpcs=config.limits.concurrent_calls,
+        )
         limits = StreamLimits(samples=config.limits.samples_per_stream, stall_s=config.limits.stall_s)
         service = LinkService(self.engine, limits, self._closing)
         add_LinkServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.listen.reflection != "off":
             _add_reflection((NAME, health.SERVICE_NAME), self._server)
-        self.address = _listen(self._server, config.listen.host, config.listen.port)
+        self.address = _listen(self._server, self.security, config.listen.host, config.listen.port)
 
     @property
     def engine(self) -> Engine:
@@ -323,14 +329,14 @@ def _add_reflection(services: tuple[str, ...], server: grpc.aio.Server) -> None:
     )
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int) -> str:
+def _listen(server: grpc.aio.Server, security: Security, host: str, port: int) -> str:
     address = f"[{host}]" if ":" in host else host
     if not 0 <= port <= 65535:
         raise ServerError(f"cannot listen on {address}:{port}: a port is in [0, 65535]")
     reason = _obstacle(host, port)
     if reason is None:
         try:
-            return f"{address}:{server.add_insecure_port(f'{address}:{port}')}"
+            return f"{address}:{security.add_port(server, f'{address}:{port}')}"
         except RuntimeError as error:  # taken between the look and the leap
             reason = _obstacle(host, port) or str(error)
     raise ServerError(f"cannot listen on {address}:{port}: {reason}")
