@@ -202,6 +202,11 @@ class Batcher(Generic[J, R]):
     def _quick(self, rows: int) -> bool:
         return self._cost.known and self._cost.seconds(min(rows, self._policy.limit())) <= QUICK_S
 
+    @property
+    def waiting_requests(self) -> int:
+        """Requests that are not being run yet."""
+        return len(self._line)
+
     def _wait_s(self) -> float:
         """How long a request that comes now is likely to wait before it is run."""
         rows = self._line.rows

@@ -155,6 +155,10 @@ class Model:
         """Rows that wait, by operation."""
         return {operation: batcher.waiting_rows for operation, batcher in self._batchers.items()}
 
+    def waiting_requests(self, operation: str) -> int:
+        """Requests that wait for a run."""
+        return self._batchers[operation].waiting_requests
+
     async def encode(
         self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None, caller: Caller = ANYONE
     ) -> Encoded:

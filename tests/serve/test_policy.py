@@ -3,7 +3,6 @@ import pytest
 from serve.cost import CostModel
 from serve.policy import Adaptive, Fixed
 
-
 HANDLING_S = 20e-6
 """Of a run: to form a batch and to hand out its parts."""
 
@@ -50,7 +49,7 @@ def drive(policy, cost, callers, return_s, runs=2000):
 
     A worker's loop in simulated time: run what waits, or wait as the policy says.
     """
-    now, done, busy = 0.0, 0, 0.0
+    now, done = 0.0, 0
     coming = [i * 1e-5 for i in range(callers)]
     for _ in range(runs):
         coming.sort()
@@ -94,4 +93,4 @@ def test_the_policy_is_close_to_the_best_fixed_one(callers, fixed_ms, row_ms):
     alone = drive(Fixed(1), cost, callers, 3e-4, runs=400)
     # Where rows cost the same in any run, the best setting is the one that happens to keep the worker busy.
     assert adaptive >= (0.95 if fixed_ms else 0.9) * best
-    assert adaptive >= 0.97 * alone
+    assert adaptive >= (0.97 if fixed_ms else 0.95) * alone
