@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -99,8 +98,8 @@ def metadata_of(model: InferenceModel) -> pb.ModelMetadataResponse:
         name=model.name,
         versions=[model.version],
         platform=PLATFORM,
-        inputs=_metadata(model.inputs.values()),
-        outputs=_metadata(output.tensor for output in model.outputs.values()),
+        inputs=[_metadata(tensor, tensor.announced) for tensor in model.inputs.values() if not tensor.hidden],
+        outputs=[_metadata(output.tensor, output.tensor.shape) for output in model.outputs.values()],
     )
 
 
@@ -116,7 +115,8 @@ def config_of(model: InferenceModel) -> pb.ModelConfigResponse:
             pb.ModelInput(
                 name=tensor.name,
                 data_type=_CONFIGURED[tensor.datatype],
-                dims=tensor.shape,
+                dims=tensor.announced,
+                reshape=None if tensor.shape else pb.ModelTensorReshape(),
                 optional=tensor.optional,
             )
             for tensor in model.inputs.values()
@@ -134,14 +134,8 @@ def config_of(model: InferenceModel) -> pb.ModelConfigResponse:
     return pb.ModelConfigResponse(config=config)
 
 
-def _metadata(tensors: Iterable[Tensor]) -> list[pb.ModelMetadataResponse.TensorMetadata]:
-    return [
-        pb.ModelMetadataResponse.TensorMetadata(
-            name=tensor.name, datatype=tensor.datatype, shape=(_BATCH, *tensor.shape)
-        )
-        for tensor in tensors
-        if not tensor.hidden
-    ]
+def _metadata(tensor: Tensor, shape: tuple[int, ...]) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=(_BATCH, *shape))
 
 
 def _wanted(message: pb.ModelInferRequest.InferRequestedOutputTensor) -> Wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from link.errors import ArgumentError
@@ -36,7 +36,7 @@ class Options(NamedTuple):
 NOTHING: Final = Options({})
 
 
-def options_from_message(parameters: Mapping[str, pb.InferParameter], known: Container[str]) -> Options:
+def options_from_message(parameters: Mapping[str, pb.InferParameter], known: Collection[str]) -> Options:
     """The parameters of a request.
 
     Clients pass on what their users give, so a number may come as any kind of number, or as a text.
@@ -65,7 +65,7 @@ def options_from_message(parameters: Mapping[str, pb.InferParameter], known: Con
         elif name in _SEQUENCE:
             raise ArgumentError(f"parameters.{name}", "must be absent: samples are independent of each other")
         elif name not in _IGNORED:
-            raise ArgumentError(f"parameters.{name}", "is unknown to this model")
+            raise ArgumentError(f"parameters.{name}", f"is unknown; this model takes {', '.join((*known, TIMEOUT))}")
     return Options(link, timeout_s)
 
 

@@ -21,8 +21,8 @@ async def respond_in_order(
 ) -> None:
     """Answer requests in their order.
 
-    A client that takes no reply is not read from either, and is let go after a while. What a stream has under way is bounded,
-    and ends with it.
+    A client that takes no reply is not read from either, and is let go after a while. What a stream has under way is
+    bounded, and ends with it.
 
     Parameters
     ----------

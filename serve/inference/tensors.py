@@ -60,7 +60,8 @@ class Tensor(NamedTuple):
     datatype : str
         In the protocol's words: FP32, INT64, UINT8, BOOL or BYTES.
     shape : tuple of int
-        Of one sample; in a message the batch dimension stands in front.
+        Of one sample; in a message the batch dimension stands in front. Where a sample has one element, an input may come as
+        (B,) and as (B, 1): Triton's configurations know no shape without a size.
     optional : bool
         Whether a request may leave it out.
     hidden : bool
@@ -72,6 +73,11 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...] = ()
     optional: bool = False
     hidden: bool = False
+
+    @property
+    def announced(self) -> tuple[int, ...]:
+        """The shape of one sample that clients are told of an input."""
+        return self.shape or (1,)
 
 
 class Output(NamedTuple):
@@ -158,6 +164,8 @@ def inputs_from_message(
         for parameter in message.parameters:
             raise ArgumentError(f"{field}.parameters.{parameter}", "is unknown: tensors come within the message")
         shape = _shape(field, message, max_batch)
+        if not tensor.shape and shape[1:] == (1,):
+            shape = shape[:1]
         content = raw[index] if raw else None
         if content is not None and message.HasField("contents"):
             raise ArgumentError(f"{field}.contents", "must be absent where there are raw_input_contents")
