@@ -57,9 +57,9 @@ class Replies:
     def reply(self, request_id: str, wanted: tuple[Wanted, ...], answer: Answer) -> pb.ModelInferResponse:
         """The reply to a request."""
         reply = pb.ModelInferResponse()
-        reply.CopyFrom(self._template(wanted, answer.rows))
+        reply.CopyFrom(self._template(wanted, answer.rows, bool(answer.options)))
         reply.id = request_id
-        options_to_message(answer.options, reply)
+        options_to_message(answer.options, reply, self._model.options)
         result = answer.result
         reply.raw_output_contents.extend([output.write(output.take(result)) for output in self._outputs(wanted)])
         return reply
@@ -78,9 +78,9 @@ class Replies:
             outputs.append(output.best(classes) if classes else output)
         return tuple(outputs)
 
-    def _begin(self, wanted: tuple[Wanted, ...], rows: int) -> pb.ModelInferResponse:
+    def _begin(self, wanted: tuple[Wanted, ...], rows: int, with_options: bool) -> pb.ModelInferResponse:
         tensors = [output.tensor for output in self._outputs(wanted)]
-        return pb.ModelInferResponse(
+        template = pb.ModelInferResponse(
             model_name=self._model.name,
             model_version=self._model.version,
             outputs=[
@@ -90,6 +90,9 @@ class Replies:
                 for tensor in tensors
             ],
         )
+        if with_options:
+            options_to_message(self._model.options, template)
+        return template
 
 
 def metadata_of(model: InferenceModel) -> pb.ModelMetadataResponse:

@@ -10,7 +10,7 @@ Their tensors are those that the bundle's manifest names, and their operations t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +28,6 @@ SNR_DB: Final = 12.0
 """Es/N0 in dB where a request gives none."""
 
 _LINK_USUAL: Final = ("decisions", "class_names", "probabilities", "logits", "bit_errors")
-_SETTINGS: Final = tuple(field.name for field in fields(Settings))
 
 Arrays = dict[str, NDArray[Any]]
 Options = dict[str, Any]
@@ -44,7 +43,7 @@ class Answer(NamedTuple):
     rows : int
         B.
     options : dict of str to value
-        The options as they were used.
+        The options as they were used; None where one was not.
     """
 
     result: Encoded | Decoded | Transmitted
@@ -153,13 +152,11 @@ def receiver_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
 def link_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
     """NAME.link, whose channel, its SNR and the address of its randomness are parameters."""
     manifest = info.manifest
-    defaults = {name: getattr(Settings(snr_db), name) for name in _SETTINGS}
 
     async def transmit(model: Model, arrays: Arrays, options: Options, caller: Caller) -> Answer:
         settings = Settings(**options) if SNR_INPUT in options else Settings(snr_db, **options)
         result = await model.transmit(arrays, settings, caller)
-        used = {name: value for name in _SETTINGS if (value := getattr(result.settings, name)) is not None}
-        return Answer(result, len(result.bit_errors), used)
+        return Answer(result, len(result.bit_errors), vars(result.settings))
 
     outputs = [
         *_decoded(manifest, "decoded."),
@@ -169,7 +166,7 @@ def link_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
         *_headers(manifest),
         *_texts(manifest),
     ]
-    return _model(info, "link", _task_inputs(manifest), outputs, defaults, transmit, _LINK_USUAL)
+    return _model(info, "link", _task_inputs(manifest), outputs, vars(Settings(snr_db)), transmit, _LINK_USUAL)
 
 
 DESCRIBED: Final = dict(zip(OPERATIONS, (transmitter_model, receiver_model, link_model), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from link.errors import ArgumentError
@@ -69,11 +70,14 @@ def options_from_message(parameters: Mapping[str, pb.InferParameter], known: Col
     return Options(link, timeout_s)
 
 
-def options_to_message(options: Mapping[str, Any], message: pb.ModelInferResponse) -> None:
-    """Write into a reply which options were used: given again as parameters, they give the same reply."""
+def options_to_message(
+    options: Mapping[str, Any], message: pb.ModelInferResponse, written: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Write into a reply which options were used, but for those that are written: as parameters, they give it again."""
     parameters = message.parameters
     for name, value in options.items():
-        setattr(parameters[name], _FIELDS[name], value)
+        if value is not None and (name not in written or written[name] != value):
+            setattr(parameters[name], _FIELDS[name], value)
 
 
 def _number(field: str, message: pb.InferParameter) -> float:
