@@ -1,4 +1,4 @@
-"""What takes long: a sweep (minutes) and the channels of TR 38.901 (seconds), beside the batches, so that nobody waits for them."""
+"""What takes long (a sweep minutes, a channel of TR 38.901 seconds) runs beside the batches, so that nobody waits for it."""
 
 from __future__ import annotations
 

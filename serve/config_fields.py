@@ -1,6 +1,6 @@
 """Every field of a server's configuration by its key: what is allowed, which variable sets it, how a value is read.
 
-    listen.port    HARDPATH_SERVE_LISTEN_PORT    an integer in [0, 65535]
+listen.port    HARDPATH_SERVE_LISTEN_PORT    an integer in [0, 65535]
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _fields(model: type[BaseModel], section: str = "") -> Iterator[ConfigField]:
 
 
 def _field(key: str, info: FieldInfo) -> ConfigField:
-    kind = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
     return ConfigField(key, info.default, _allowed(adapter.json_schema()), info.description or "", adapter)
 
@@ -153,7 +153,9 @@ def _shown(value: Any) -> str:
     """A value in an error, on one line and not too long."""
     if isinstance(value, str):
         value = re.sub(r"(?<=://)[^@/]*@", "***@", value)  # a user and a password
-    text = repr(str(value)) if not isinstance(value, bool | int | float | list | dict) else json.dumps(value, default=str)
+    text = (
+        repr(str(value)) if not isinstance(value, bool | int | float | list | dict) else json.dumps(value, default=str)
+    )
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

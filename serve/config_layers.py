@@ -44,7 +44,9 @@ FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
 
 _FILE_BYTES_MAX: Final = 2**20
 # What Kubernetes tells each container of a Service that is named hardpath-serve.
-_OF_KUBERNETES: Final = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)=.*|PORT=\w+://.*|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*")
+_OF_KUBERNETES: Final = re.compile(
+    r"SERVICE_(HOST|PORT(_\w+)?)=.*|PORT=\w+://.*|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*"
+)
 
 
 class Setting(NamedTuple):

@@ -238,6 +238,7 @@ def header_to_message(header: HeaderOutcome) -> pb.HeaderOutcome:
         headers_lost=header.headers_lost,
         headers_wrong=header.headers_wrong,
         header_symbols=header.header_symbols,
+        pilot_symbols=header.pilot_symbols,
     )
 
 
@@ -252,12 +253,11 @@ def header_from_message(message: pb.HeaderOutcome) -> HeaderOutcome:
         headers_lost=message.headers_lost,
         headers_wrong=message.headers_wrong,
         header_symbols=message.header_symbols,
+        pilot_symbols=message.pilot_symbols,
     )
 
 
-def transmitted_to_message(
-    result: Transmitted, request: pb.TransmitRequest, model_version: int
-) -> pb.TransmitResponse:
+def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, model_version: int) -> pb.TransmitResponse:
     """One pass over the link, with what the request asked to include."""
     message = pb.TransmitResponse(
         sent=sent_to_message(result.sent, request.tensor_format, request.include_symbols),
@@ -269,6 +269,7 @@ def transmitted_to_message(
         truncated=() if result.truncated is None else result.truncated.tolist(),
         unknown=() if result.unknown is None else result.unknown.tolist(),
         model_version=model_version,
+        num_pilots=() if result.num_pilots is None else result.num_pilots.tolist(),
     )
     if request.include_symbols and result.y is not None and result.no is not None:
         message.received.y.CopyFrom(tensor_to_message("y", result.y, request.tensor_format))
@@ -291,4 +292,5 @@ def transmitted_from_message(message: pb.TransmitResponse) -> Transmitted:
         header=header_from_message(message.header) if message.HasField("header") else None,
         truncated=np.array(message.truncated, dtype=np.bool_) if message.truncated else None,
         unknown=np.array(message.unknown, dtype=np.bool_) if message.unknown else None,
+        num_pilots=np.array(message.num_pilots, dtype=np.int64) if message.num_pilots else None,
     )

@@ -1,8 +1,8 @@
 """What a run of so many rows takes, learned as it goes.
 
 Runs are sorted by rows into buckets of powers of two; each bucket holds the running mean of its rows and of its seconds.
-Between buckets cost is interpolated, beyond them extended along the last slope. No form of the curve is assumed: a graph that
-gains nothing from a second row, and one that loses by a batch that leaves the cache, are seen as what they are.
+Between buckets cost is interpolated, beyond them extended along the last slope. No form of the curve is assumed: a graph
+that gains nothing from a second row, and one that loses by a batch that leaves the cache, are seen as what they are.
 """
 
 from __future__ import annotations

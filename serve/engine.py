@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.bundle import Bundle
-from link.chain import Link, require_snr_error
+from link.chain import Link
 from link.channel import CHANNELS, TR38901, Channel, build_channel
 from link.errors import ArgumentError, require_range
 from link.interface import TensorSpec

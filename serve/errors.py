@@ -1,11 +1,11 @@
 """What the data plane refuses for reasons of its own; `serve.status` maps them.
 
-    HardpathError
-    └── Refused
-        ├── ModelNotFound    no model of that name
-        ├── Overloaded       more to do than can be done in time; says when to try again
-        ├── Expired          the deadline has passed, or would before the reply
-        └── ShuttingDown     the server takes no more work
+HardpathError
+└── Refused
+    ├── ModelNotFound    no model of that name
+    ├── Overloaded       more to do than can be done in time; says when to try again
+    ├── Expired          the deadline has passed, or would before the reply
+    └── ShuttingDown     the server takes no more work
 """
 
 from __future__ import annotations

@@ -148,6 +148,7 @@ class Transmit:
                 header=header,
                 truncated=read.cut,
                 unknown=read.unknown,
+                num_pilots=_pilots(carried.num_pilots, rows),
             )
             for job, rows, read, header in zip(
                 joined.jobs, _slices(joined.jobs), joined.reads, carried.headers, strict=True
@@ -160,6 +161,7 @@ class _Carried(NamedTuple):
     no: NDArray[np.float32]
     mode: NDArray[np.int64]
     headers: list[HeaderOutcome | None]
+    num_pilots: NDArray[np.int64] | None
 
     def tensors(self, link: Link) -> Arrays:
         return {
@@ -170,9 +172,15 @@ class _Carried(NamedTuple):
         }
 
 
+def _pilots(num_pilots: NDArray[np.int64] | None, rows: slice) -> NDArray[np.int64] | None:
+    """A request's; None where it has none, whatever else is in the batch."""
+    return None if num_pilots is None or not num_pilots[rows].any() else num_pilots[rows]
+
+
 def _carry(link: Link, jobs: Sequence[TransmitJob], sent: Transmission) -> _Carried:
-    """Each request over its own channel. Those that differ in sample numbers alone go together, but for headers: a frame
-    is made of the samples of one request.
+    """Each request over its own channel.
+
+    Those that differ in sample numbers alone go together, but for headers: a frame is made of the samples of one request.
     """
     groups: dict[object, list[int]] = {}
     for place, job in enumerate(jobs):
@@ -183,10 +191,14 @@ def _carry(link: Link, jobs: Sequence[TransmitJob], sent: Transmission) -> _Carr
     numbers = [np.arange(job.settings.sample_offset, job.settings.sample_offset + job.rows) for job in jobs]
     if len(groups) == 1:
         conveyed = _convey(link, jobs, sent, numbers)
-        return _Carried(conveyed.received.y, conveyed.received.no, conveyed.mode(sent), [conveyed.header] * len(jobs))
+        received = conveyed.received
+        return _Carried(
+            received.y, received.no, conveyed.mode(sent), [conveyed.header] * len(jobs), received.num_pilots
+        )
     y = np.empty_like(sent.symbols)
     no = np.empty(sent.symbols.shape[:2], dtype=np.float32)
     mode = np.empty_like(sent.mode)
+    num_pilots = np.zeros(len(sent.mode), dtype=np.int64)
     headers: list[HeaderOutcome | None] = [None] * len(jobs)
     for places in groups.values():
         if len(places) == 1:
@@ -196,9 +208,11 @@ def _carry(link: Link, jobs: Sequence[TransmitJob], sent: Transmission) -> _Carr
         part = _rows(sent, chosen)
         conveyed = _convey(link, [jobs[place] for place in places], part, [numbers[place] for place in places])
         y[chosen], no[chosen], mode[chosen] = conveyed.received.y, conveyed.received.no, conveyed.mode(part)
+        if conveyed.received.num_pilots is not None:
+            num_pilots[chosen] = conveyed.received.num_pilots
         for place in places:
             headers[place] = conveyed.header
-    return _Carried(y, no, mode, headers)
+    return _Carried(y, no, mode, headers, num_pilots if num_pilots.any() else None)
 
 
 def _convey(

@@ -6,8 +6,8 @@
 A new version is made ready in a thread of low priority beside the old one, which meanwhile answers; then the name stands
 for the new one. Requests that the old one has begun it finishes, and it is freed when the last of them is answered.
 
-A bundle is changed by replacing its folder (or a symbolic link to it), or by exporting into it: the manifest is written last,
-and it is the manifest that is watched.
+A bundle is changed by replacing its folder (or a symbolic link to it), or by exporting into it: the manifest is written
+last, and it is the manifest that is watched.
 """
 
 from __future__ import annotations

@@ -149,6 +149,8 @@ class Transmitted(NamedTuple):
         Whether each text had more tokens than the model takes, and was cut; None where no texts were given.
     unknown : (B,) bool, optional
         Whether each text has no token that the model knows; None where no texts were given.
+    num_pilots : (B,) int64, optional
+        Pilot symbols sent with each sample's; None where there are none.
     """
 
     sent: Sent
@@ -161,6 +163,7 @@ class Transmitted(NamedTuple):
     header: HeaderOutcome | None = None
     truncated: NDArray[np.bool_] | None = None
     unknown: NDArray[np.bool_] | None = None
+    num_pilots: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

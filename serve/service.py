@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from time import monotonic
@@ -16,7 +17,7 @@ from serve.model import list_to_message, model_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
 from serve.status import refuse
-from serve.streams import StreamLimits, sweep, transmit_stream
+from serve.streams import StreamLimits, TransmitStream
 
 NAME = pb.DESCRIPTOR.services_by_name["LinkService"].full_name
 
@@ -46,11 +47,14 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
     ----------
     engine : Engine
     limits : StreamLimits
+    closing : asyncio.Future
+        Done once open streams are to come to an end.
     """
 
-    def __init__(self, engine: Engine, limits: StreamLimits | None = None) -> None:
+    def __init__(self, engine: Engine, limits: StreamLimits, closing: asyncio.Future[None]) -> None:
         self._engine = engine
-        self._limits = limits or StreamLimits()
+        self._limits = limits
+        self._closing = closing
 
     @_answered
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
@@ -72,12 +76,12 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
     async def Transmit(self, request: pb.TransmitRequest, context: Context) -> pb.TransmitResponse:
         return await self._transmit(request, caller_of(request, context))
 
-    async def TransmitStream(
-        self, requests: AsyncIterator[pb.TransmitStreamRequest], context: Context
-    ) -> None:
-        await transmit_stream(requests, context, self._transmit, self._limits)
+    async def TransmitStream(self, requests: AsyncIterator[pb.TransmitStreamRequest], context: Context) -> None:
+        await TransmitStream(context, self._transmit, self._limits, self._closing).answer(requests)
 
     async def Sweep(self, request: pb.SweepRequest, context: Context) -> None:
+        from serve.sweeping import sweep
+
         try:
             await sweep(self._engine.model(request.model), request, context, self._limits)
         except Exception as error:

@@ -1,7 +1,7 @@
 """Exceptions to gRPC status, in one table, and back.
 
-A caller learns what was wrong with the request: the field's path and the range; and where it may try again, when. Of anything
-that is the server's fault it learns an id, under which the log has the rest.
+A caller learns what was wrong with the request: the field's path and the range; and where it may try again, when. Of
+anything that is the server's fault it learns an id, under which the log has the rest.
 """
 
 from __future__ import annotations
