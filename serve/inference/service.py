@@ -6,6 +6,7 @@ with one.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from time import monotonic, perf_counter_ns
@@ -22,7 +23,7 @@ from serve.inference.counting import count, reason_of, statistics_of
 from serve.inference.messages import PLATFORM, Replies, config_of, metadata_of
 from serve.inference.models import DESCRIBED, SNR_DB, InferenceModel
 from serve.inference.options import FINAL, options_from_message
-from serve.inference.streaming import respond_in_order
+from serve.inference.streaming import InferStream, failed
 from serve.inference.tensors import inputs_from_message
 from serve.pb.inference import grpc_service_pb2 as pb
 from serve.pb.inference import grpc_service_pb2_grpc
@@ -89,6 +90,8 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ready : callable
         Whether the server takes requests; while it drains it does not.
     limits : StreamLimits, optional
+    closing : asyncio.Future, optional
+        Once done, streams read no more and end.
     snr_db : float
         Es/N0 in dB where a request gives none.
     """
@@ -101,6 +104,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         reload: Callable[[str], Awaitable[object]] | None = None,
         ready: Callable[[], bool] = lambda: True,
         limits: StreamLimits | None = None,
+        closing: asyncio.Future[None] | None = None,
         snr_db: float = SNR_DB,
     ) -> None:
         self._engine = engine
@@ -108,6 +112,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._reload = reload
         self._ready = ready
         self._limits = limits or StreamLimits()
+        self._closing = asyncio.get_running_loop().create_future() if closing is None else closing
         self._snr_db = snr_db
         self._served: dict[str, _Served] = {}
 
@@ -157,13 +162,11 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             try:
                 reply = await self._infer(request, context)
             except Exception as error:  # of this request; the stream goes on
-                status = status_of(error, request)
-                reply = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-                return pb.ModelStreamInferResponse(error_message=status.message, infer_response=reply)
+                return failed(request, status_of(error, request).message)
             reply.parameters[FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=reply)
 
-        await respond_in_order(requests, context, respond, self._limits)
+        await InferStream(context, respond, self._limits, self._closing).answer(requests)
 
     @_answered
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:

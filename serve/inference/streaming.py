@@ -13,50 +13,73 @@ from serve.streams import StreamLimits
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Respond = Callable[[pb.ModelInferRequest], Coroutine[Any, Any, pb.ModelStreamInferResponse]]
-_Responses = asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None]
 
 
-async def respond_in_order(
-    requests: AsyncIterator[pb.ModelInferRequest], context: Context, respond: Respond, limits: StreamLimits
-) -> None:
-    """Answer requests in their order.
+class InferStream:
+    """One call of ModelStreamInfer.
 
     A client that takes no reply is not read from either, and is let go after a while. What a stream has under way is
     bounded, and ends with it.
 
     Parameters
     ----------
-    requests : async iterator of ModelInferRequest
-    context : grpc.aio.ServicerContext
+    context : ServicerContext
     respond : coroutine function
         Answers one request, be it with what is wrong with it.
     limits : StreamLimits
+    closing : asyncio.Future
+        Once done, no more is read: what was read is answered, and the stream ends as unavailable.
     """
-    responses: _Responses = asyncio.Queue(limits.window)
-    stalled = False
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_read(requests, respond, limits.idle_s, responses, tasks))
-            while (response := await responses.get()) is not None:
-                await asyncio.wait_for(context.write(await response), limits.stall_s)
-    except* TimeoutError:
-        stalled = True
-    if stalled:
-        await context.abort(grpc.StatusCode.ABORTED, f"no reply was taken for {limits.stall_s:g} s")
 
+    def __init__(self, context: Context, respond: Respond, limits: StreamLimits, closing: asyncio.Future[None]) -> None:
+        self._context = context
+        self._respond = respond
+        self._limits = limits
+        self._closing = closing
+        self._responses: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(limits.window)
 
-async def _read(
-    requests: AsyncIterator[pb.ModelInferRequest],
-    respond: Respond,
-    idle_s: float | None,
-    responses: _Responses,
-    tasks: asyncio.TaskGroup,
-) -> None:
-    iterator = aiter(requests)
-    while True:
+    async def answer(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
+        """Read, have answered, write."""
+        stalled = False
         try:
-            request = await asyncio.wait_for(anext(iterator), idle_s)
-        except (StopAsyncIteration, TimeoutError):
-            break
-        await responses.put(tasks.create_task(respond(request)))
-    await responses.put(None)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read(aiter(requests), tasks))
+                while (response := await self._responses.get()) is not None:
+                    await asyncio.wait_for(self._context.write(await response), self._limits.stall_s)
+        except* TimeoutError:
+            stalled = True
+        if stalled:
+            await self._context.abort(grpc.StatusCode.ABORTED, f"no reply was taken for {self._limits.stall_s:g} s")
+        if self._closing.done():
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+
+    async def _read(self, requests: AsyncIterator[pb.ModelInferRequest], tasks: asyncio.TaskGroup) -> None:
+        samples, most = 0, self._limits.samples
+        while (request := await self._next(requests)) is not None:
+            samples += max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=1)
+            full = most is not None and samples > most
+            answer = _full(request, most) if full else self._respond(request)
+            await self._responses.put(tasks.create_task(answer))
+            if full:
+                break
+        await self._responses.put(None)
+
+    async def _next(self, requests: AsyncIterator[pb.ModelInferRequest]) -> pb.ModelInferRequest | None:
+        """The next request; None where there is none, or is not to be."""
+        coming = asyncio.ensure_future(anext(requests, None))
+        try:
+            await asyncio.wait((coming, self._closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not coming.done():
+                coming.cancel()
+        return coming.result() if coming.done() else None
+
+
+async def _full(request: pb.ModelInferRequest, samples: int | None) -> pb.ModelStreamInferResponse:
+    return failed(request, f"a stream takes at most {samples} samples: open another")
+
+
+def failed(request: pb.ModelInferRequest, message: str) -> pb.ModelStreamInferResponse:
+    """What answers a request of a stream that failed."""
+    reply = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+    return pb.ModelStreamInferResponse(error_message=message, infer_response=reply)
