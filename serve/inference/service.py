@@ -58,6 +58,8 @@ def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
     async def answer(service: InferenceService, request: Request, context: Context) -> Response:
         try:
             return await method(service, request, context)
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:  # every error must become a status; a traceback goes to the log
             await refuse(context, error, request)
 
