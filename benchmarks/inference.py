@@ -19,7 +19,9 @@ from link.bundle import load_bundle
 from serve.engine import Engine, Means, Model
 from serve.inference.service import InferenceService
 from serve.inference.tensors import BYTES, Tensor
+from serve.observer import Observer
 from serve.pb.inference import grpc_service_pb2 as pb
+from serve.statistics import Statistics
 
 CALLS: Final = 4000
 RUNS: Final = 7
@@ -33,6 +35,9 @@ class _Context:
 
     def time_remaining(self) -> float:
         return 10.0
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
 
 
 def request(model: str, tensors: list[Tensor]) -> pb.ModelInferRequest:
@@ -63,7 +68,7 @@ async def measure(path: str) -> None:
     engine = Engine(means)
     model = Model(load_bundle(path), means)
     engine.put(model)
-    service = InferenceService(engine)
+    service = InferenceService(engine, Observer(Statistics()))
     context: Any = _Context()
     for operation, method in METHODS.items():
         name = f"{model.name}.{operation}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
-from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+from time import monotonic
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -19,21 +19,21 @@ from link.errors import ArgumentError
 from link.provenance import code_version
 from serve.engine import Caller, Engine, Model
 from serve.errors import ModelNotFound
-from serve.inference.counting import count, reason_of, statistics_of
 from serve.inference.messages import PLATFORM, Replies, config_of, metadata_of
 from serve.inference.models import DESCRIBED, SNR_DB, InferenceModel
 from serve.inference.options import FINAL, options_from_message
+from serve.inference.statistics import statistics_of
 from serve.inference.streaming import InferStream, failed
 from serve.inference.tensors import inputs_from_message
+from serve.observer import Observer
 from serve.pb.inference import grpc_service_pb2 as pb
 from serve.pb.inference import grpc_service_pb2_grpc
 from serve.status import refuse, status_of
 from serve.streams import StreamLimits
 
-if TYPE_CHECKING:
-    from serve.statistics import Operation, Statistics
-
 NAME: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+_INFER: Final = f"{NAME}/ModelInfer"
+_STREAM_INFER: Final = f"{NAME}/ModelStreamInfer"
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -42,13 +42,12 @@ _Method = Callable[["InferenceService", Request, Context], Awaitable[Response]]
 
 
 class _Served(NamedTuple):
-    """What is made once for a model, and what it counts in."""
+    """What is made once for a model."""
 
     description: InferenceModel
     replies: Replies
     metadata: pb.ModelMetadataResponse
     config: pb.ModelConfigResponse
-    counters: Operation | None
 
 
 def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
@@ -66,8 +65,8 @@ def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
     return answer
 
 
-def _served(description: InferenceModel, counters: Operation | None) -> _Served:
-    return _Served(description, Replies(description), metadata_of(description), config_of(description), counters)
+def _served(description: InferenceModel) -> _Served:
+    return _Served(description, Replies(description), metadata_of(description), config_of(description))
 
 
 def _refusal(text: str) -> Callable[[InferenceService, Message, Context], Awaitable[NoReturn]]:
@@ -85,8 +84,8 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     Parameters
     ----------
     engine : Engine
-    statistics : Statistics, optional
-        Where requests are counted; where absent, they are not, and the server does not have the extension.
+    observer : Observer
+        Sees each request.
     reload : coroutine function, optional
         Loads the bundle of that name anew; where absent, the server does not have the extension.
     ready : callable
@@ -101,8 +100,8 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(
         self,
         engine: Engine,
+        observer: Observer,
         *,
-        statistics: Statistics | None = None,
         reload: Callable[[str], Awaitable[object]] | None = None,
         ready: Callable[[], bool] = lambda: True,
         limits: StreamLimits | None = None,
@@ -110,7 +109,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         snr_db: float = SNR_DB,
     ) -> None:
         self._engine = engine
-        self._statistics = statistics
+        self._observer = observer
         self._reload = reload
         self._ready = ready
         self._limits = limits or StreamLimits()
@@ -144,25 +143,22 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     @_answered
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
-        if self._statistics is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not count")
         served = [self._find(request.name, request.version)[1]] if request.name else self._all()
         return pb.ModelStatisticsResponse(
             model_stats=[
-                statistics_of(each.description, each.counters.snapshot())
+                statistics_of(each.description, self._observer.statistics.operation(each.description.name).snapshot())
                 for each in served
-                if each.counters is not None
             ]
         )
 
     @_answered
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        return await self._infer(request, context)
+        return await self._infer(request, context, _INFER)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
         async def respond(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
-                reply = await self._infer(request, context)
+                reply = await self._infer(request, context, _STREAM_INFER)
             except Exception as error:  # of this request; the stream goes on
                 return failed(request, status_of(error, request).message)
             reply.parameters[FINAL].bool_param = True
@@ -223,33 +219,22 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     CudaSharedMemoryRegister = _refusal("tensors come within the message: memory is not shared")
 
     def _extensions(self) -> list[str]:
-        extensions = ["classification", "model_configuration", "parameters"]
-        if self._reload is not None:
-            extensions.append("model_repository")
-        if self._statistics is not None:
-            extensions.append("statistics")
-        return extensions
+        repository = [] if self._reload is None else ["model_repository"]
+        return ["classification", "model_configuration", *repository, "parameters", "statistics"]
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        start = perf_counter_ns()
-        model, served = self._find(request.model_name, request.model_version, "model_version")
-        description, counters = served.description, served.counters
-        try:
+    async def _infer(self, request: pb.ModelInferRequest, context: Context, method: str) -> pb.ModelInferResponse:
+        with self._observer.call(method, context) as call:
+            model, served = self._find(request.model_name, request.model_version, "model_version")
+            description = served.description
+            call.of(description.name)
             wanted = served.replies.wanted(request)
             options = options_from_message(request.parameters, description.options)
             arrays = inputs_from_message(request, description.inputs, description.max_batch)
             caller = _caller(request, context, options.timeout_s)
-            read = perf_counter_ns()
+            call.read()
             answer = await description.run(model, arrays, options.link, caller)
-            answered = perf_counter_ns()
-            reply = served.replies.reply(request.id, wanted, answer)
-        except BaseException as error:
-            if counters is not None:
-                counters.failed(reason_of(error), perf_counter_ns() - start)
-            raise
-        if counters is not None:
-            count(counters, answer, (start, read, answered, perf_counter_ns()))
-        return reply
+            call.computed(answer.rows, answer.result.timing)
+            return served.replies.reply(request.id, wanted, answer)
 
     def _find(self, name: str, version: str = "", field: str = "version") -> tuple[Model, _Served]:
         """The model of that name that answers now, and what is said of it.
@@ -271,8 +256,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             raise ModelNotFound(name, self._names()) from None
         served = self._served.get(name)
         if served is None or served.description.info is not model.info:
-            counters = None if self._statistics is None else self._statistics.operation(name)
-            served = self._served[name] = _served(describe(model.info, self._snr_db), counters)
+            served = self._served[name] = _served(describe(model.info, self._snr_db))
         if version and version != served.description.version:
             raise ArgumentError(field, f"must be {served.description.version} or empty, got {version!r}")
         return model, served

@@ -12,11 +12,13 @@ import pytest
 from link.bundle import load_bundle
 from serve.engine import Engine, Means, Model
 from serve.inference.service import InferenceService
+from serve.observer import Observer
 from serve.pb.inference import grpc_service_pb2 as pb
 from serve.pb.inference.grpc_service_pb2_grpc import (
     GRPCInferenceServiceStub,
     add_GRPCInferenceServiceServicer_to_server,
 )
+from serve.statistics import Statistics
 
 MAX_BATCH = 64
 
@@ -36,16 +38,22 @@ def running_loop():
 
 @contextmanager
 def serving(paths, **options):
-    """A server of these bundles; `ran` tells which operation ran how many rows."""
+    """A server of these bundles; `runs` tells which operation ran how many rows."""
     runs = []
-    means = Means(max_batch=MAX_BATCH, ran=lambda operation, run: runs.append((operation, run.rows)))
+    statistics = Statistics()
+
+    def ran(operation, run):
+        runs.append((operation, run.rows))
+        statistics.operation(operation).executed(run.rows)
+
+    means = Means(max_batch=MAX_BATCH, ran=ran)
 
     async def start():
         engine = Engine(means)
         for path in paths:
             engine.put(Model(load_bundle(path), means))
         server = grpc.aio.server()
-        service = InferenceService(engine, **options)
+        service = InferenceService(engine, Observer(statistics), **options)
         add_GRPCInferenceServiceServicer_to_server(service, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -62,6 +70,7 @@ def serving(paths, **options):
                     service=service,
                     stub=GRPCInferenceServiceStub(channel),
                     runs=runs,
+                    statistics=statistics,
                     run=run,
                 )
         finally:

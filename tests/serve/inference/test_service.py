@@ -10,7 +10,6 @@ import pytest
 from link.bundle import load_bundle
 from serve.engine import Model
 from serve.pb.inference import grpc_service_pb2 as pb
-from serve.statistics import Statistics
 
 NAMES = ["tiny.transmitter", "tiny.receiver", "tiny.link"]
 
@@ -67,7 +66,7 @@ def test_a_bundle_is_loaded_anew_by_any_of_its_names(oip, bundle_path):
 
 def test_extensions_are_those_that_the_server_was_given_the_means_for(stub):
     metadata = stub.ServerMetadata(pb.ServerMetadataRequest())
-    assert list(metadata.extensions) == ["classification", "model_configuration", "parameters"]
+    assert list(metadata.extensions) == ["classification", "model_configuration", "parameters", "statistics"]
 
 
 @pytest.fixture(scope="session")
@@ -106,8 +105,7 @@ def test_a_version_that_takes_over_is_seen_by_every_call_and_the_one_before_is_l
 
 
 def test_statistics_count_requests_samples_and_runs(oip, bundle_path, images):
-    statistics = Statistics()
-    with oip.serving([bundle_path], statistics=statistics) as server:
+    with oip.serving([bundle_path]) as server:
         assert "statistics" in server.stub.ServerMetadata(pb.ServerMetadataRequest()).extensions
         good = oip.request("tiny.link", {"image": images})
         for _ in range(3):
@@ -115,11 +113,9 @@ def test_statistics_count_requests_samples_and_runs(oip, bundle_path, images):
         list(server.stub.ModelStreamInfer(iter([good, good])))
         for parameters in ({"snr_db": 99}, {"timeout": 1}):
             error_of(server.stub.ModelInfer, oip.request("tiny.link", {"image": images}, parameters=parameters))
-        for operation, rows in server.runs:
-            statistics.operation(operation).executed(rows)
         reply = server.stub.ModelStatistics(pb.ModelStatisticsRequest(name="tiny.link"))
         everything = server.stub.ModelStatistics(pb.ModelStatisticsRequest()).model_stats
-        failures = statistics.operation("tiny.link").snapshot().failures
+        failures = server.statistics.operation("tiny.link").snapshot().failures
         error = error_of(server.stub.ModelStatistics, pb.ModelStatisticsRequest(name="tin.link"))
     (counted,) = reply.model_stats
     assert (counted.name, counted.version) == ("tiny.link", "1")

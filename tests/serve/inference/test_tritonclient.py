@@ -117,7 +117,6 @@ def test_it_calls_and_streams_asynchronously(inference, images):
         (lambda client: client.get_model_metadata("tin.link"), "NOT_FOUND"),
         (lambda client: client.unload_model("tiny"), "UNIMPLEMENTED"),
         (lambda client: client.load_model("tiny"), "UNIMPLEMENTED"),
-        (lambda client: client.get_inference_statistics(), "UNIMPLEMENTED"),
         (lambda client: client.get_trace_settings(), "UNIMPLEMENTED"),
         (lambda client: client.get_log_settings(), "UNIMPLEMENTED"),
         (lambda client: client.register_system_shared_memory("region", "/key", 64), "UNIMPLEMENTED"),
