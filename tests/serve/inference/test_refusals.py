@@ -252,6 +252,19 @@ def test_a_model_that_is_not_there_is_not_found_and_those_that_are_there_are_nam
     assert not stub.ModelReady(pb.ModelReadyRequest(name=name)).ready
 
 
+def test_an_estimate_is_named_by_where_it_came_from(routed_stub, oip, latents_of):
+    latents = latents_of([0]).inputs
+    estimate = {"snr_db": np.array([99.0], dtype=np.float32)}
+    for request, field in (
+        (oip.request("rings.transmitter", latents | estimate), "inputs.snr_db"),
+        (oip.request("rings.transmitter", latents, parameters={"snr_db": 99}), "parameters.snr_db"),
+        (oip.request("rings.transmitter", latents | estimate, parameters={"snr_db": 9}), "inputs.snr_db"),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            routed_stub.ModelInfer(request)
+        assert violation_of(refused.value).field == field
+
+
 def test_a_request_whose_time_is_over_is_not_computed(inference, oip):
     del inference.runs[:]
     with pytest.raises(grpc.RpcError) as refused:
