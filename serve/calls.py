@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import grpc
@@ -44,10 +45,15 @@ class Caller:
         What servers said of models, by name.
     """
 
-    def __init__(self, target: Target, model: str, timeout_s: float, retries: Retries) -> None:
+    def __init__(
+        self, target: Target, model: str, timeout_s: float, retries: Retries, max_batch: int | None = None
+    ) -> None:
+        if max_batch is not None and max_batch < 1:
+            raise ArgumentError("max_batch", f"must be at least 1, got {max_batch}")
         self.target = target
         self.model = model
         self.infos: dict[str, ModelInfo] = {}
+        self._max_batch = max_batch
         self._timeout_s = _positive(timeout_s)
         self._retries = retries
         self._budget = Budget(retries)
@@ -56,6 +62,12 @@ class Caller:
         """A call begins; of a stream that may go on for ever, `unlimited`, the client's own limit is none."""
         limit = (math.inf if unlimited else self._timeout_s) if timeout_s is None else _positive(timeout_s)
         return Call(self, None if math.isinf(limit) else limit)
+
+    def learn(self, model: str, info: ModelInfo) -> ModelInfo:
+        """What batches of a model are cut by, from what the server says."""
+        most = min(info.max_batch, self._max_batch or info.max_batch)
+        self.infos[model] = replace(info, max_batch=most)
+        return self.infos[model]
 
     def course(self, deadline: float | None) -> Course:
         """The attempts of one request."""

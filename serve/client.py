@@ -57,6 +57,8 @@ class Client:
         Seconds that a call may take, repetitions and all pieces of a large batch included; inf for no limit.
     retries : Retries
         How often a call is repeated that may pass.
+    max_batch : int, optional
+        Most samples in one request, where the server would take more.
     token : str, optional
         Bearer token; without TLS to this machine only.
     tls : bool
@@ -79,6 +81,7 @@ class Client:
         model: str = "",
         timeout_s: float = calls.TIMEOUT_S,
         retries: Retries = Retries(),  # noqa: B008 (a constant)
+        max_batch: int | None = None,
         token: str | None = None,
         tls: bool = False,
         ca: Path | str | None = None,
@@ -90,7 +93,7 @@ class Client:
             address, token=token, tls=tls, ca=ca, certificate=certificate, key=key, server_name=server_name
         )
         self.address = address
-        self._caller = Caller(target, model, timeout_s, retries)
+        self._caller = Caller(target, model, timeout_s, retries, max_batch)
         self._metadata = target.metadata
         self._channel = (
             grpc.insecure_channel(target.uri, options=target.options)
@@ -105,7 +108,7 @@ class Client:
 
     def model(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelInfo:
         """What a model takes and answers, asked anew."""
-        return self._info(self._caller.begin(timeout_s), self._caller.name(model), anew=True)
+        return self._run(self._caller.begin(timeout_s), requests.describe(self._caller.name(model)))
 
     def encode(
         self,
@@ -297,11 +300,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def _info(self, call: Call, model: str, *, anew: bool = False) -> ModelInfo:
-        found = None if anew else self._caller.infos.get(model)
-        if found is None:
-            found = self._caller.infos[model] = self._run(call, requests.describe(model))
-        return found
+    def _info(self, call: Call, model: str) -> ModelInfo:
+        found = self._caller.infos.get(model)
+        return found or self._caller.learn(model, self._run(call, requests.describe(model)))
 
     def _run(self, call: Call, job: Job[Result], progress: Progress | None = None) -> Result:
         """Send a job and wait for its result."""
@@ -356,7 +357,7 @@ class Client:
         """The answers to a stream's requests in order; it is opened anew as often as it breaks."""
         course = call.course()
         try:
-            while not feed.ended():
+            while feed.pending():
                 replies = self._stub.TransmitStream(feed.requests(), timeout=course.left_s, metadata=self._metadata)
                 try:
                     for index, reply in enumerate(replies):
@@ -370,7 +371,7 @@ class Client:
                     failure = failure_of_call(cast("Failed", error))
                 finally:
                     replies.cancel()
-                if not feed.ended():
+                if feed.first is not None:  # a stream may end while nothing is asked
                     time.sleep(call.pause(course, failure))
         finally:
             feed.close()

@@ -45,6 +45,7 @@ class AsyncClient:
         model: str = "",
         timeout_s: float = calls.TIMEOUT_S,
         retries: Retries = Retries(),  # noqa: B008 (a constant)
+        max_batch: int | None = None,
         token: str | None = None,
         tls: bool = False,
         ca: Path | str | None = None,
@@ -56,7 +57,7 @@ class AsyncClient:
             address, token=token, tls=tls, ca=ca, certificate=certificate, key=key, server_name=server_name
         )
         self.address = address
-        self._caller = Caller(target, model, timeout_s, retries)
+        self._caller = Caller(target, model, timeout_s, retries, max_batch)
         self._metadata = target.metadata
 
     async def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:
@@ -65,7 +66,7 @@ class AsyncClient:
 
     async def model(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelInfo:
         """As Client.model."""
-        return await self._info(self._caller.begin(timeout_s), self._caller.name(model), anew=True)
+        return await self._run(self._caller.begin(timeout_s), requests.describe(self._caller.name(model)))
 
     async def encode(
         self,
@@ -193,11 +194,9 @@ class AsyncClient:
     def _stub(self) -> Any:
         return link_pb2_grpc.LinkServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
-    async def _info(self, call: Call, model: str, *, anew: bool = False) -> ModelInfo:
-        found = None if anew else self._caller.infos.get(model)
-        if found is None:
-            found = self._caller.infos[model] = await self._run(call, requests.describe(model))
-        return found
+    async def _info(self, call: Call, model: str) -> ModelInfo:
+        found = self._caller.infos.get(model)
+        return found or self._caller.learn(model, await self._run(call, requests.describe(model)))
 
     async def _run(self, call: Call, job: Job[Result], progress: Progress | None = None) -> Result:
         """Send a job and wait for its result."""
@@ -238,7 +237,7 @@ class AsyncClient:
         """The answers to a stream's requests in order; it is opened anew as often as it breaks."""
         course = call.course()
         try:
-            while not feed.ended():
+            while await feed.pending():
                 replies = self._stub.TransmitStream(feed.requests(), timeout=course.left_s, metadata=self._metadata)
                 try:
                     index = 0
@@ -254,10 +253,10 @@ class AsyncClient:
                     failure = failure_of_call(cast("Failed", error))
                 finally:
                     replies.cancel()
-                if feed.ended():
-                    return
+                if (first := feed.first) is None:  # a stream may end while nothing is asked
+                    continue
                 await asyncio.sleep(call.pause(course, failure))
-                if failure is BROKEN and (first := feed.first) is not None:  # its own call will say why
+                if failure is BROKEN:  # a call of its own will say why
                     reply = await self._reply(call, self._stub.Transmit, first.piece, course)
                     await feed.answer()
                     yield first, call.read(first.job, reply)

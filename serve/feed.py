@@ -76,20 +76,19 @@ class Feed:
             self._answered += 1
             self._condition.notify_all()
 
-    def ended(self) -> bool:
-        """Whether all requests are answered, and no more come.
+    def pending(self) -> bool:
+        """Wait until there is a request that is not answered, or no more come; whether there is one.
 
         Raises
         ------
         Exception
-            What the caller's iterable raised, or what is wrong with a batch of it.
+            What the caller's iterable raised, or what is wrong with a batch of it, once all before it is answered.
         """
         with self._condition:
-            if not self._ended or self._waiting:
-                return False
-            if self._error is not None:
+            self._condition.wait_for(lambda: self._ended or self._waiting)
+            if not self._waiting and self._error is not None:
                 raise self._error
-            return True
+            return bool(self._waiting)
 
     def close(self) -> None:
         """Take no more."""
@@ -159,13 +158,12 @@ class AsyncFeed:
         self._answered += 1
         await self._tell()
 
-    def ended(self) -> bool:
-        """As Feed.ended."""
-        if not self._ended or self._waiting:
-            return False
-        if self._error is not None:
+    async def pending(self) -> bool:
+        """As Feed.pending."""
+        await self._wait(lambda: self._ended or bool(self._waiting))
+        if not self._waiting and self._error is not None:
             raise self._error
-        return True
+        return bool(self._waiting)
 
     async def close(self) -> None:
         """As Feed.close."""

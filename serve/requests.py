@@ -161,7 +161,7 @@ def decode(
         return message
 
     found = pieces.found_bytes(info, include_llr)
-    return pieces.split("Decode", model, info, arrays, request, _read_decoded, join.decoded, reply_bytes=found)
+    return pieces.split("Decode", model, info, arrays, request, _read_decoded, join.rows, reply_bytes=found)
 
 
 def transmit(
@@ -198,7 +198,7 @@ def transmit(
         inputs,
         request,
         _read_transmitted,
-        join.transmitted,
+        join.rows,
         reply_bytes=pieces.sent_bytes(info) + pieces.found_bytes(info, include_llr) + symbols,
         offset=offset,
     )
