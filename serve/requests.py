@@ -7,7 +7,7 @@ answers become one result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypedDict, TypeVar, cast
+from typing import Any, NamedTuple, TypedDict, TypeVar, cast
 
 import numpy as np
 from google.protobuf.message import Message
@@ -19,25 +19,10 @@ from serve import convert, join, pieces
 from serve.model import model_from_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pieces import Job, Part, Piece
-from serve.results import Decoded, ModelInfo, Transmitted
-from serve.tensor import tensor_to_message
+from serve.results import Decoded, ModelInfo, Settings, Timing, Transmitted
 
 Result = TypeVar("Result")
 Inputs = ArrayLike | Mapping[str, ArrayLike]
-
-_SETTINGS: Final = {
-    "snr_db": "a number: Es/N0 in dB",
-    "channel": "the name of a channel",
-    "block_symbols": "an integer in [0, 2**31)",
-    "k_factor_db": "a number, in dB",
-    "seed": "an integer in [0, 2**63)",
-    "sample_offset": "an integer in [0, 2**32)",
-    "draw": "an integer in [0, 2**32)",
-    "snr_error_db": "a number, in dB",
-    "csi": "perfect, ls or lmmse",
-    "pilots": "an integer in [1, 1024]",
-    "no_offset_db": "a number, in dB",
-}
 
 
 class LinkOptions(TypedDict, total=False):
@@ -147,17 +132,20 @@ def decode(
         no = np.full(np.shape(symbols)[:-1], no, dtype=np.float32)
     given = {"symbols": symbols, "no": no, "llr_in": llr_in, "bits": bits}
     arrays = {name: _rows_of(name, value) for name, value in given.items() if value is not None}
-    modes = None if mode is None else _whole_numbers("mode", mode)
+    modes = None if mode is None else np.asarray(mode)
 
     def request(rows: slice) -> Message:
-        message = pb.DecodeRequest(
-            mode=None if modes is None else modes[rows],
-            include_llr=include_llr,
-            tensor_format=pb.TENSOR_FORMAT_RAW,
-            model=_name(model),
+        given: dict[str, Any] = {name: pieces.cut(array, rows) for name, array in arrays.items()}
+        message = convert.decode_request(
+            given.get("symbols"),
+            given.get("no"),
+            None if modes is None else pieces.cut(modes, rows),
+            given.get("llr_in"),
+            given.get("bits"),
         )
-        for name, array in arrays.items():
-            getattr(message, name).CopyFrom(tensor_to_message(name, pieces.cut(array, rows)))
+        message.include_llr = include_llr
+        message.tensor_format = pb.TENSOR_FORMAT_RAW
+        message.model = _name(model)
         return message
 
     found = pieces.found_bytes(info, include_llr)
@@ -175,7 +163,7 @@ def transmit(
 ) -> Job[Transmitted]:
     """Transmit."""
     inputs = inputs_of(x, info)
-    settings = settings_to_message({"snr_db": snr_db, **options})
+    settings = _settings(snr_db, options)
     offset = settings.sample_offset
 
     def request(rows: slice) -> Message:
@@ -211,7 +199,7 @@ def sweep(x: Inputs, info: ModelInfo, model: str, snr_db: Sequence[float], optio
         name: given.pop(name) for name in ("draws", "target_errors", "rel_width", "confidence") if name in given
     }
     labels = given.pop("labels", None)
-    settings = settings_to_message(given)
+    settings = _settings(None, given)  # the points are no setting
     request = pb.SweepRequest(inputs=_inputs(inputs_of(x, info), slice(None)), settings=settings, model=_name(model))
     if labels is not None:
         request.labels.extend(_whole_numbers("labels", labels))
@@ -243,24 +231,8 @@ def inputs_of(x: Inputs, info: ModelInfo) -> dict[str, Any]:
     return {names[0]: _rows_of(f"inputs.{names[0]}", x)}
 
 
-def settings_to_message(options: Mapping[str, Any]) -> pb.LinkSettings:
-    """Channel, SNR and randomness; a range is checked by who uses the value.
-
-    Raises
-    ------
-    ArgumentError
-        If a value does not fit into its field.
-    """
-    message = pb.LinkSettings()
-    for name, value in options.items():
-        if name not in _SETTINGS:
-            raise TypeError(f"{name} is no option of a link")
-        if value is not None:
-            try:
-                setattr(message, name, value)
-            except (TypeError, ValueError):
-                raise ArgumentError(name, f"must be {_SETTINGS[name]}, got {value!r}") from None
-    return message
+def _settings(snr_db: float | None, options: Mapping[str, Any]) -> pb.LinkSettings:
+    return convert.settings_to_message(Settings(snr_db=cast("float", snr_db), **options))
 
 
 def _single(method: str, model: str, request: Message, read: Callable[[Any], Part]) -> Job[Any]:
@@ -285,7 +257,7 @@ def _rows_of(field: str, value: ArrayLike) -> Any:
 def _whole_numbers(name: str, value: ArrayLike) -> list[int]:
     numbers: NDArray[Any] = np.asarray(value)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or (numbers.size and np.abs(numbers).max() >= 2**31):
-        raise ArgumentError(name, f"must hold one {'mode' if name == 'mode' else 'class'} a sample")
+        raise ArgumentError(name, "must hold one class a sample")
     return cast("list[int]", numbers.tolist())
 
 
@@ -310,7 +282,9 @@ def _read_encoded(reply: pb.EncodeResponse) -> Part:
 
 
 def _read_decoded(reply: pb.DecodeResponse) -> Part:
-    return Part(convert.decoded_from_message(reply.decoded), reply.model_version)
+    spent = reply.timing
+    timing = Timing(spent.transmitter_us, spent.channel_us, spent.receiver_us, spent.queue_us)
+    return Part(convert.decoded_from_message(reply.decoded)._replace(timing=timing), reply.model_version)
 
 
 def _read_transmitted(reply: pb.TransmitResponse) -> Part:
