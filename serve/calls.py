@@ -41,6 +41,8 @@ class Caller:
     target : Target
     model : str
         Name of the model where a call names none.
+    closed : bool
+        Whether the client was closed: then nothing is sent again.
     infos : dict of str to ModelInfo
         What servers said of models, by name.
     """
@@ -52,6 +54,7 @@ class Caller:
             raise ArgumentError("max_batch", f"must be at least 1, got {max_batch}")
         self.target = target
         self.model = model
+        self.closed = False
         self.infos: dict[str, ModelInfo] = {}
         self._max_batch = max_batch
         self._timeout_s = _positive(timeout_s)
@@ -100,6 +103,8 @@ class Call:
         ArgumentError, ServerError
             If it is not repeated: what the caller is to be told.
         """
+        if self.caller.closed:
+            raise ServerError(f"the connection to {self.caller.target.address} was closed before the reply")
         pause = course.pause_after(failure)
         if pause is None:
             raise error_of(failure, self.caller.target.address, self.timeout_s, first_row)
@@ -124,10 +129,6 @@ class Call:
     def unreadable(self, why: str) -> UnreadableReply:
         """What is said of a reply that cannot be read."""
         return UnreadableReply(f"the server at {self.caller.target.address} sent a reply that cannot be read: {why}")
-
-    def cancelled(self) -> ServerError:
-        """What is said where the client was closed during a call."""
-        return ServerError(f"the connection to {self.caller.target.address} was closed before the reply")
 
     def replaced(self) -> ServerError:
         """What is said where the model changed again and again below a batch."""

@@ -290,6 +290,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; what is in flight is cancelled."""
+        self._caller.closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -343,10 +344,8 @@ class Client:
             piece, course, future = under_way[0]
             try:
                 reply = future.result()
-            except grpc.FutureCancelledError:
-                raise call.cancelled() from None
-            except grpc.RpcError as error:
-                time.sleep(call.pause(course, failure_of_call(cast("Failed", error)), piece.first))
+            except (grpc.RpcError, grpc.FutureCancelledError):
+                time.sleep(call.pause(course, failure_of_call(future), piece.first))
                 under_way[0] = _UnderWay(piece, course, self._send(method.future, piece, course))
             else:
                 course.succeeded()

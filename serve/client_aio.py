@@ -172,6 +172,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; what is in flight is cancelled."""
+        self._caller.closed = True
         if "_channel" in vars(self):
             await self._channel.close(None)
 

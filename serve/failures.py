@@ -110,13 +110,14 @@ class Failure(NamedTuple):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same request may succeed a moment later, and nothing was computed or nothing of it is left.
+        """Whether the same request may succeed a moment later.
 
-        RESOURCE_EXHAUSTED without a time is a message that is too large, which no wait makes smaller.
+        CANCELLED, where the caller cancelled nothing, is a server that stopped before it answered. RESOURCE_EXHAUSTED
+        without a time is a message that is too large, which no wait makes smaller.
         """
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return self.retry_after_s is not None
-        return self.code is grpc.StatusCode.UNAVAILABLE
+        return self.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 BROKEN: Final = Failure(grpc.StatusCode.UNAVAILABLE, "the stream broke")
@@ -178,7 +179,7 @@ def error_of(failure: Failure, address: str, timeout_s: float | None, first_row:
         return ArgumentError(field, text)
     if code is grpc.StatusCode.NOT_FOUND:
         return ModelNotFound("model", text.removeprefix("model "))
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return Unreachable(f"no server can be reached at {address}: {text}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
