@@ -1,9 +1,9 @@
 """When a call that failed is sent again: the client's patience.
 
 Sent again is what may pass: to a server that is not there or went away (UNAVAILABLE, and CANCELLED where it stopped before
-it answered), and to one that refused at once since it had too much to do, and said when to come back (RESOURCE_EXHAUSTED with
-RetryInfo). Every call of hardpath.v1 is a pure function of its request, so an answer that was lost on its way may be asked
-for again. Nothing else is repeated.
+it answered), and to one that refused at once since it had too much to do, and said when to come back (RESOURCE_EXHAUSTED
+with RetryInfo). Every call of hardpath.v1 is a pure function of its request, so an answer that was lost on its way may be
+asked for again. Nothing else is repeated.
 
 gRPC can repeat calls itself (`retryPolicy` of the service config), and is not asked to. It does not read RetryInfo: what it
 respects is the trailer `grpc-retry-pushback-ms` alone, so it would come back to an overloaded server before the time that
