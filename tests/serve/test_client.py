@@ -1,6 +1,9 @@
 """The client against a server that behaves as badly as a test wants: what is repeated, what is raised, what comes back."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent import futures
@@ -468,3 +471,35 @@ def test_models_are_named_and_asked_for(call, fake, address, images):
 def test_a_token_goes_with_each_call(call, fake, address, images):
     call(address, "transmit", images, snr_db=1.0, token="abc")
     assert fake.metadata[-1]["authorization"] == "Bearer abc"
+
+
+PROGRAM = """
+import signal, sys
+import numpy as np
+from serve.client import Client
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with Client(sys.argv[1]) as client:
+    client.model()
+    print("ready", flush=True)
+    try:
+        client.transmit(np.ones((int(sys.argv[2]), 8, 8), np.float32), snr_db=3.0)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("rows", [1, 300], ids=["one request", "several"])
+def test_ctrl_c_cancels_what_is_in_flight(fake, address, rows):
+    fake.script = [60.0] * 4
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, address, str(rows)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            while len(fake.seen) < (1 if rows == 1 else 4):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=20)[0] == "interrupted\n"
+            assert fake.cancelled.wait(10)
+        finally:
+            process.kill()
