@@ -35,6 +35,7 @@ class CostModel:
         self._rows: list[float] = []
         self._seconds: list[float] = []
         self._bucket: list[int] = []
+        self._best: int | None = None
 
     @property
     def known(self) -> bool:
@@ -43,6 +44,7 @@ class CostModel:
 
     def record(self, rows: int, seconds: float) -> None:
         """Learn from a run of `rows` rows, at least 1, that took `seconds`."""
+        self._best = None
         bucket = (rows - 1).bit_length()
         if bucket in self._bucket:
             place = self._bucket.index(bucket)
@@ -79,10 +81,16 @@ class CostModel:
 
         Where nothing was measured yet, `most`.
         """
+        if self._best is None:
+            self._best = self._cheapest()
+        return min(most, self._best) if self._best else most
+
+    def _cheapest(self) -> int:
+        """As `best_rows`, without a bound; 0 where nothing was measured."""
         if not self._rows:
-            return most
+            return 0
         each = [seconds / rows for rows, seconds in zip(self._rows, self._seconds, strict=True)]
         least = min(each)
         place = max(i for i, value in enumerate(each) if value <= _GOOD_ENOUGH * least)
         top = 1 << self._bucket[place]
-        return min(most, 2 * top if place == len(each) - 1 else top)
+        return 2 * top if place == len(each) - 1 else top

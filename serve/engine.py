@@ -134,6 +134,7 @@ class Model:
                 means.workers,
                 means.admission,
                 self._teller(f"{self.name}.{operation}"),
+                on_thread=means.device == "cpu" and means.threads == 1,
             )
             for operation, program in zip(OPERATIONS, programs, strict=True)
         }
@@ -252,7 +253,7 @@ class Model:
         Overloaded
             If as much is waiting there as may.
         """
-        self.means.admission.enter(caller.nbytes, 1.0)
+        self.means.admission.enter(caller.nbytes, lambda: 1.0)
         try:
             return await self.means.aside.run(call)
         finally:

@@ -6,9 +6,9 @@ seconds of the worker's time. So another moment pays as long as
 
     (arrivals a second) * a  >  q
 
-that is, while the next arrival is nearer than a / q. `Adaptive` waits no longer than that after the last arrival, only where
-there are callers who are likely to come back (fewer rows wait than were in the system a moment ago), and only as long as
-waiting has paid before. With one caller, or a graph that gains nothing from batches, it never waits.
+that is, while the next arrival is nearer than a / q. `Adaptive` waits no longer than that after the last arrival, and only as
+long as waiting pays: it keeps the balance of what its waits have saved and cost. With one caller, or a graph that gains
+nothing from batches, it does not wait, but for a trial now and then.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ WAIT_MAX_S: Final = 0.02
 """The longest that a run is held back."""
 
 _WEIGHT: Final = 0.1
-_FADE: Final = 0.95
-_RETRY: Final = 16
-"""Where waiting did not pay, it is tried again each time that this many chances were passed up."""
+_TRIAL_MIN: Final = 16
+_TRIAL_MAX: Final = 256
+"""Where waiting did not pay, it is tried again after so many chances; each failure doubles that."""
 
-_FLOOR_S: Final = 100e-6
-"""A wait that could save less is not worth a thread's sleep."""
+
+_IDLE_MAX_S: Final = 1e-3
+"""An event loop that stood still for longer was not idle, but held up by other processes."""
 
 
 class Policy(Protocol):
@@ -41,8 +42,16 @@ class Policy(Protocol):
         """Rows that a run takes at most, unless one request alone has more."""
         ...
 
-    def begin(self, rows: int, busy: int) -> bool:
-        """Whether a run that could take `rows` rows now should wait for more; `busy` rows are being run elsewhere."""
+    def gather(self, rows: int) -> int:
+        """Rows that a quick run is held back for, with `rows` waiting; no more than those: it is not held back."""
+        ...
+
+    def gathered(self, before: int, after: int, idle_s: float, in_time: bool) -> None:
+        """Learn from a quick run that was held back, `idle_s` of that for nothing; not `in_time` where it gave up."""
+        ...
+
+    def begin(self, rows: int, least_s: float) -> bool:
+        """Whether a run that could take `rows` rows now should wait for more, where no wait is shorter than `least_s`."""
         ...
 
     def patience_s(self, rows: int) -> float:
@@ -65,7 +74,14 @@ class Fixed:
         """As set."""
         return self._rows
 
-    def begin(self, rows: int, busy: int) -> bool:
+    def gather(self, rows: int) -> int:
+        """The size set, where a wait is."""
+        return self._rows if self._wait_s > 0.0 else 0
+
+    def gathered(self, before: int, after: int, idle_s: float, in_time: bool) -> None:
+        """Nothing is learned."""
+
+    def begin(self, rows: int, least_s: float) -> bool:
         """Where a wait is set and the run is not full."""
         return self._wait_s > 0.0 and rows < self._rows
 
@@ -95,9 +111,13 @@ class Adaptive:
     def __init__(self, cost: CostModel, most: int) -> None:
         self._cost = cost
         self._most = most
-        self._peak = 0.0
-        self._score = 0.0
-        self._passed = 0
+        self._balance = 0.0
+        self._pause = _TRIAL_MIN
+        self._chances = 0
+        self._target = 0
+        self._gather_balance = 0.0
+        self._gathers = 0
+        self._gather_pause = _TRIAL_MIN
 
     @property
     def wait_max_s(self) -> float:
@@ -108,16 +128,35 @@ class Adaptive:
         """The size at which a row costs least."""
         return self._cost.best_rows(self._most)
 
-    def begin(self, rows: int, busy: int) -> bool:
-        """Where callers are likely to return, joining them saves something, and it has paid lately."""
-        present = rows + busy
-        self._peak = max(float(present), _FADE * self._peak)
-        if rows >= self._peak - 0.5 or rows >= self.limit() or self._cost.saving(rows) / rows < _FLOOR_S:
+    def gather(self, rows: int) -> int:
+        """As many as came the last time; more, or any at all, for a trial now and then."""
+        most = self.limit()
+        if rows >= most or self._cost.saving(rows) <= 0.0:
+            return 0
+        self._gathers += 1
+        if self._gathers >= self._gather_pause:
+            return most
+        return min(self._target, most) if self._gather_balance > 0.0 else 0
+
+    def gathered(self, before: int, after: int, idle_s: float, in_time: bool) -> None:
+        """Seconds of runs saved, less those in which the loop stood idle."""
+        trial = self._gathers >= self._gather_pause
+        net = (after - before) * self._cost.saving(before) - min(idle_s, _IDLE_MAX_S)
+        self._gather_balance += _WEIGHT * (net - self._gather_balance)
+        if trial or not in_time:
+            self._target = after
+        if trial:
+            self._gathers = 0
+            self._gather_pause = min(2 * self._gather_pause, _TRIAL_MAX) if net < 0.0 else _TRIAL_MIN
+
+    def begin(self, rows: int, least_s: float) -> bool:
+        """Where another row would save something, and waiting has paid, or is due for a trial."""
+        if rows >= self.limit() or self.patience_s(rows) < least_s:
             return False
-        if self._score >= 0.0:
+        if self._balance >= 0.0:
             return True
-        self._passed = (self._passed + 1) % _RETRY
-        return self._passed == 0
+        self._chances += 1
+        return self._chances >= self._pause
 
     def patience_s(self, rows: int) -> float:
         """The wait for one more row that costs those waiting as much as it saves."""
@@ -127,4 +166,7 @@ class Adaptive:
         """Saved run time less what those waiting lost, in row-seconds."""
         joined = after - before
         net = joined * self._cost.saving(before) - waited_s * (before + after) / 2
-        self._score += _WEIGHT * (net - self._score)
+        self._balance += _WEIGHT * (net - self._balance)
+        if self._balance < 0.0:
+            self._pause = min(2 * self._pause, _TRIAL_MAX) if net < 0.0 else _TRIAL_MIN
+            self._chances = 0

@@ -19,7 +19,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +52,6 @@ _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 _KEEPALIVE_S: Final = 60
 _PING_TIMEOUT_S: Final = 20
 _HEALTH_S: Final = 1.0
-_SWITCH_S: Final = 0.5e-3
-"""A thread that holds the interpreter gives way after this, so that a refusal need not wait for a batch."""
 
 
 class AsyncServer:
@@ -241,7 +238,6 @@ def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -
     ------
     As AsyncServer.
     """
-    sys.setswitchinterval(_SWITCH_S)
     asyncio.run(_serve(config, ready))
 
 
