@@ -68,8 +68,6 @@ class Client:
     server_name : str, optional
         Name that the servers' certificate is for, where the address has another.
 
-    Notes
-    -----
     Each call takes `model` and `timeout_s` of its own. It raises ArgumentError where an argument is refused, naming it, and
     one of serve.failures where the server cannot answer, naming the address.
     """
@@ -168,11 +166,11 @@ class Client:
         include_llr : bool
             Whether to return the LLRs.
         progress : callable, optional
-            Told how many samples are answered, of how many.
+            As for `encode`.
         """
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
-        job = requests.decode(self._info(call, model), model, symbols, no, mode, llr_in, bits, include_llr)
-        return self._run(call, job, progress)
+        info = self._info(call, model)
+        return self._run(call, requests.decode(info, model, symbols, no, mode, llr_in, bits, include_llr), progress)
 
     def transmit(
         self,
@@ -191,7 +189,7 @@ class Client:
         Parameters
         ----------
         x : (B, ...) array, list of B str, or mapping of name to one of them
-            An array, or texts where the model reads them, where the model has one input; else the inputs by name.
+            As for `encode`.
         snr_db : float
             Es/N0 in dB, in [-30, 60].
         include_llr : bool
@@ -199,7 +197,7 @@ class Client:
         include_symbols : bool
             Whether to return the symbols sent, the symbols received, and their noise variances.
         progress : callable, optional
-            Told how many samples are answered, of how many.
+            As for `encode`.
         **options
             channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db, csi, pilots, no_offset_db: as
             serve.results.Settings has them.
@@ -233,8 +231,6 @@ class Client:
         timeout_s : float, optional
             Seconds for the whole stream; no limit where absent.
 
-        Notes
-        -----
         A stream that breaks is opened anew, and what was not answered is sent again. Closing the generator cancels it.
         """
         call, model = self._caller.begin(timeout_s, unlimited=True), self._caller.name(model)
@@ -261,7 +257,7 @@ class Client:
 
         Parameters
         ----------
-        x : (B, ...) array, list of B str, or mapping of name to one of them
+        x
             As for `transmit`.
         snr_db : sequence of float
             Es/N0 of each point in dB, in [-30, 60].
