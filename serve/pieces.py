@@ -128,7 +128,7 @@ def borders_of(rows: int, offset: int, most: int, frame: int) -> list[int]:
     >>> borders_of(10, 0, 4, 1)
     [0, 4, 8, 10]
     >>> borders_of(10, 3, 6, 4)
-    [0, 5, 10]
+    [0, 1, 5, 9, 10]
 
     Raises
     ------
