@@ -22,16 +22,21 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from serve import admin
 from serve.admin import AdminServicer
 from serve.admission import Admission
 from serve.batcher import Run, Workers
 from serve.config import ServerConfig
 from serve.engine import OPERATIONS, Engine, Means, Model
-from serve.listening import add_reflection, channel_options, listen
+from serve.inference.service import NAME as INFERENCE
+from serve.inference.service import InferenceService
+from serve.listening import channel_options, listen
 from serve.machine import machine
+from serve.pb.hardpath.v1 import admin_pb2, link_pb2
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from serve.pb.hardpath.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
+from serve.pb.inference import grpc_service_pb2
+from serve.pb.inference.grpc_service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from serve.reflection import add_reflection
 from serve.repository import Repository
 from serve.security import Security
 from serve.service import NAME, LinkService
@@ -41,7 +46,13 @@ from serve.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-SERVICES: Final = (NAME, admin.NAME, health.SERVICE_NAME)
+DESCRIPTIONS: Final = (
+    link_pb2.DESCRIPTOR,
+    admin_pb2.DESCRIPTOR,
+    grpc_service_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+)
+"""Of all services, for reflection."""
 
 _HEALTH_S: Final = 1.0
 
@@ -99,7 +110,7 @@ class AsyncServer:
     async def start(self) -> None:
         """Answer calls from now on."""
         await self._server.start()
-        for service in (NAME, *(name for model in self.engine.models for name in _health_names(model))):
+        for service in (NAME, INFERENCE, *(name for model in self.engine.models for name in _health_names(model))):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._health.set(health.OVERALL_HEALTH, health_pb2.HealthCheckResponse.SERVING)
         self._telemetry.start()
@@ -133,8 +144,17 @@ class AsyncServer:
         administration = AdminServicer(telemetry.statistics.snapshot, self.repository.reload)
         add_AdminServiceServicer_to_server(administration, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        inference = InferenceService(
+            self.engine,
+            telemetry.observer,
+            reload=self.repository.reload,
+            ready=telemetry.serving.is_set,
+            limits=limits,
+            closing=self._closing,
+        )
+        add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
         if config.listen.reflection != "off":
-            add_reflection(SERVICES, self._server)
+            add_reflection(self._server, DESCRIPTIONS)
 
     def _swapped(self, model: Model) -> None:
         self._telemetry.loaded(model)

@@ -1,4 +1,4 @@
-"""Where a server listens, how its connections are kept, and what it tells of its services."""
+"""Where a server listens, and how its connections are kept."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import socket
 from typing import Final
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from link.errors import ServerError
 from serve.config import ServerConfig
 from serve.security import Security
 
-_REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 _KEEPALIVE_S: Final = 60
 _PING_TIMEOUT_S: Final = 20
 
@@ -39,20 +36,6 @@ def channel_options(config: ServerConfig) -> list[tuple[str, int]]:
             ("grpc.max_connection_age_grace_ms", int(1e3 * config.lifecycle.grace_s)),
         ]
     return options
-
-
-def add_reflection(services: tuple[str, ...], server: grpc.aio.Server) -> None:
-    """Reflection v1 and v1alpha: grpcio ships v1alpha alone, and v1 differs in the package's name only."""
-    names = (*services, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    handler = grpc.stream_stream_rpc_method_handler(
-        ReflectionServicer(names).ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
-    )
 
 
 def listen(server: grpc.aio.Server, security: Security, host: str, port: int) -> str:

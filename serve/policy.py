@@ -1,8 +1,8 @@
 """How many rows a run takes, and whether it is held back for more.
 
 A run costs a fixed part, whatever its rows, and holding it back lets more of them share that: a run that is saved is worth
-`a` seconds. Who holds it back, a worker or the event loop, loses the seconds in which there is nothing else to do. So waiting
-for another row pays as long as the next arrival is nearer than `a`. Whether it will be can only be learned:
+`a` seconds. Who holds it back, a worker or the event loop, loses the seconds in which there is nothing else to do. So
+waiting for another row pays as long as the next arrival is nearer than `a`. Whether it will be can only be learned:
 
     target     a run is held back for as many rows as came the last time, and goes as soon as they are there
     patience   it goes without them once the last arrival is `a` ago
