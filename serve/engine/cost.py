@@ -1,6 +1,6 @@
 """What a run of so many rows takes, learned as it goes.
 
-Runs are sorted by rows into buckets of powers of two; each bucket holds the running mean of its rows and of its seconds.
+Runs are sorted by rows into buckets of powers of two; each bucket holds a running mean of its rows and of its seconds.
 Between buckets cost is interpolated, beyond them extended along the last slope. No form of the curve is assumed: a graph
 that gains nothing from a second row, and one that loses by a batch that leaves the cache, are seen as what they are.
 """
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
-_WEIGHT: Final = 0.125
-"""Of a new measurement in the mean of its bucket."""
+_WEIGHT_LESS: Final = 0.25
+_WEIGHT_MORE: Final = 0.05
+"""Of a measurement in the mean of its bucket: what took less shows what a run costs, what took more may have been held up."""
 
-_OUTLIER: Final = 4.0
-"""A run that took longer than so many means was held up by something else; it counts as that many."""
+_OUTLIER: Final = 3.0
+"""A run that took longer than so many means counts as that many."""
 
 _GOOD_ENOUGH: Final = 1.03
 """Of batch sizes whose rows cost within this factor of the least, the smallest is taken: whoever is done goes."""
@@ -23,7 +24,7 @@ _HANDLING_S: Final = 20e-6
 
 
 class CostModel:
-    """Seconds of a run by its rows.
+    """Seconds of a run by its rows, when nothing holds it up.
 
     Examples
     --------
@@ -51,9 +52,9 @@ class CostModel:
         bucket = (rows - 1).bit_length()
         if bucket in self._bucket:
             place = self._bucket.index(bucket)
-            seconds = min(seconds, _OUTLIER * self._seconds[place])
-            self._rows[place] += _WEIGHT * (rows - self._rows[place])
-            self._seconds[place] += _WEIGHT * (seconds - self._seconds[place])
+            weight = _WEIGHT_LESS if seconds < self._seconds[place] else _WEIGHT_MORE
+            self._rows[place] += weight * (rows - self._rows[place])
+            self._seconds[place] += weight * (min(seconds, _OUTLIER * self._seconds[place]) - self._seconds[place])
             return
         place = sum(other < bucket for other in self._bucket)
         self._bucket.insert(place, bucket)

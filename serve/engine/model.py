@@ -130,7 +130,6 @@ class Model:
                 means.workers,
                 means.admission,
                 self._teller(f"{self.name}.{operation}"),
-                on_thread=means.device == "cpu" and means.threads == 1,
             )
             for operation, program in zip(OPERATIONS, programs, strict=True)
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter, thread_time
+from time import perf_counter
 
 from serve.engine.policy import Policy
 
@@ -12,34 +12,28 @@ class Gathering:
 
     Attributes
     ----------
-    before : int
-        Rows that were there when it began.
+    arrived : int
+        Requests that had come when it began, its first included.
     arrivals : int
         Requests that had come when it was last looked at.
+    last_s : float
+        Seconds until the last arrival.
     """
 
-    def __init__(self, before: int, target: int, arrivals: int) -> None:
-        self.before = before
+    def __init__(self, target: int, arrivals: int) -> None:
         self.target = target
-        self.arrivals = arrivals
+        self.arrived = self.arrivals = arrivals
         self.last_s = 0.0
-        """Idle seconds until the last arrival."""
         self._began = perf_counter()
-        self._worked = thread_time()
 
     def came(self) -> None:
         """A request came."""
-        self.last_s = self.idle_s
+        self.last_s = self.held_s
 
     @property
     def held_s(self) -> float:
         """Seconds since it began."""
         return perf_counter() - self._began
-
-    @property
-    def idle_s(self) -> float:
-        """Seconds of these in which the event loop had nothing else to do."""
-        return self.held_s - (thread_time() - self._worked)
 
 
 class Wait:
