@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from link.bundle import load_bundle
@@ -58,7 +59,7 @@ class Command(NamedTuple):
 
     arguments: Sequence[str]
     address: str | None = None
-    environment: Mapping[str, str] = {}  # noqa: RUF012
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 def free_port() -> int:

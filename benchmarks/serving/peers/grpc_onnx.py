@@ -1,6 +1,6 @@
 """The plainest server of a graph in Python: grpc.aio, and ONNX Runtime once a request.
 
-    python -m benchmarks.serving.peers.grpc_onnx NAME=GRAPH ...
+python -m benchmarks.serving.peers.grpc_onnx NAME=GRAPH ...
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ from typing import Final
 from benchmarks.serving.environments import python, versions
 from benchmarks.serving.subjects import ROOT, Command, Graph, free_port
 
+_ALIAS: Final = """\
+from tritonclient.grpc.service_pb2 import *
+"""
+"""The messages' classes say that they are in a module of this name, and Ray pickles messages by it."""
 ABOUT: Final = "gRPC proxy, one replica, ONNX Runtime once a request"
 
 
@@ -18,7 +22,7 @@ def about(cache: Path) -> str:
 
 
 def command(cache: Path, graphs: Sequence[Graph], folder: Path) -> Command:
-    """How to start it.
+    """How to start it; what it has to import goes into `folder`.
 
     Raises
     ------
@@ -26,10 +30,12 @@ def command(cache: Path, graphs: Sequence[Graph], folder: Path) -> Command:
         If it is not installed.
     """
     interpreter, port = python(cache, "ray_serve"), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "grpc_service_pb2.py").write_text(_ALIAS)
     arguments = [
         *(str(interpreter), "-m", "benchmarks.serving.peers.ray_serve_model"),
         *(str(port), str(free_port())),
         *(f"{graph.name}={graph.file}" for graph in graphs),
     ]
-    environment = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    environment = {"PYTHONPATH": f"{ROOT}:{folder}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
     return Command(arguments, f"127.0.0.1:{port}", environment)

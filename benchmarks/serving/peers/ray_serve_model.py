@@ -1,6 +1,6 @@
 """Inside Ray: a deployment that answers ModelInfer, one run of ONNX Runtime a request.
 
-    python -m benchmarks.serving.peers.ray_serve_model GRPC_PORT HTTP_PORT NAME=GRAPH ...
+python -m benchmarks.serving.peers.ray_serve_model GRPC_PORT HTTP_PORT NAME=GRAPH ...
 """
 
 from __future__ import annotations

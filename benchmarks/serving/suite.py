@@ -1,0 +1,48 @@
+"""What is measured, how much of it, and in which order."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks import machine
+from benchmarks.serving import batched, footprint, latency, overload, transmit, unary
+from benchmarks.serving.arena import Arena
+from benchmarks.serving.contest import Contest
+from benchmarks.serving.findings import Row
+from benchmarks.serving.report import Findings
+
+
+class Size(NamedTuple):
+    """How much is measured: rounds, and how long a server is under load in each."""
+
+    rounds: int
+    seconds: float
+
+
+FULL: Final = Size(rounds=5, seconds=3.0)
+QUICK: Final = Size(rounds=2, seconds=0.5)
+ROWS: Final = {
+    module.__name__.rpartition(".")[2]: module for module in (unary, batched, transmit, latency, overload, footprint)
+}
+
+
+def measure(size: Size, cache: Path, rows: Sequence[str], demo: Path | None) -> Findings:
+    """The rows, in the order of the page; servers of one row are ended before the next."""
+    start, described = time.monotonic(), machine.describe()
+    found: list[Row] = []
+    about: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-serve-") as scratch:
+        contest = Contest(Path(scratch), size.rounds, size.seconds)
+        for key, module in ROWS.items():
+            if key not in rows:
+                continue
+            print(f"{time.monotonic() - start:5.0f} s  {key}", file=sys.stderr, flush=True)
+            with Arena(cache, Path(scratch), demo) as arena:
+                found.append(module.measure(arena, contest))
+                about |= arena.about()
+    return Findings(described, size.rounds, size.seconds, time.monotonic() - start, about, found, contest.measured)
