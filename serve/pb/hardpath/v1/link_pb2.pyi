@@ -96,7 +96,7 @@ class Reception(_message.Message):
     def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., indices_hat: _Optional[_Union[Tensor, _Mapping]] = ..., llr: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class LinkSettings(_message.Message):
-    __slots__ = ("snr_db", "channel", "block_symbols", "k_factor_db", "seed", "sample_offset", "draw", "snr_error_db")
+    __slots__ = ("snr_db", "channel", "block_symbols", "k_factor_db", "seed", "sample_offset", "draw", "snr_error_db", "csi", "pilots", "no_offset_db")
     SNR_DB_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     BLOCK_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,9 @@ class LinkSettings(_message.Message):
     SAMPLE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     DRAW_FIELD_NUMBER: _ClassVar[int]
     SNR_ERROR_DB_FIELD_NUMBER: _ClassVar[int]
+    CSI_FIELD_NUMBER: _ClassVar[int]
+    PILOTS_FIELD_NUMBER: _ClassVar[int]
+    NO_OFFSET_DB_FIELD_NUMBER: _ClassVar[int]
     snr_db: float
     channel: str
     block_symbols: int
@@ -113,10 +116,13 @@ class LinkSettings(_message.Message):
     sample_offset: int
     draw: int
     snr_error_db: float
-    def __init__(self, snr_db: _Optional[float] = ..., channel: _Optional[str] = ..., block_symbols: _Optional[int] = ..., k_factor_db: _Optional[float] = ..., seed: _Optional[int] = ..., sample_offset: _Optional[int] = ..., draw: _Optional[int] = ..., snr_error_db: _Optional[float] = ...) -> None: ...
+    csi: str
+    pilots: int
+    no_offset_db: float
+    def __init__(self, snr_db: _Optional[float] = ..., channel: _Optional[str] = ..., block_symbols: _Optional[int] = ..., k_factor_db: _Optional[float] = ..., seed: _Optional[int] = ..., sample_offset: _Optional[int] = ..., draw: _Optional[int] = ..., snr_error_db: _Optional[float] = ..., csi: _Optional[str] = ..., pilots: _Optional[int] = ..., no_offset_db: _Optional[float] = ...) -> None: ...
 
 class HeaderOutcome(_message.Message):
-    __slots__ = ("mode", "lost", "wrong", "symbols", "headers", "headers_lost", "headers_wrong", "header_symbols")
+    __slots__ = ("mode", "lost", "wrong", "symbols", "headers", "headers_lost", "headers_wrong", "header_symbols", "pilot_symbols")
     MODE_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
     WRONG_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +131,7 @@ class HeaderOutcome(_message.Message):
     HEADERS_LOST_FIELD_NUMBER: _ClassVar[int]
     HEADERS_WRONG_FIELD_NUMBER: _ClassVar[int]
     HEADER_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    PILOT_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     mode: _containers.RepeatedScalarFieldContainer[int]
     lost: _containers.RepeatedScalarFieldContainer[bool]
     wrong: _containers.RepeatedScalarFieldContainer[bool]
@@ -133,20 +140,23 @@ class HeaderOutcome(_message.Message):
     headers_lost: int
     headers_wrong: int
     header_symbols: int
-    def __init__(self, mode: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[bool]] = ..., wrong: _Optional[_Iterable[bool]] = ..., symbols: _Optional[_Iterable[float]] = ..., headers: _Optional[int] = ..., headers_lost: _Optional[int] = ..., headers_wrong: _Optional[int] = ..., header_symbols: _Optional[int] = ...) -> None: ...
+    pilot_symbols: int
+    def __init__(self, mode: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[bool]] = ..., wrong: _Optional[_Iterable[bool]] = ..., symbols: _Optional[_Iterable[float]] = ..., headers: _Optional[int] = ..., headers_lost: _Optional[int] = ..., headers_wrong: _Optional[int] = ..., header_symbols: _Optional[int] = ..., pilot_symbols: _Optional[int] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("transmitter_us", "channel_us", "receiver_us")
+    __slots__ = ("transmitter_us", "channel_us", "receiver_us", "queue_us")
     TRANSMITTER_US_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_US_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_US_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     transmitter_us: float
     channel_us: float
     receiver_us: float
-    def __init__(self, transmitter_us: _Optional[float] = ..., channel_us: _Optional[float] = ..., receiver_us: _Optional[float] = ...) -> None: ...
+    queue_us: float
+    def __init__(self, transmitter_us: _Optional[float] = ..., channel_us: _Optional[float] = ..., receiver_us: _Optional[float] = ..., queue_us: _Optional[float] = ...) -> None: ...
 
 class EncodeRequest(_message.Message):
-    __slots__ = ("inputs", "tensor_format", "snr_db")
+    __slots__ = ("inputs", "tensor_format", "snr_db", "model")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -157,43 +167,59 @@ class EncodeRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.MessageMap[str, Tensor]
     tensor_format: TensorFormat
     snr_db: float
-    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., snr_db: _Optional[float] = ...) -> None: ...
+    model: str
+    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., snr_db: _Optional[float] = ..., model: _Optional[str] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
-    __slots__ = ("sent", "truncated")
+    __slots__ = ("sent", "truncated", "timing", "model_version", "unknown")
     SENT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     truncated: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ...) -> None: ...
+    timing: Timing
+    model_version: int
+    unknown: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
-    __slots__ = ("symbols", "no", "mode", "llr_in", "tensor_format", "include_llr")
+    __slots__ = ("symbols", "no", "mode", "llr_in", "tensor_format", "include_llr", "bits", "model")
     SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     NO_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     LLR_IN_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_LLR_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     symbols: Tensor
     no: Tensor
     mode: _containers.RepeatedScalarFieldContainer[int]
     llr_in: Tensor
     tensor_format: TensorFormat
     include_llr: bool
-    def __init__(self, symbols: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ..., mode: _Optional[_Iterable[int]] = ..., llr_in: _Optional[_Union[Tensor, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ...) -> None: ...
+    bits: Tensor
+    model: str
+    def __init__(self, symbols: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ..., mode: _Optional[_Iterable[int]] = ..., llr_in: _Optional[_Union[Tensor, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., bits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class DecodeResponse(_message.Message):
-    __slots__ = ("decoded",)
+    __slots__ = ("decoded", "timing", "model_version")
     DECODED_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     decoded: Reception
-    def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ...) -> None: ...
+    timing: Timing
+    model_version: int
+    def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ...) -> None: ...
 
 class TransmitRequest(_message.Message):
-    __slots__ = ("inputs", "settings", "tensor_format", "include_llr", "include_symbols")
+    __slots__ = ("inputs", "settings", "tensor_format", "include_llr", "include_symbols", "model")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -206,15 +232,17 @@ class TransmitRequest(_message.Message):
     TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_LLR_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.MessageMap[str, Tensor]
     settings: LinkSettings
     tensor_format: TensorFormat
     include_llr: bool
     include_symbols: bool
-    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ...) -> None: ...
+    model: str
+    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ..., model: _Optional[str] = ...) -> None: ...
 
 class TransmitResponse(_message.Message):
-    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated")
+    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown", "num_pilots")
     SENT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +251,9 @@ class TransmitResponse(_message.Message):
     TIMING_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    NUM_PILOTS_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     received: Received
     decoded: Reception
@@ -231,11 +262,127 @@ class TransmitResponse(_message.Message):
     timing: Timing
     header: HeaderOutcome
     truncated: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ...) -> None: ...
+    model_version: int
+    unknown: _containers.RepeatedScalarFieldContainer[bool]
+    num_pilots: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., num_pilots: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class TransmitStreamRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: TransmitRequest
+    def __init__(self, request: _Optional[_Union[TransmitRequest, _Mapping]] = ...) -> None: ...
+
+class TransmitStreamResponse(_message.Message):
+    __slots__ = ("index", "response", "failure")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    response: TransmitResponse
+    failure: Failure
+    def __init__(self, index: _Optional[int] = ..., response: _Optional[_Union[TransmitResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message", "field", "retry_after_ms", "request_id")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    field: str
+    retry_after_ms: float
+    request_id: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., retry_after_ms: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SweepRequest(_message.Message):
+    __slots__ = ("model", "inputs", "labels", "settings", "snr_db", "draws", "target_errors", "rel_width", "confidence")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    REL_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    inputs: _containers.MessageMap[str, Tensor]
+    labels: _containers.RepeatedScalarFieldContainer[int]
+    settings: LinkSettings
+    snr_db: _containers.RepeatedScalarFieldContainer[float]
+    draws: int
+    target_errors: int
+    rel_width: float
+    confidence: float
+    def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Mapping[str, Tensor]] = ..., labels: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., snr_db: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., target_errors: _Optional[int] = ..., rel_width: _Optional[float] = ..., confidence: _Optional[float] = ...) -> None: ...
+
+class SweepResponse(_message.Message):
+    __slots__ = ("point", "points_done", "points", "model_version")
+    POINT_FIELD_NUMBER: _ClassVar[int]
+    POINTS_DONE_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    point: SweepPoint
+    points_done: int
+    points: int
+    model_version: int
+    def __init__(self, point: _Optional[_Union[SweepPoint, _Mapping]] = ..., points_done: _Optional[int] = ..., points: _Optional[int] = ..., model_version: _Optional[int] = ...) -> None: ...
+
+class Rate(_message.Message):
+    __slots__ = ("value", "low", "high")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    low: float
+    high: float
+    def __init__(self, value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
+class SweepPoint(_message.Message):
+    __slots__ = ("snr_db", "samples", "draws", "correct", "accuracy", "accuracy_noise", "bit_errors", "bits", "ber", "symbols_per_sample", "bits_per_sample", "mean_abs_llr", "stopped_by")
+    SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_NOISE_FIELD_NUMBER: _ClassVar[int]
+    BIT_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    BER_FIELD_NUMBER: _ClassVar[int]
+    SYMBOLS_PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    BITS_PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_ABS_LLR_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_BY_FIELD_NUMBER: _ClassVar[int]
+    snr_db: float
+    samples: int
+    draws: int
+    correct: int
+    accuracy: Rate
+    accuracy_noise: Rate
+    bit_errors: int
+    bits: int
+    ber: Rate
+    symbols_per_sample: float
+    bits_per_sample: float
+    mean_abs_llr: float
+    stopped_by: str
+    def __init__(self, snr_db: _Optional[float] = ..., samples: _Optional[int] = ..., draws: _Optional[int] = ..., correct: _Optional[int] = ..., accuracy: _Optional[_Union[Rate, _Mapping]] = ..., accuracy_noise: _Optional[_Union[Rate, _Mapping]] = ..., bit_errors: _Optional[int] = ..., bits: _Optional[int] = ..., ber: _Optional[_Union[Rate, _Mapping]] = ..., symbols_per_sample: _Optional[float] = ..., bits_per_sample: _Optional[float] = ..., mean_abs_llr: _Optional[float] = ..., stopped_by: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("model", "code_version", "channels", "max_batch")
@@ -248,6 +395,28 @@ class GetModelResponse(_message.Message):
     channels: _containers.RepeatedScalarFieldContainer[str]
     max_batch: int
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
+
+class ModelSummary(_message.Message):
+    __slots__ = ("name", "version", "task", "receiver_name")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    task: str
+    receiver_name: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[str] = ..., receiver_name: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json", "header", "tokenizer", "receiver_name")

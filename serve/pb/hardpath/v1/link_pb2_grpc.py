@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LinkServiceStub:
-    """Encodes, decodes and transmits samples with the model that the server holds.
+    """Encodes, decodes and transmits samples with the models that the server holds.
     """
 
     def __init__(self, channel):
@@ -50,15 +50,30 @@ class LinkServiceStub:
                 request_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitRequest.SerializeToString,
                 response_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitResponse.FromString,
                 _registered_method=True)
+        self.TransmitStream = channel.stream_stream(
+                '/hardpath.v1.LinkService/TransmitStream',
+                request_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitStreamRequest.SerializeToString,
+                response_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitStreamResponse.FromString,
+                _registered_method=True)
+        self.Sweep = channel.unary_stream(
+                '/hardpath.v1.LinkService/Sweep',
+                request_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.SweepRequest.SerializeToString,
+                response_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.SweepResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/hardpath.v1.LinkService/GetModel',
                 request_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/hardpath.v1.LinkService/ListModels',
+                request_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class LinkServiceServicer:
-    """Encodes, decodes and transmits samples with the model that the server holds.
+    """Encodes, decodes and transmits samples with the models that the server holds.
     """
 
     def Encode(self, request, context):
@@ -69,7 +84,8 @@ class LinkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Decode(self, request, context):
-        """Decode runs the receiver: equalised symbols and their noise variances to decisions. The symbols may come from any radio.
+        """Decode runs the receiver on equalised symbols and their noise variances, or on the bits or LLRs of another modem. The
+        symbols may come from any radio.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,14 +93,37 @@ class LinkServiceServicer:
 
     def Transmit(self, request, context):
         """Transmit runs the whole link: encode, carry over a simulated channel, decode. The same settings give the same reply,
-        however the samples are split into batches (where the model has several modes: at the borders of frames).
+        however the samples are split into requests (where the model has several modes: at the borders of frames).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransmitStream(self, request_iterator, context):
+        """TransmitStream is Transmit for many requests on one call. Replies come in the order of the requests; several are under
+        way at a time. A request that fails is answered with its failure, and the stream goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Sweep(self, request, context):
+        """Sweep sends samples over the link at each SNR of a grid and replies with each point as it ends, in the order of the grid.
+        Cancel the call to end the sweep.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """GetModel describes the model: its inputs with their ranges, its modes, its classes and where it comes from.
+        """GetModel describes a model: its inputs with their ranges, its modes, its classes and where it comes from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """ListModels names the models that the server holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,10 +147,25 @@ def add_LinkServiceServicer_to_server(servicer, server):
                     request_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitRequest.FromString,
                     response_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitResponse.SerializeToString,
             ),
+            'TransmitStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.TransmitStream,
+                    request_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitStreamRequest.FromString,
+                    response_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitStreamResponse.SerializeToString,
+            ),
+            'Sweep': grpc.unary_stream_rpc_method_handler(
+                    servicer.Sweep,
+                    request_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.SweepRequest.FromString,
+                    response_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.SweepResponse.SerializeToString,
+            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.GetModelRequest.FromString,
                     response_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.ListModelsRequest.FromString,
+                    response_serializer=serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -122,7 +176,7 @@ def add_LinkServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LinkService:
-    """Encodes, decodes and transmits samples with the model that the server holds.
+    """Encodes, decodes and transmits samples with the models that the server holds.
     """
 
     @staticmethod
@@ -207,6 +261,60 @@ class LinkService:
             _registered_method=True)
 
     @staticmethod
+    def TransmitStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/hardpath.v1.LinkService/TransmitStream',
+            serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitStreamRequest.SerializeToString,
+            serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.TransmitStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hardpath.v1.LinkService/Sweep',
+            serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.SweepRequest.SerializeToString,
+            serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.SweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetModel(request,
             target,
             options=(),
@@ -223,6 +331,33 @@ class LinkService:
             '/hardpath.v1.LinkService/GetModel',
             serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.GetModelRequest.SerializeToString,
             serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hardpath.v1.LinkService/ListModels',
+            serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.ListModelsRequest.SerializeToString,
+            serve_dot_pb_dot_hardpath_dot_v1_dot_link__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
