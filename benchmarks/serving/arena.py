@@ -124,6 +124,8 @@ class Arena:
     def _peer(self, name: str) -> Process:
         if name in self.absent:
             raise Absent(self.absent[name])
+        if name in self._running:
+            return self._running[name]
         graphs = [self.graph(size) for size in self._sizes]
         probe = hardpath_server.infer(graphs[-1], self._sizes[-1].rows(1))
         if name == ONNX:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -173,7 +174,7 @@ class _Receiver(nn.Module):
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for taken, given in zip(widths, widths[1:], strict=False):
+    for taken, given in pairwise(widths):
         layers += [nn.Linear(taken, given), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -40,8 +40,8 @@ def measure(arena: Arena, contest: Contest) -> Row:
     return Row(
         "footprint",
         "Start and memory",
-        "Ready: from the start of the process until its health says SERVING, asked every 10 ms. Memory: resident, once ready, "
-        "and after Transmit with 64 calls in flight and with 64 samples a call.",
+        "Ready: from the start of the process until its health says SERVING, asked every 10 ms. Memory: resident, once "
+        "ready, and after Transmit with 64 calls in flight and with 64 samples a call.",
         [
             Figure(work, "ready", spread(ready), "s", at_most=READY_S),
             Figure(work, "memory once ready", spread(fresh), "MB", at_most=MEMORY_MB),

@@ -1,4 +1,4 @@
-"""The server under test: `hardpath serve` in a process of its own, asked over hardpath.v1 and over the Open Inference Protocol."""
+"""The server under test: `hardpath serve`, asked over hardpath.v1 and over the Open Inference Protocol."""
 
 from __future__ import annotations
 

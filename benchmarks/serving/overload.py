@@ -28,8 +28,8 @@ def measure(arena: Arena, contest: Contest) -> Row:
         "Overload",
         f"{SAMPLES} samples a call of the bundle `slow`, by grpc.aio. Peak: {IN_FLIGHT} calls in flight without deadlines. "
         f"Overload: {TIMES_PEAK:g} times that, Poisson arrivals, deadlines of {1e3 * DEADLINE_S[0]:g} to "
-        f"{1e3 * DEADLINE_S[1]:g} ms. Goodput: calls answered in time a second, over the peak of the same round. Refusals are "
-        "timed by the client, whose event loop shares the cores.",
+        f"{1e3 * DEADLINE_S[1]:g} ms. Goodput: calls answered in time a second, over the peak of the same round. Refusals "
+        "are timed by the client, whose event loop shares the cores.",
     )
     for contender in arena.ours(SLOW, SAMPLES)[:1]:
         _overload(contender, contest, row)

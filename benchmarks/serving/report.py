@@ -47,8 +47,8 @@ def page(found: Findings) -> str:
         "Load and servers share the machine's cores. Servers are processes of their own, under load in turn, "
         f"{found.round_s:g} s each in {found.rounds} rounds; a figure is a ratio within a round, the median of the rounds, "
         "quartiles in brackets. Replies are checked against ONNX Runtime in process before and after. CPU is that of the "
-        "server and all its processes a call, which the machine's other work moves less than it moves rates. A target that is "
-        "missed says so.",
+        "server and all its processes a call, which the machine's other work moves less than it moves rates. A target that "
+        "is missed says so.",
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; {versions}; "
         f"commit {machine['commit'] or 'unknown'}; load {machine['load_at_start']} at the start; {found.seconds:.0f} s.",
         *(["\n".join(f"- {name}: {about}." for name, about in found.about.items())] if found.about else []),
