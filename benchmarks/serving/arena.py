@@ -49,6 +49,7 @@ class Arena:
     def __init__(self, cache: Path, folder: Path, demo: Path | None = None) -> None:
         self.cache, self.folder, self._demo = cache, folder, demo
         self.absent: dict[str, str] = {}
+        self.deaths: dict[str, int] = {}
         self._open = ExitStack()
         self._running: dict[str, Process] = {}
         self._sizes = (bundles.SMALL, bundles.LARGE)
@@ -114,8 +115,9 @@ class Arena:
         return Contender(label, self._start(f"{label} {reply!r}", Command(arguments), call), call, _equal(reply))
 
     def notes(self) -> list[str]:
-        """A line for each that could not be had."""
-        return [f"{name}: {why}." for name, why in self.absent.items()]
+        """A line for each that could not be had, or that died under load and was started again."""
+        died = [f"{name} died {count} times under load, and was started again." for name, count in self.deaths.items()]
+        return [f"{name}: {why}." for name, why in self.absent.items()] + died
 
     def about(self) -> dict[str, str]:
         """Version and backend of each peer that ran."""
@@ -124,7 +126,7 @@ class Arena:
     def _peer(self, name: str) -> Process:
         if name in self.absent:
             raise Absent(self.absent[name])
-        if name in self._running:
+        if name in self._running and self._running[name].alive:
             return self._running[name]
         graphs = [self.graph(size) for size in self._sizes]
         probe = hardpath_server.infer(graphs[-1], self._sizes[-1].rows(1))
@@ -132,10 +134,13 @@ class Arena:
             served = [f"{graph.name}={graph.file}" for graph in graphs]
             command = Command([sys.executable, "-m", "benchmarks.serving.peers.grpc_onnx", *served])
         else:
-            command = _PEERS[name].command(self.cache, graphs, self.folder / name)
+            command = _PEERS[name].command(self.cache, graphs, self.folder / f"{name}-{self.deaths.get(name, 0)}")
         return self._start(name, command, probe)
 
     def _start(self, name: str, command: Command, probe: Call | None = None) -> Process:
+        if name in self._running and not self._running[name].alive:
+            self.deaths[name] = self.deaths.get(name, 0) + 1
+            self._running.pop(name).stop()
         if name not in self._running:
             self._running[name] = self._open.enter_context(Process(command, probe))
         return self._running[name]

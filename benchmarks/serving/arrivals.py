@@ -69,7 +69,7 @@ def arrive(address: str, call: Call, schedule: Schedule) -> list[Outcome]:
             for number, (at, deadline) in enumerate(zip(*map(np.ndarray.tolist, schedule), strict=True))
         ]
         found = await asyncio.gather(*tasks)
-        await asyncio.gather(*(channel.close() for channel in channels))
+        await asyncio.gather(*(channel.close(None) for channel in channels))
         return found
 
     return asyncio.run(run())
@@ -91,7 +91,7 @@ def saturate(address: str, call: Call, in_flight: int, seconds: float) -> float:
         workers = [worker(channels[number % CHANNELS], start + seconds) for number in range(in_flight)]
         answered = sum(await asyncio.gather(*workers))
         spent = time.perf_counter() - start
-        await asyncio.gather(*(channel.close() for channel in channels))
+        await asyncio.gather(*(channel.close(None) for channel in channels))
         return answered / spent
 
     return asyncio.run(run())
@@ -109,7 +109,7 @@ def _channels(address: str) -> list[grpc.aio.Channel]:
 async def _code(channel: grpc.aio.Channel, call: Call, timeout_s: float | None) -> grpc.StatusCode:
     """How a call ended."""
     try:
-        await channel.unary_unary(call.method)(call.body, timeout=timeout_s)
+        await channel.unary_unary(call.method, None, None)(call.body, timeout=timeout_s)
     except grpc.RpcError as error:
-        return error.code()  # type: ignore[attr-defined, no-any-return]
+        return error.code()
     return grpc.StatusCode.OK

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from benchmarks.serving import perf_analyzer
 from benchmarks.serving.arena import INFER, ONNX, TRITON, Arena
 from benchmarks.serving.bundles import LARGE, SMALL, Size
-from benchmarks.serving.contest import Contest
+from benchmarks.serving.contest import Contender, Contest
 from benchmarks.serving.environments import Absent
 from benchmarks.serving.findings import Figure, Row
 from benchmarks.serving.load import Load
+from benchmarks.serving.perf_analyzer import Streams
 
 LOAD: Final = Load(in_flight=8, connections=8)
 SAMPLES: Final = 64
@@ -49,25 +52,33 @@ def measure(arena: Arena, contest: Contest) -> Row:
 
 def _stream(arena: Arena, contest: Contest, size: Size, row: Row) -> None:
     """The same graphs by streams, where perf_analyzer is installed and both servers speak its protocol."""
-    subjects = [one for one in arena.ours(size, 1) if one.name == INFER]
-    subjects += arena.peers(size, 1, TRITON)
+    servers: list[Callable[[], Contender]] = [
+        partial(_again, arena, size, one.name) for one in arena.ours(size, 1) if one.name == INFER
+    ]
+    if arena.peers(size, 1, TRITON):
+        servers.append(partial(_again, arena, size, TRITON))
     for samples, in_flight in STREAMED:
         case = f"{size.name}, streams, {samples} samples a message"
+        load = Streams(arena.graph(size).name, samples, in_flight)
         try:
-            table = perf_analyzer.contest(
-                case, arena.cache, arena.graph(size).name, subjects, samples, in_flight, min(contest.rounds, 3)
-            )
+            table = perf_analyzer.contest(case, arena.cache, servers, load, min(contest.rounds, 3))
         except (Absent, RuntimeError) as error:
             row.notes.append(f"{case}: {error}.")
             continue
         contest.measured += [one for found in table.rounds.values() for one in found]
         row.standings[case] = table.standings()
-        if len(subjects) > 1:
+        if len(servers) > 1:
             row.figures.append(
                 Figure(
                     f"streams of {samples} samples a message, {size.name}",
-                    f"{subjects[0].name} over {TRITON}",
-                    table.rate(subjects[0].name, TRITON),
+                    f"{INFER} over {TRITON}",
+                    table.rate(INFER, TRITON),
                     at_least=OVER_TRITON[size.name] if samples > 1 else None,
                 )
             )
+
+
+def _again(arena: Arena, size: Size, name: str) -> Contender:
+    """A server as it runs now."""
+    found = arena.peers(size, 1, name) if name == TRITON else arena.ours(size, 1)
+    return next(one for one in found if one.name == name)

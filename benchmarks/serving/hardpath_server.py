@@ -82,7 +82,7 @@ def speaks_oip(process: Process, call: Call) -> bool:
     try:
         ask(process.address, call)
     except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:  # type: ignore[attr-defined]
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return False
         raise
     return True

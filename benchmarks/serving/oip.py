@@ -41,7 +41,7 @@ _MESSAGES: Final = {
     ),
     "ModelStreamInferResponse": (("error_message", 1, "string"), ("infer_response", 2, "ModelInferResponse")),
 }
-_DTYPES: Final = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8"), "UINT8": np.dtype("u1")}
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8"), "UINT8": np.dtype("u1")}
 
 
 def request(model: str, inputs: dict[str, NDArray[np.float32]], outputs: Iterable[str]) -> bytes:
@@ -107,7 +107,7 @@ def streamed(message: bytes) -> dict[str, NDArray[Any]]:
 
 def _arrays(tensors: Any, contents: Any) -> dict[str, NDArray[Any]]:
     return {
-        tensor.name: np.frombuffer(raw, _DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
+        str(tensor.name): np.frombuffer(bytes(raw), _DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
         for tensor, raw in zip(tensors, contents, strict=True)
     }
 

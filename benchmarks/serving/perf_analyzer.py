@@ -5,34 +5,49 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchmarks.serving.contest import Contender, Measured, Table
 from benchmarks.serving.environments import python, site_packages
 
 WINDOW_MS: Final = 1000
-"""It looks at windows of this length until three in a row agree."""
-TOLERANCE_PERCENT: Final = 50
-LONGEST_S: Final = 60.0
+"""It looks at windows of this length, and reports on the last of them."""
+WINDOWS: Final = 3
+TOLERANCE_PERCENT: Final = 999
+"""Servers are compared round by round, so it need not wait until its windows agree."""
+LONGEST_S: Final = 15.0
+TRIES: Final = 3
 _THROUGHPUT: Final = re.compile(r"Throughput: ([\d.]+) infer/sec")
 _PERCENTILE: Final = re.compile(r"p(50|99) latency: (\d+) usec")
 _REQUESTS: Final = re.compile(r"Client:\s+Request count: (\d+)")
 
 
-def contest(
-    case: str,
-    cache: Path,
-    model: str,
-    contenders: Sequence[Contender],
-    samples: int,
-    in_flight: int,
-    rounds: int,
-    *,
-    streaming: bool = True,
-) -> Table:
+class Streams(NamedTuple):
+    """A load by streams of ModelStreamInfer.
+
+    Attributes
+    ----------
+    model : str
+    samples : int
+        A message.
+    in_flight : int
+        Messages.
+    """
+
+    model: str
+    samples: int
+    in_flight: int
+
+
+def contest(case: str, cache: Path, servers: Sequence[Callable[[], Contender]], load: Streams, rounds: int) -> Table:
     """Each server under perf_analyzer once a round.
+
+    Parameters
+    ----------
+    servers : sequence of callable
+        Each gives a server that runs: one that died is started again, and tried `TRIES` times in all.
 
     Raises
     ------
@@ -41,28 +56,48 @@ def contest(
     RuntimeError
         If it fails on a server.
     """
-    interpreter = python(cache, "perf_analyzer")
-    libraries = site_packages(interpreter) / "nvidia" / "cuda_runtime" / "lib"
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
-    found: dict[str, list[Measured]] = {contender.name: [] for contender in contenders}
+    program = python(cache, "perf_analyzer").with_name("perf_analyzer")
+    found: dict[str, list[Measured]] = {}
     for number in range(rounds):
-        for contender in contenders:
-            command = [
-                str(interpreter.with_name("perf_analyzer")),
-                *("-m", model, "-i", "grpc", "-u", contender.process.address),
-                *("-b", str(samples), "--concurrency-range", str(in_flight)),
-                *("--measurement-interval", str(WINDOW_MS), "-s", str(TOLERANCE_PERCENT), "--percentile", "50"),
-                *(["--streaming"] if streaming else []),
-            ]
-            before = contender.process.cpu_s()
-            ended = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_S
-            )
-            spent = contender.process.cpu_s() - before
-            if ended.returncode:
-                raise RuntimeError(f"perf_analyzer on {contender.name}: {_reason(ended.stdout + ended.stderr)}")
-            found[contender.name].append(read_report(ended.stdout, case, contender.name, number, samples, spent))
+        for server in servers:
+            measured = _tried(program, case, server, load, number)
+            found.setdefault(measured.contender, []).append(measured)
     return Table(found)
+
+
+def _tried(program: Path, case: str, server: Callable[[], Contender], load: Streams, number: int) -> Measured:
+    """One round of one server."""
+    trouble = ""
+    for _ in range(TRIES):
+        contender = server()
+        before = contender.process.cpu_s()
+        try:
+            report = _run(program, contender.process.address, load)
+        except RuntimeError as error:
+            trouble = f"perf_analyzer on {contender.name}: {error}"
+            continue
+        spent = contender.process.cpu_s() - before
+        return read_report(report, case, contender.name, number, load.samples, spent)
+    raise RuntimeError(trouble)
+
+
+def _run(program: Path, address: str, load: Streams) -> str:
+    """What perf_analyzer prints."""
+    command = [
+        str(program),
+        *("-m", load.model, "-i", "grpc", "-u", address, "--streaming"),
+        *("-b", str(load.samples), "--concurrency-range", str(load.in_flight), "--percentile", "50"),
+        *("--measurement-interval", str(WINDOW_MS), "-r", str(WINDOWS), "-s", str(TOLERANCE_PERCENT)),
+    ]
+    libraries = site_packages(program) / "nvidia" / "cuda_runtime" / "lib"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+    try:
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_S)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"did not end within {LONGEST_S:g} s") from None
+    if ended.returncode:
+        raise RuntimeError(_reason(ended.stdout + ended.stderr))
+    return ended.stdout
 
 
 def read_report(report: str, row: str, contender: str, number: int, samples: int, cpu_s: float) -> Measured:

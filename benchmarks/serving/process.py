@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Final
 
 import grpc
-import psutil
+import psutil  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.serving.load import Call
@@ -54,6 +54,7 @@ class Process:
 
     def __init__(self, command: Command, probe: Call | None = None, ready_s: float = 60.0) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
+        self._seen: dict[int, psutil.Process] = {}
         environment = {**os.environ, **command.environment}
         started = time.perf_counter()
         self._popen = subprocess.Popen(
@@ -76,6 +77,11 @@ class Process:
     def pid(self) -> int:
         """Of the process that was started."""
         return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._popen.poll() is None
 
     def cpu_s(self) -> float:
         """CPU seconds so far, of the process and all that it started."""
@@ -123,11 +129,11 @@ class Process:
         self.stop()
 
     def _family(self) -> list[psutil.Process]:
-        try:
+        """The process and all that it ever started, as far as it was seen; those of a dead parent too."""
+        with suppress(psutil.Error):
             parent = psutil.Process(self.pid)
-            return [parent, *parent.children(recursive=True)]
-        except psutil.Error:
-            return []
+            self._seen |= {one.pid: one for one in (parent, *parent.children(recursive=True))}
+        return list(self._seen.values())
 
     def _printed(self) -> str:
         assert self._popen.stdout is not None
@@ -164,7 +170,7 @@ def ask(address: str, call: Call, timeout_s: float = 10.0) -> bytes:
     """
     # A channel of its own: one that has failed waits longer and longer before it tries again.
     with grpc.insecure_channel(address, options=_OPTIONS) as channel:
-        reply: bytes = channel.unary_unary(call.method)(call.body, timeout=timeout_s)
+        reply: bytes = channel.unary_unary(call.method, None, None)(call.body, timeout=timeout_s)
         return reply
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import grpc
+
 from benchmarks import machine
 from benchmarks.serving import batched, footprint, latency, overload, transmit, unary
 from benchmarks.serving.arena import Arena
@@ -43,6 +45,9 @@ def measure(size: Size, cache: Path, rows: Sequence[str], demo: Path | None) -> 
                 continue
             print(f"{time.monotonic() - start:5.0f} s  {key}", file=sys.stderr, flush=True)
             with Arena(cache, Path(scratch), demo) as arena:
-                found.append(module.measure(arena, contest))
+                try:
+                    found.append(module.measure(arena, contest))
+                except (AssertionError, RuntimeError, grpc.RpcError) as error:  # the other rows are worth having
+                    found.append(Row(key, key.capitalize(), f"Not measured: {error}"))
                 about |= arena.about()
     return Findings(described, size.rounds, size.seconds, time.monotonic() - start, about, found, contest.measured)

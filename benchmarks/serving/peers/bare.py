@@ -22,12 +22,12 @@ _WORKERS: Final = 4
 _OPTIONS: Final = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
 
 
-class _Bare(grpc.GenericRpcHandler):
+class _Bare(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, replies: Sequence[bytes], aio: bool) -> None:
         make = _later if aio else _at_once
         self._handlers = [grpc.unary_unary_rpc_method_handler(make(reply)) for reply in replies]
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         return self._handlers[int(handler_call_details.method.removeprefix(METHOD))]
 
 

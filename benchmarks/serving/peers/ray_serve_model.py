@@ -57,10 +57,10 @@ def main() -> None:
         http_options={"host": "127.0.0.1", "port": http_port},
         grpc_options={"port": grpc_port, "grpc_servicer_functions": [_SERVICER]},
     )
-    deployment = serve.deployment(Onnx, max_ongoing_requests=256, logging_config={"enable_access_log": False})
-    serve.run(deployment.bind(graphs), route_prefix="/")
+    deployment: Any = serve.deployment(max_ongoing_requests=256, logging_config={"enable_access_log": False})
+    serve.run(deployment(Onnx).bind(graphs), route_prefix="/")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()
 
 
