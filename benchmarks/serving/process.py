@@ -116,6 +116,7 @@ class Process:
             with suppress(psutil.Error):
                 process.kill()
         self._popen.wait()
+        psutil.wait_procs(family, _END_S)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
         self._errors.close()

@@ -26,7 +26,7 @@ class Size(NamedTuple):
     seconds: float
 
 
-FULL: Final = Size(rounds=5, seconds=3.0)
+FULL: Final = Size(rounds=5, seconds=2.0)
 QUICK: Final = Size(rounds=2, seconds=0.5)
 ROWS: Final = {
     module.__name__.rpartition(".")[2]: module for module in (unary, batched, transmit, latency, overload, footprint)
@@ -44,10 +44,12 @@ def measure(size: Size, cache: Path, rows: Sequence[str], demo: Path | None) -> 
             if key not in rows:
                 continue
             print(f"{time.monotonic() - start:5.0f} s  {key}", file=sys.stderr, flush=True)
-            with Arena(cache, Path(scratch), demo) as arena:
+            folder = Path(scratch) / key
+            folder.mkdir()
+            with Arena(cache, folder, demo) as arena:
                 try:
                     found.append(module.measure(arena, contest))
-                except (AssertionError, RuntimeError, grpc.RpcError) as error:  # the other rows are worth having
+                except (AssertionError, OSError, RuntimeError, grpc.RpcError) as error:  # the other rows are worth having
                     found.append(Row(key, key.capitalize(), f"Not measured: {error}"))
                 about |= arena.about()
     return Findings(described, size.rounds, size.seconds, time.monotonic() - start, about, found, contest.measured)
