@@ -126,8 +126,11 @@ class Arena:
     def _peer(self, name: str) -> Process:
         if name in self.absent:
             raise Absent(self.absent[name])
-        if name in self._running and self._running[name].alive:
-            return self._running[name]
+        if name in self._running:
+            if self._running[name].alive:
+                return self._running[name]
+            self.deaths[name] = self.deaths.get(name, 0) + 1
+            self._running.pop(name).stop()
         graphs = [self.graph(size) for size in self._sizes]
         probe = hardpath_server.infer(graphs[-1], self._sizes[-1].rows(1))
         if name == ONNX:
@@ -138,9 +141,6 @@ class Arena:
         return self._start(name, command, probe)
 
     def _start(self, name: str, command: Command, probe: Call | None = None) -> Process:
-        if name in self._running and not self._running[name].alive:
-            self.deaths[name] = self.deaths.get(name, 0) + 1
-            self._running.pop(name).stop()
         if name not in self._running:
             self._running[name] = self._open.enter_context(Process(command, probe))
         return self._running[name]

@@ -107,7 +107,9 @@ class Process:
         return int(line.split()[1]) / 1024
 
     def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL for whatever is left."""
+        """End it: SIGTERM, and SIGKILL for whatever is left; twice is once."""
+        if self._errors.closed:
+            return
         family = self._family()
         self._popen.terminate()
         with suppress(subprocess.TimeoutExpired):

@@ -49,7 +49,12 @@ def measure(size: Size, cache: Path, rows: Sequence[str], demo: Path | None) -> 
             with Arena(cache, folder, demo) as arena:
                 try:
                     found.append(module.measure(arena, contest))
-                except (AssertionError, OSError, RuntimeError, grpc.RpcError) as error:  # the other rows are worth having
+                except (
+                    AssertionError,
+                    OSError,
+                    RuntimeError,
+                    grpc.RpcError,
+                ) as error:  # the other rows are worth having
                     found.append(Row(key, key.capitalize(), f"Not measured: {error}"))
                 about |= arena.about()
     return Findings(described, size.rounds, size.seconds, time.monotonic() - start, about, found, contest.measured)
