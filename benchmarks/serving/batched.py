@@ -45,6 +45,14 @@ def measure(arena: Arena, contest: Contest) -> Row:
             for mine in ours
             for peer in others
         ]
+        row.figures += [
+            Figure(
+                f"{SAMPLES} samples a call, {size.name}",
+                f"CPU a call, {ours[0].name} over {peer.name}",
+                table.cpu(ours[0].name, peer.name),
+            )
+            for peer in others
+        ]
         _stream(arena, contest, size, row)
     row.notes += arena.notes()
     return row

@@ -123,4 +123,4 @@ def read_report(report: str, row: str, contender: str, number: int, samples: int
 
 def _reason(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1].rstrip(". ") if lines else "it said nothing"

@@ -6,11 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.serving.contest import Measured, Standing
 from benchmarks.serving.findings import Figure, Row
 from benchmarks.timing import Ratio
+
+
+_QUIET: Final = 0.5
+_BUSY: Final = (
+    "**The machine had other work.** Rates and latencies are then those of whoever got a core, and a server of many threads gets "
+    "more of them; CPU a call is what can be compared."
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ def page(found: Findings) -> str:
         "is missed says so.",
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; {versions}; "
         f"commit {machine['commit'] or 'unknown'}; load {machine['load_at_start']} at the start; {found.seconds:.0f} s.",
+        *([_BUSY] if machine["load_at_start"] > _QUIET else []),
         *(["\n".join(f"- {name}: {about}." for name, about in found.about.items())] if found.about else []),
         "## Figures",
         table(

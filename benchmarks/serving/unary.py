@@ -11,6 +11,7 @@ from benchmarks.serving.findings import Figure, Row
 from benchmarks.serving.load import Load
 
 LOAD: Final = Load(in_flight=64, connections=8)
+WORK: Final = "unary, small MLP, 64 in flight"
 OVER_BARE, OVER_MLSERVER, OVER_RAY = 0.8, 3.0, 10.0
 
 
@@ -22,19 +23,23 @@ def measure(arena: Arena, contest: Contest) -> Row:
     table = contest.run("unary", [*ours, *bare, *others], LOAD)
     head = ours[0].name
     figures = [
-        Figure("unary, small MLP, 64 in flight", f"{mine.name} over {alone.name}", rate, at_least=OVER_BARE)
+        Figure(WORK, f"{mine.name} over {alone.name}", rate, at_least=OVER_BARE)
         for mine, alone in zip([*ours, ours[0]], bare, strict=True)
         for rate in [table.rate(mine.name, alone.name)]
     ]
     for peer in others:
         figures += [
             Figure(
-                "unary, small MLP, 64 in flight",
+                WORK,
                 f"{head} over {peer.name}",
                 table.rate(head, peer.name),
                 at_least=OVER_MLSERVER if peer.name == MLSERVER else None,
             )
         ]
+    figures += [
+        Figure(WORK, f"CPU a call, {head} over {other.name}", table.cpu(head, other.name))
+        for other in (*bare[:1], *others)
+    ]
     row = Row(
         "unary",
         "One sample a call",
@@ -47,7 +52,7 @@ def measure(arena: Arena, contest: Contest) -> Row:
         beside = contest.run("unary beside Ray Serve", [ours[0], *ray], LOAD)
         row.figures.append(
             Figure(
-                "unary, small MLP, 64 in flight",
+                WORK,
                 f"{head} over {RAY}",
                 beside.rate(head, RAY),
                 at_least=OVER_RAY,
