@@ -12,11 +12,10 @@ from benchmarks.serving.contest import Measured, Standing
 from benchmarks.serving.findings import Figure, Row
 from benchmarks.timing import Ratio
 
-
 _QUIET: Final = 0.5
 _BUSY: Final = (
-    "**The machine had other work.** Rates and latencies are then those of whoever got a core, and a server of many threads gets "
-    "more of them; CPU a call is what can be compared."
+    "**The machine had other work.** Rates and latencies are then those of whoever got a core, and a server of many "
+    "threads gets more of them; CPU a call is what can be compared."
 )
 
 
