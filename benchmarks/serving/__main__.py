@@ -3,6 +3,7 @@
     make bench-serve                                everything, into docs/bench: some eight minutes on two cores
     python -m benchmarks.serving --setup-peers      install Triton, MLServer, Ray Serve and perf_analyzer beside it, once
     python -m benchmarks.serving --only unary       one row, printed and not written
+    python -m benchmarks.serving --only batching    batching that decides by itself against fixed settings: four minutes
 
 Load and servers run on this machine, on 127.0.0.1. Run it where nothing else does. h2load comes with nghttp2-client.
 """
@@ -36,7 +37,7 @@ def main() -> None:
         return
     cache.mkdir(parents=True, exist_ok=True)
     size = suite.QUICK if options.quick else suite.FULL
-    found = suite.measure(size, cache, tuple(options.only or suite.ROWS), options.demo_bundle)
+    found = suite.measure(size, cache, tuple(options.only or suite.USUAL), options.demo_bundle)
     print(found.json() if options.json else report.page(found), end="")
     out = options.out or (None if options.only or options.quick else Path("docs/bench"))
     if out is not None:

@@ -77,7 +77,7 @@ class Arena:
 
     def hardpath(self, bundle: Path) -> Process:
         """The server under test with a bundle."""
-        return self._start(f"hardpath {bundle.absolute()}", hardpath_server.command(bundle))
+        return self.start(f"hardpath {bundle.absolute()}", hardpath_server.command(bundle))
 
     def ours(self, size: Size, rows: int) -> list[Contender]:
         """The server under test, over each protocol that it speaks."""
@@ -112,7 +112,7 @@ class Arena:
         call = Call(f"{bare.METHOD}0", like.call.body, like.call.samples)
         arguments = [sys.executable, "-m", "benchmarks.serving.peers.bare", kind, str(file)]
         label = f"{name}, bytes of {like.name.partition(', ')[2] or like.name}"
-        return Contender(label, self._start(f"{label} {reply!r}", Command(arguments), call), call, _equal(reply))
+        return Contender(label, self.start(f"{label} {reply!r}", Command(arguments), call), call, _equal(reply))
 
     def notes(self) -> list[str]:
         """A line for each that could not be had, or that died under load and was started again."""
@@ -138,9 +138,10 @@ class Arena:
             command = Command([sys.executable, "-m", "benchmarks.serving.peers.grpc_onnx", *served])
         else:
             command = _PEERS[name].command(self.cache, graphs, self.folder / f"{name}-{self.deaths.get(name, 0)}")
-        return self._start(name, command, probe)
+        return self.start(name, command, probe)
 
-    def _start(self, name: str, command: Command, probe: Call | None = None) -> Process:
+    def start(self, name: str, command: Command, probe: Call | None = None) -> Process:
+        """The server of that name, started unless it runs."""
         if name not in self._running:
             self._running[name] = self._open.enter_context(Process(command, probe))
         return self._running[name]

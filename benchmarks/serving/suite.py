@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import grpc
 
 from benchmarks import machine
-from benchmarks.serving import batched, footprint, latency, overload, transmit, unary
+from benchmarks.serving import batched, batching, footprint, latency, overload, transmit, unary
 from benchmarks.serving.arena import Arena
 from benchmarks.serving.contest import Contest
 from benchmarks.serving.findings import Row
@@ -28,9 +28,10 @@ class Size(NamedTuple):
 
 FULL: Final = Size(rounds=5, seconds=2.0)
 QUICK: Final = Size(rounds=2, seconds=0.5)
-ROWS: Final = {
-    module.__name__.rpartition(".")[2]: module for module in (unary, batched, transmit, latency, overload, footprint)
-}
+_MODULES: Final = (unary, batched, transmit, latency, overload, footprint, batching)
+ROWS: Final = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
+USUAL: Final = tuple(key for key in ROWS if key != "batching")
+"""What is measured unless asked otherwise: the grid of batching takes minutes by itself."""
 
 
 def measure(size: Size, cache: Path, rows: Sequence[str], demo: Path | None) -> Findings:

@@ -8,7 +8,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from benchmarks.serving import arrivals, bundles, contest, environments, hardpath_server, oip, perf_analyzer, report
+from benchmarks.serving import (
+    arrivals,
+    batching,
+    bundles,
+    contest,
+    environments,
+    hardpath_server,
+    oip,
+    perf_analyzer,
+    report,
+)
 from benchmarks.serving.arena import AIO, Arena
 from benchmarks.serving.bundles import Size
 from benchmarks.serving.contest import Contender, Contest, Measured, Table
@@ -20,6 +30,7 @@ from benchmarks.timing import Ratio
 from link.bundle import load_bundle
 from link.chain import Link
 from link.runtime import Transmitter
+from serve.config_layers import load_config
 
 H2LOAD = """\
 starting benchmark...
@@ -259,3 +270,25 @@ def test_a_peer_answers_what_onnxruntime_does_and_gRPC_alone_the_same_bytes(tiny
 def test_a_server_that_does_not_start_says_why():
     with pytest.raises(RuntimeError, match="it ended before it listened: no such thing"):
         Process(Command([sys.executable, "-c", "import sys; sys.exit('no such thing')"]))
+
+
+def test_batching_is_held_to_one_request_a_run_and_to_the_best_fixed_setting():
+    rates = {batching.AUTO: (90.0, 95.0, 100.0), batching.ONE: (100.0, 100.0, 100.0), "64 rows": (100.0, 190.0, 100.0)}
+    table = Table({name: [measured(name, rate) for rate in found] for name, found in rates.items()})
+    # The two fixed settings have the same median; the first of them is taken.
+    one, best = batching.figures("small, 8 in flight", table)
+    assert (one.value.median, one.reached) == (pytest.approx(0.95), False)
+    assert (best.figure, best.value.median) == (
+        f"decides by itself over the best fixed: {batching.ONE}",
+        pytest.approx(0.95),
+    )
+    rates["64 rows"] = (200.0, 190.0, 200.0)
+    table = Table({name: [measured(name, rate) for rate in found] for name, found in rates.items()})
+    assert batching.figures("", table)[1].value.median == pytest.approx(0.5)
+
+
+def test_a_fixed_setting_reaches_the_server_as_its_environment():
+    named = batching.Setting("8 rows", 8, 500).environment
+    config = load_config(None, named, {})
+    assert (config.batching.auto, config.batching.max_rows, config.batching.max_wait_us) == (False, 8, 500)
+    assert batching.Setting(batching.AUTO).environment == {}
