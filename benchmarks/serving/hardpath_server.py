@@ -24,9 +24,11 @@ GAP: Final = 1e-5
 SNR_DB: Final = 10.0
 
 
-def command(bundle: Path, *more: str) -> Command:
-    """How to start it on a free port."""
-    return Command([sys.executable, "-m", "hardpath", "serve", str(bundle), "--port", "0", *more])
+def command(bundle: Path, metrics_port: int | None = None) -> Command:
+    """How to start it on a free port, with its metrics on another where one is given."""
+    environment = {} if metrics_port is None else {"HARDPATH_SERVE_LISTEN_METRICS_PORT": str(metrics_port)}
+    arguments = [sys.executable, "-m", "hardpath", "serve", str(bundle), "--port", "0"]
+    return Command(arguments, environment=environment)
 
 
 def infer(graph: Graph, rows: NDArray[np.float32]) -> Call:

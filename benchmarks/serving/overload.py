@@ -7,11 +7,16 @@ from typing import Final
 
 import grpc
 
+from benchmarks.serving import hardpath_server
 from benchmarks.serving.arena import Arena
 from benchmarks.serving.arrivals import arrive, poisson, saturate, seconds_of
 from benchmarks.serving.bundles import SLOW
-from benchmarks.serving.contest import Contender, Contest, spread
+from benchmarks.serving.contest import Contest, spread
 from benchmarks.serving.findings import Figure, Row
+from benchmarks.serving.load import Call
+from benchmarks.serving.process import Process
+from benchmarks.serving.scrape import executions
+from benchmarks.serving.subjects import free_port
 
 TIMES_PEAK: Final = 3.0
 DEADLINE_S: Final = (0.02, 0.05)
@@ -19,6 +24,7 @@ SAMPLES: Final = 64
 IN_FLIGHT: Final = 8
 GOODPUT: Final = 90.0
 REFUSAL_MS: Final = 2.0
+WASTED: Final = 1.0
 
 
 def measure(arena: Arena, contest: Contest) -> Row:
@@ -31,20 +37,24 @@ def measure(arena: Arena, contest: Contest) -> Row:
         f"{1e3 * DEADLINE_S[1]:g} ms. Goodput: calls answered in time a second, over the peak of the same round. Refusals "
         "are timed by the client, whose event loop shares the cores.",
     )
-    for contender in arena.ours(SLOW, SAMPLES)[:1]:
-        _overload(contender, contest, row)
+    port = free_port()
+    with Process(hardpath_server.command(arena.bundle(SLOW), port)) as process:
+        _overload(process.address, hardpath_server.encode(arena.graph(SLOW), SLOW.rows(SAMPLES)), port, contest, row)
     row.notes += arena.notes()
     return row
 
 
-def _overload(contender: Contender, contest: Contest, row: Row) -> None:
-    address, call = contender.process.address, contender.call
+def _overload(address: str, call: Call, metrics_port: int, contest: Contest, row: Row) -> None:
     saturate(address, call, IN_FLIGHT, 0.5)
-    peaks, goodput, refused, refusal_ms = [], [], [], []
+    peaks, goodput, refused, refusal_ms, wasted = [], [], [], [], []
     for _ in range(contest.rounds):
         peak = saturate(address, call, IN_FLIGHT, contest.seconds / 2.0)
         schedule = poisson(TIMES_PEAK * peak, contest.seconds, DEADLINE_S)
+        before = executions(metrics_port)
         outcomes = arrive(address, call, schedule)
+        after = executions(metrics_port)
+        if before is not None and after is not None:
+            wasted.append(100.0 * (after.wasted - before.wasted) / max(1.0, after.all - before.all))
         lasted = float(schedule.at_s[-1])
         answered = seconds_of(outcomes, grpc.StatusCode.OK)
         turned_away = seconds_of(outcomes, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -62,6 +72,10 @@ def _overload(contender: Contender, contest: Contest, row: Row) -> None:
         Figure(work, "goodput over peak", spread(goodput), "%", at_least=GOODPUT),
         Figure(work, "refused at once", spread(refused), "%"),
     ]
+    if wasted:
+        row.figures.append(Figure(work, "executions for expired calls", spread(wasted), "%", at_most=WASTED))
+    else:
+        row.notes.append("Executions for expired calls: the server has no metrics to count them by.")
     if refusal_ms:
         row.figures.append(
             Figure(work, "refusal, from call to status at the client", spread(refusal_ms), "ms", at_most=REFUSAL_MS)

@@ -18,6 +18,7 @@ from benchmarks.serving import (
     oip,
     perf_analyzer,
     report,
+    scrape,
 )
 from benchmarks.serving.arena import AIO, Arena
 from benchmarks.serving.bundles import Size
@@ -25,7 +26,7 @@ from benchmarks.serving.contest import Contender, Contest, Measured, Table
 from benchmarks.serving.findings import Figure, Row
 from benchmarks.serving.load import Answered, Call, read_report
 from benchmarks.serving.process import Process, ask
-from benchmarks.serving.subjects import Command, Graph
+from benchmarks.serving.subjects import Command, Graph, free_port
 from benchmarks.timing import Ratio
 from link.bundle import load_bundle
 from link.chain import Link
@@ -292,3 +293,15 @@ def test_a_fixed_setting_reaches_the_server_as_its_environment():
     config = load_config(None, named, {})
     assert (config.batching.auto, config.batching.max_rows, config.batching.max_wait_us) == (False, 8, 500)
     assert batching.Setting(batching.AUTO).environment == {}
+
+
+def test_a_metric_is_summed_over_its_labels_and_no_other_is_taken_for_it():
+    text = (
+        "# HELP nv_inference_exec_count Runs on a batch.\n"
+        'nv_inference_exec_count{model="a.link",version="1"} 12\n'
+        'nv_inference_exec_count{model="b.link",version="1"} 3.0\n'
+        "nv_inference_exec_count_other 100\n"
+    )
+    assert scrape.total(text, "nv_inference_exec_count") == 15.0
+    assert scrape.total(text, "hardpath_wasted_executions_total") == 0.0
+    assert scrape.executions(free_port()) is None
