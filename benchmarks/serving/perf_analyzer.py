@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.serving.contest import Contender, Measured, Table
 from benchmarks.serving.environments import python, site_packages
+from benchmarks.serving.process import Process
 
 WINDOW_MS: Final = 1000
 """It looks at windows of this length, and reports on the last of them."""
@@ -19,6 +21,7 @@ TOLERANCE_PERCENT: Final = 999
 """Servers are compared round by round, so it need not wait until its windows agree."""
 LONGEST_S: Final = 15.0
 TRIES: Final = 3
+_POLL_S: Final = 0.2
 _THROUGHPUT: Final = re.compile(r"Throughput: ([\d.]+) infer/sec")
 _PERCENTILE: Final = re.compile(r"p(50|99) latency: (\d+) usec")
 _REQUESTS: Final = re.compile(r"Client:\s+Request count: (\d+)")
@@ -72,7 +75,7 @@ def _tried(program: Path, case: str, server: Callable[[], Contender], load: Stre
         contender = server()
         before = contender.process.cpu_s()
         try:
-            report = _run(program, contender.process.address, load)
+            report = _run(program, contender.process, load)
         except RuntimeError as error:
             trouble = f"perf_analyzer on {contender.name}: {error}"
             continue
@@ -81,11 +84,11 @@ def _tried(program: Path, case: str, server: Callable[[], Contender], load: Stre
     raise RuntimeError(trouble)
 
 
-def _run(program: Path, address: str, load: Streams) -> str:
+def _run(program: Path, process: Process, load: Streams) -> str:
     """What perf_analyzer prints."""
     command = [
         str(program),
-        *("-m", load.model, "-i", "grpc", "-u", address, "--streaming"),
+        *("-m", load.model, "-i", "grpc", "-u", process.address, "--streaming"),
         *("-b", str(load.samples), "--concurrency-range", str(load.in_flight), "--percentile", "50"),
         # Its own choice, random bits, is hardly ever in the range that a bundle takes.
         *("--input-data", "zero"),
@@ -93,13 +96,24 @@ def _run(program: Path, address: str, load: Streams) -> str:
     ]
     libraries = site_packages(program) / "nvidia" / "cuda_runtime" / "lib"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
-    try:
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST_S)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"did not end within {LONGEST_S:g} s") from None
-    if ended.returncode:
-        raise RuntimeError(_reason(ended.stdout + ended.stderr))
-    return ended.stdout
+    until = time.monotonic() + LONGEST_S
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        while True:
+            try:
+                report, _ = running.communicate(timeout=_POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                # It would wait for ever for a server that has died.
+                if process.alive and time.monotonic() < until:
+                    continue
+                running.kill()
+                reason = f"it did not end within {LONGEST_S:g} s" if process.alive else "the server died"
+                raise RuntimeError(reason) from None
+    if running.returncode:
+        raise RuntimeError(_reason(report))
+    return report
 
 
 def read_report(report: str, row: str, contender: str, number: int, samples: int, cpu_s: float) -> Measured:

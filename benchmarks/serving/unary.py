@@ -12,7 +12,8 @@ from benchmarks.serving.load import Load
 
 LOAD: Final = Load(in_flight=64, connections=8)
 WORK: Final = "unary, small MLP, 64 in flight"
-OVER_BARE, OVER_MLSERVER, OVER_RAY = 0.8, 3.0, 10.0
+OVER_BARE: Final = 0.8
+_TARGETS: Final = {MLSERVER: 3.0, RAY: 10.0}
 
 
 def measure(arena: Arena, contest: Contest) -> Row:
@@ -23,19 +24,13 @@ def measure(arena: Arena, contest: Contest) -> Row:
     table = contest.run("unary", [*ours, *bare, *others], LOAD)
     head = ours[0].name
     figures = [
-        Figure(WORK, f"{mine.name} over {alone.name}", rate, at_least=OVER_BARE)
+        Figure(WORK, f"{mine.name} over {alone.name}", table.rate(mine.name, alone.name), at_least=OVER_BARE)
         for mine, alone in zip([*ours, ours[0]], bare, strict=True)
-        for rate in [table.rate(mine.name, alone.name)]
     ]
-    for peer in others:
-        figures += [
-            Figure(
-                WORK,
-                f"{head} over {peer.name}",
-                table.rate(head, peer.name),
-                at_least=OVER_MLSERVER if peer.name == MLSERVER else None,
-            )
-        ]
+    figures += [
+        Figure(WORK, f"{head} over {peer.name}", table.rate(head, peer.name), at_least=_TARGETS.get(peer.name))
+        for peer in others
+    ]
     figures += [
         Figure(WORK, f"CPU a call, {head} over {other.name}", table.cpu(head, other.name))
         for other in (*bare[:1], *others)
@@ -50,14 +45,7 @@ def measure(arena: Arena, contest: Contest) -> Row:
     ray = arena.peers(SMALL, 1, RAY)
     if ray:
         beside = contest.run("unary beside Ray Serve", [ours[0], *ray], LOAD)
-        row.figures.append(
-            Figure(
-                WORK,
-                f"{head} over {RAY}",
-                beside.rate(head, RAY),
-                at_least=OVER_RAY,
-            )
-        )
+        row.figures.append(Figure(WORK, f"{head} over {RAY}", beside.rate(head, RAY), at_least=_TARGETS[RAY]))
         row.standings["small, beside Ray Serve, whose processes never rest"] = beside.standings()
     row.notes += arena.notes()
     return row
