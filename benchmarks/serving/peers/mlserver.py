@@ -34,7 +34,7 @@ def command(cache: Path, graphs: Sequence[Graph], folder: Path) -> Command:
         "grpc_port": port,
         "http_port": free_port(),
         "metrics_port": free_port(),
-        # No worker processes: with one it answers fewer.
+        # In the server's own process: a graph of microseconds is not worth a way to another.
         "parallel_workers": 0,
         "grpc_max_message_length": 64 * 2**20,
         "logging_settings": None,
