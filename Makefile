@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench check format proto clean
+.PHONY: help demo test test-slow bench bench-serve check format proto clean
 
 help: ## print this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Runs once; again only when the versions change.
 $(READY): pyproject.toml constraints.txt
@@ -30,6 +30,9 @@ test-slow: $(READY) ## the tests that take minutes
 
 bench: $(READY) ## how fast the link is beside its peers: five minutes, into docs/bench
 	@$(BIN)/python -m benchmarks.link
+
+bench-serve: $(READY) ## how fast the server is beside its peers: ten minutes at most, into docs/bench
+	@$(BIN)/python -m benchmarks.serving
 
 check: $(READY) ## style, types, imports between the rooms, stubs, permitted skips
 	@$(BIN)/ruff format --check .

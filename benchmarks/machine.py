@@ -18,6 +18,8 @@ PACKAGES: Final = (
     "torch",
     "sionna-no-rt",
     "onnxruntime",
+    "grpcio",
+    "protobuf",
     "array-api-compat",
 )
 _VECTORS: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512dq", "avx512vl", "asimd", "sve")
