@@ -131,7 +131,7 @@ class Load:
         self.stop()
 
     def _ask(self) -> None:
-        methods = {q.method: self._channel.unary_unary(q.method) for q in self._questions}
+        methods = {q.method: unary(self._channel, q.method) for q in self._questions}
         while not self._stop.is_set():
             question = self._questions[next(self._numbers) % len(self._questions)]
             started = time.monotonic()
@@ -145,7 +145,9 @@ class Load:
             if failure is not None:
                 self._stop.wait(_PAUSE_S)
 
-    def _attempts(self, method: grpc.UnaryUnaryMultiCallable, question: Question, started: float) -> Failure | None:
+    def _attempts(
+        self, method: grpc.UnaryUnaryMultiCallable[bytes, bytes], question: Question, started: float
+    ) -> Failure | None:
         while True:
             try:
                 reply = method(question.request, timeout=CALL_S)
@@ -160,6 +162,11 @@ class Load:
             if question.is_answered_by(reply):
                 return None
             return Failure(question.method, "OK", "another answer", started, time.monotonic())
+
+
+def unary(channel: grpc.Channel, method: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    """A method that takes and gives messages as they travel."""
+    return channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
 
 
 def open_channel(target: str) -> grpc.Channel:

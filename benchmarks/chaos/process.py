@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 START_S: Final = 60.0
 """Longest that a server may take to answer, or to end; a hang is then told from a slow machine."""
