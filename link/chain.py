@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from link.bundle import Bundle
 from link.channel import Channel, Received
@@ -50,6 +51,24 @@ class LinkResult:
     received: Received
     decoded: Reception
     header: HeaderOutcome | None = None
+
+
+class Conveyed(NamedTuple):
+    """What comes out of the channel.
+
+    Attributes
+    ----------
+    received : Received
+        As the receiver takes it, see LinkResult.
+    header : HeaderOutcome or None
+    """
+
+    received: Received
+    header: HeaderOutcome | None
+
+    def mode(self, sent: Transmission) -> NDArray[np.int64]:
+        """Mode that the receiver takes each sample for, (B,)."""
+        return sent.mode if self.header is None else self.header.mode
 
 
 class Link:
@@ -123,24 +142,38 @@ class Link:
         ArgumentError
             If an input or the SNR is out of range.
         """
+        estimate = self.estimate(snr_db, snr_error_db)
+        return self.transmitter(inputs) if estimate is None else self.transmitter(inputs, estimate)
+
+    def estimate(self, snr_db: float, snr_error_db: float = 0.0) -> float | None:
+        """What the transmitter takes the SNR for, dB; None where there is no router, and nothing depends on it.
+
+        Parameters and errors as for `encode`.
+        """
         require_snr_error(snr_error_db, self.manifest.routed)
         if not self.manifest.routed:
-            return self.transmitter(inputs)
+            return None
         require_range("snr_db", snr_db, SNR_DB_MIN, SNR_DB_MAX)
-        return self.transmitter(inputs, min(max(snr_db + snr_error_db, SNR_DB_MIN), SNR_DB_MAX))
+        return min(max(snr_db + snr_error_db, SNR_DB_MIN), SNR_DB_MAX)
 
     def carry(self, sent: Transmission, channel: Channel, snr_db: float, draws: Draws) -> LinkResult:
         """Carry and decode what was sent; a sweep encodes once and calls this for each point and draw."""
+        conveyed = self.convey(sent, channel, snr_db, draws)
+        received, header = conveyed
+        return LinkResult(sent, received, self.receiver(received.y, received.no, conveyed.mode(sent)), header)
+
+    def convey(self, sent: Transmission, channel: Channel, snr_db: float, draws: Draws) -> Conveyed:
+        """Carry what was sent, with its headers, as far as the receiver."""
         received = channel(sent.symbols, sent.num_symbols, snr_db, draws)
         manifest = self.manifest
         if manifest.header is None:
-            return LinkResult(sent, received, self.receiver(received.y, received.no, sent.mode))
+            return Conveyed(received, None)
         header = carry_headers(
             sent.mode, manifest.header, len(manifest.modes), manifest.default_mode, channel, snr_db, draws
         )
         taken = np.array([mode.num_symbols for mode in manifest.modes])[header.mode]
         y, no = erase_unsent(received.y, received.no, np.where(header.lost, 0, taken))
-        return LinkResult(sent, replace(received, y=y, no=no), self.receiver(y, no, header.mode), header)
+        return Conveyed(replace(received, y=y, no=no), header)
 
 
 def require_snr_error(snr_error_db: float, routed: bool) -> None:
