@@ -53,7 +53,8 @@ def malformed_messages(draw: st.DrawFn, valid: Message) -> Message:
     message.CopyFrom(valid)
     for _ in range(draw(st.integers(1, 3))):
         node = draw(st.sampled_from(list(_nodes(message))))
-        _spoil(draw, node, draw(st.sampled_from(list(node.DESCRIPTOR.fields))))
+        fields: list[Any] = list(node.DESCRIPTOR.fields)
+        _spoil(draw, node, draw(st.sampled_from(fields)))
     return message
 
 
@@ -118,12 +119,13 @@ def _spoil(draw: st.DrawFn, message: Message, field: FieldDescriptor) -> None:
 def _spoil_map(draw: st.DrawFn, values: Any) -> None:
     keys = sorted(values)
     name = draw(st.sampled_from(_TEXTS))
-    if keys and draw(st.booleans()):
-        values[name].CopyFrom(values[keys[0]])
-        if draw(st.booleans()) and name != keys[0]:
-            del values[keys[0]]
-    else:
+    kind = draw(st.sampled_from(["empty", "another", "renamed"]))
+    if kind == "empty" or not keys:
         _ = values[name]  # which puts an empty message there
+        return
+    values[name].CopyFrom(values[keys[0]])
+    if kind == "renamed" and name != keys[0]:
+        del values[keys[0]]
 
 
 def _spoil_repeated(draw: st.DrawFn, values: Any, field: FieldDescriptor) -> None:
