@@ -87,6 +87,11 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"the server did not end within {START_S:g} s") from None
 
+    def terminate(self) -> int:
+        """SIGTERM; the exit code once it has ended."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
