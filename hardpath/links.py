@@ -37,12 +37,14 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 50051,
 ) -> None:
     """Serve a bundle over gRPC until SIGINT or SIGTERM, then finish what is in flight."""
-    from serve.server import serve as serve_bundle
+    from serve.config_layers import load_config
+    from serve.server import serve as serve_bundles
 
     def ready(address: str) -> None:
         say(f"serving {bundle} on {address}")
 
-    serve_bundle(bundle, host, port, receiver=receiver, ready=ready)
+    flags = {"bundles": (bundle,), "receiver": receiver, "listen.host": host, "listen.port": port}
+    serve_bundles(load_config(None, {}, flags), ready=ready)
 
 
 @commands.command()

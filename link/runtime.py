@@ -133,8 +133,11 @@ class Transmitter:
         BundleError
             If the bundle has several modes, and the graph sends what its manifest does not have.
         """
-        feed = self.tensors(inputs)
-        feed |= self._estimate(snr_db, len(next(iter(feed.values()))))
+        return self.run(self.tensors(inputs), snr_db)
+
+    def run(self, tensors: Mapping[str, NDArray[Any]], snr_db: ArrayLike | None = None) -> Transmission:
+        """Encode what `read` or `tensors` gave; the estimate and errors as for a call."""
+        feed = {**tensors, **self._estimate(snr_db, len(next(iter(tensors.values()))))}
         sent = Transmission(*self._session.run(list(Transmission._fields), feed))
         if len(self.manifest.modes) > 1:
             self._check(sent)
@@ -246,6 +249,16 @@ class Receiver:
         ArgumentError
             If an array has the wrong shape or a value outside its range.
         """
+        return self.run(self.read(symbols, no, mode, llr_in))
+
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> Reception:
+        """Decode what `read` gave."""
+        return Reception(*self._session.run(list(Reception._fields), dict(tensors)))
+
+    def read(
+        self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """The arrays as the graph takes them, checked; arguments and errors as for a call."""
         y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2))
         batch = len(y)
         if not (np.abs(y) <= SYMBOL_MAX).all():
@@ -265,8 +278,7 @@ class Receiver:
             if llr_in is None
             else as_tensor("llr_in", llr_in, "float32", (batch, self.manifest.num_bits))
         )
-        feed = {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr}
-        return Reception(*self._session.run(list(Reception._fields), feed))
+        return {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr}
 
 
 def check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:

@@ -131,6 +131,9 @@ class Client:
         sample_offset: int = 0,
         draw: int = 0,
         snr_error_db: float = 0.0,
+        csi: str = "perfect",
+        pilots: int = 0,
+        no_offset_db: float = 0.0,
         include_llr: bool = False,
         include_symbols: bool = False,
     ) -> Transmitted:
@@ -140,14 +143,26 @@ class Client:
         ----------
         x : (B, ...) array, list of B str, or mapping of name to one of them
             An array, or texts where the model reads them, where the model has one input; else the inputs by name.
-        snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db
+        snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db, csi, pilots, no_offset_db
             As for serve.results.Settings.
         include_llr : bool
             Whether to return the LLRs.
         include_symbols : bool
             Whether to return the symbols sent, the symbols received, and their noise variances.
         """
-        settings = Settings(snr_db, channel, block_symbols, k_factor_db, seed, sample_offset, draw, snr_error_db)
+        settings = Settings(
+            snr_db,
+            channel,
+            block_symbols,
+            k_factor_db,
+            seed,
+            sample_offset,
+            draw,
+            snr_error_db,
+            csi,
+            pilots,
+            no_offset_db,
+        )
         request = pb.TransmitRequest(
             inputs=self._inputs(x),
             settings=convert.settings_to_message(settings),

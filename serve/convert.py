@@ -12,7 +12,7 @@ from link.errors import ArgumentError
 from link.header import HeaderOutcome
 from link.runtime import Transmission
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.results import Decoded, Sent, Settings, Timing, Transmitted
+from serve.results import Decoded, Encoded, Sent, Settings, Timing, Transmitted
 from serve.tensor import tensor_from_message, tensor_to_message
 
 _SETTINGS: Final = {
@@ -24,16 +24,20 @@ _SETTINGS: Final = {
     "sample_offset": "an integer in [0, 2**32)",
     "draw": "an integer in [0, 2**32)",
     "snr_error_db": "a number, in dB",
+    "csi": "perfect, ls or lmmse",
+    "pilots": "an integer in [0, 1024]",
+    "no_offset_db": "a number, in dB",
 }
 
 
 class DecodeArguments(NamedTuple):
-    """What the receiver is called with."""
+    """What the receiver is called with; None is what was left out."""
 
-    symbols: NDArray[Any]
-    no: NDArray[Any]
+    symbols: NDArray[Any] | None
+    no: NDArray[Any] | None
     mode: NDArray[np.int64] | None
     llr_in: NDArray[Any] | None
+    bits: NDArray[Any] | None
 
 
 def inputs_from_message(messages: Mapping[str, pb.Tensor]) -> dict[str, NDArray[Any]]:
@@ -59,29 +63,36 @@ def encode_request(inputs: Mapping[str, pb.Tensor], snr_db: float | None) -> pb.
 
 def decode_arguments(request: pb.DecodeRequest) -> DecodeArguments:
     """The arrays of a Decode request."""
-    for field in ("symbols", "no"):
-        if not request.HasField(field):
-            raise ArgumentError(field, "is missing")
+
+    def given(field: str) -> NDArray[Any] | None:
+        return tensor_from_message(field, getattr(request, field)) if request.HasField(field) else None
+
     return DecodeArguments(
-        symbols=tensor_from_message("symbols", request.symbols),
-        no=tensor_from_message("no", request.no),
+        symbols=given("symbols"),
+        no=given("no"),
         mode=np.array(request.mode, dtype=np.int64) if request.mode else None,
-        llr_in=tensor_from_message("llr_in", request.llr_in) if request.HasField("llr_in") else None,
+        llr_in=given("llr_in"),
+        bits=given("bits"),
     )
 
 
 def decode_request(
-    symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None, llr_in: ArrayLike | None
+    symbols: ArrayLike | None,
+    no: ArrayLike | None,
+    mode: ArrayLike | None,
+    llr_in: ArrayLike | None,
+    bits: ArrayLike | None = None,
 ) -> pb.DecodeRequest:
     """Inverse of `decode_arguments`."""
-    request = pb.DecodeRequest(symbols=tensor_to_message("symbols", symbols), no=tensor_to_message("no", no))
+    request = pb.DecodeRequest()
+    for name, given in (("symbols", symbols), ("no", no), ("llr_in", llr_in), ("bits", bits)):
+        if given is not None:
+            getattr(request, name).CopyFrom(tensor_to_message(name, given))
     if mode is not None:
         modes = np.asarray(mode)
         if modes.ndim != 1 or modes.dtype.kind not in "iu" or (modes.size and np.abs(modes).max() >= 2**31):
             raise ArgumentError("mode", "must hold one mode a sample")
         request.mode.extend(modes.tolist())
-    if llr_in is not None:
-        request.llr_in.CopyFrom(tensor_to_message("llr_in", llr_in))
     return request
 
 
@@ -104,6 +115,9 @@ def settings_from_message(message: pb.LinkSettings) -> Settings:
         sample_offset=message.sample_offset,
         draw=message.draw,
         snr_error_db=message.snr_error_db,
+        csi=message.csi or "perfect",
+        pilots=message.pilots,
+        no_offset_db=message.no_offset_db,
     )
 
 
@@ -188,6 +202,31 @@ def decoded_from_message(message: pb.Reception) -> Decoded:
     )
 
 
+def encoded_to_message(encoded: Encoded, request: pb.EncodeRequest, model_version: int) -> pb.EncodeResponse:
+    """Reply of Encode."""
+    return pb.EncodeResponse(
+        sent=sent_to_message(encoded.sent, request.tensor_format, include_symbols=True),
+        truncated=() if encoded.truncated is None else encoded.truncated.tolist(),
+        unknown=() if encoded.unknown is None else encoded.unknown.tolist(),
+        timing=timing_to_message(encoded.timing),
+        model_version=model_version,
+    )
+
+
+def decode_response(decoded: Decoded, request: pb.DecodeRequest, model_version: int) -> pb.DecodeResponse:
+    """Reply of Decode."""
+    return pb.DecodeResponse(
+        decoded=decoded_to_message(decoded, request.tensor_format, request.include_llr),
+        timing=None if decoded.timing is None else timing_to_message(decoded.timing),
+        model_version=model_version,
+    )
+
+
+def timing_to_message(timing: Timing) -> pb.Timing:
+    """Time spent."""
+    return pb.Timing(**timing._asdict())
+
+
 def header_to_message(header: HeaderOutcome) -> pb.HeaderOutcome:
     """What became of the headers."""
     return pb.HeaderOutcome(
@@ -199,6 +238,7 @@ def header_to_message(header: HeaderOutcome) -> pb.HeaderOutcome:
         headers_lost=header.headers_lost,
         headers_wrong=header.headers_wrong,
         header_symbols=header.header_symbols,
+        pilot_symbols=header.pilot_symbols,
     )
 
 
@@ -213,19 +253,23 @@ def header_from_message(message: pb.HeaderOutcome) -> HeaderOutcome:
         headers_lost=message.headers_lost,
         headers_wrong=message.headers_wrong,
         header_symbols=message.header_symbols,
+        pilot_symbols=message.pilot_symbols,
     )
 
 
-def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest) -> pb.TransmitResponse:
+def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, model_version: int) -> pb.TransmitResponse:
     """One pass over the link, with what the request asked to include."""
     message = pb.TransmitResponse(
         sent=sent_to_message(result.sent, request.tensor_format, request.include_symbols),
         decoded=decoded_to_message(result.decoded, request.tensor_format, request.include_llr),
         bit_errors=result.bit_errors.tolist(),
         settings=settings_to_message(result.settings),
-        timing=pb.Timing(**result.timing._asdict()),
+        timing=timing_to_message(result.timing),
         header=None if result.header is None else header_to_message(result.header),
         truncated=() if result.truncated is None else result.truncated.tolist(),
+        unknown=() if result.unknown is None else result.unknown.tolist(),
+        model_version=model_version,
+        num_pilots=() if result.num_pilots is None else result.num_pilots.tolist(),
     )
     if request.include_symbols and result.y is not None and result.no is not None:
         message.received.y.CopyFrom(tensor_to_message("y", result.y, request.tensor_format))
@@ -244,7 +288,9 @@ def transmitted_from_message(message: pb.TransmitResponse) -> Transmitted:
         decoded=decoded_from_message(message.decoded),
         bit_errors=np.array(message.bit_errors, dtype=np.int64),
         settings=settings_from_message(message.settings),
-        timing=Timing(timing.transmitter_us, timing.channel_us, timing.receiver_us),
+        timing=Timing(timing.transmitter_us, timing.channel_us, timing.receiver_us, timing.queue_us),
         header=header_from_message(message.header) if message.HasField("header") else None,
         truncated=np.array(message.truncated, dtype=np.bool_) if message.truncated else None,
+        unknown=np.array(message.unknown, dtype=np.bool_) if message.unknown else None,
+        num_pilots=np.array(message.num_pilots, dtype=np.int64) if message.num_pilots else None,
     )

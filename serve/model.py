@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
 from link.errors import ServerError
@@ -45,6 +47,21 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
         code_version=info.code_version,
         channels=info.channels,
         max_batch=info.max_batch,
+    )
+
+
+def list_to_message(infos: Iterable[ModelInfo]) -> pb.ListModelsResponse:
+    """Reply of ListModels."""
+    return pb.ListModelsResponse(
+        models=[
+            pb.ModelSummary(
+                name=info.manifest.name,
+                version=info.manifest.version,
+                task=info.manifest.task.name,
+                receiver_name=info.manifest.receiver_name,
+            )
+            for info in infos
+        ]
     )
 
 

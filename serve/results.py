@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from link.header import HeaderOutcome
 from link.manifest import Manifest
+from link.runtime import Transmission
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Settings:
         Which repetition, in [0, 2**32).
     snr_error_db : float
         What a model's router takes the SNR for is higher by this, dB, in [-30, 30]; 0 for a model without a router.
+    csi : str
+        How the receiver comes by the gains of block fading, one of link.channel.CSI; "perfect" where there is none.
+    pilots : int
+        Pilot symbols a fading block, in [1, 1024]; 0 where csi is perfect.
+    no_offset_db : float
+        The noise variance that the receiver is told is higher than the true one by this, dB, in [-30, 30].
     """
 
     snr_db: float
@@ -47,6 +54,37 @@ class Settings:
     sample_offset: int = 0
     draw: int = 0
     snr_error_db: float = 0.0
+    csi: str = "perfect"
+    pilots: int = 0
+    no_offset_db: float = 0.0
+
+
+class Timing(NamedTuple):
+    """Time spent on a request, in microseconds; what was computed together took all of it the same time."""
+
+    transmitter_us: float = 0.0
+    channel_us: float = 0.0
+    receiver_us: float = 0.0
+    queue_us: float = 0.0
+
+
+class Encoded(NamedTuple):
+    """What the transmitter made of a batch.
+
+    Attributes
+    ----------
+    sent : link.runtime.Transmission
+    truncated : (B,) bool, optional
+        Whether each text had more tokens than the model takes, and was cut; None where no texts were given.
+    unknown : (B,) bool, optional
+        Whether each text has no token that the model knows; None where no texts were given.
+    timing : Timing
+    """
+
+    sent: Transmission
+    truncated: NDArray[np.bool_] | None
+    unknown: NDArray[np.bool_] | None
+    timing: Timing
 
 
 class Decoded(NamedTuple):
@@ -65,6 +103,8 @@ class Decoded(NamedTuple):
         Most likely codewords.
     llr : (B, L) float32, optional
         ln P(b=1)/P(b=0); None where it was not asked for.
+    timing : Timing, optional
+        None where it is part of a whole transmission, which has its own.
     """
 
     decisions: NDArray[np.int64]
@@ -73,6 +113,7 @@ class Decoded(NamedTuple):
     logits: NDArray[np.float32]
     indices_hat: NDArray[np.int64]
     llr: NDArray[np.float32] | None
+    timing: Timing | None = None
 
 
 class Sent(NamedTuple):
@@ -84,14 +125,6 @@ class Sent(NamedTuple):
     num_bits: NDArray[np.int64]
     symbols: NDArray[np.float32] | None
     num_symbols: NDArray[np.int64]
-
-
-class Timing(NamedTuple):
-    """Time spent, in microseconds."""
-
-    transmitter_us: float
-    channel_us: float
-    receiver_us: float
 
 
 class Transmitted(NamedTuple):
@@ -114,6 +147,10 @@ class Transmitted(NamedTuple):
         None where the model has one mode.
     truncated : (B,) bool, optional
         Whether each text had more tokens than the model takes, and was cut; None where no texts were given.
+    unknown : (B,) bool, optional
+        Whether each text has no token that the model knows; None where no texts were given.
+    num_pilots : (B,) int64, optional
+        Pilot symbols sent with each sample's; None where there are none.
     """
 
     sent: Sent
@@ -125,6 +162,8 @@ class Transmitted(NamedTuple):
     timing: Timing
     header: HeaderOutcome | None = None
     truncated: NDArray[np.bool_] | None = None
+    unknown: NDArray[np.bool_] | None = None
+    num_pilots: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
-from typing import TypeVar
+from time import monotonic
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from grpc_status import rpc_status
 
 from serve import convert
-from serve.engine import Engine
-from serve.model import model_to_message
+from serve.engine import Caller, Engine
+from serve.model import list_to_message, model_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
-from serve.status import status_of
+from serve.status import refuse
+from serve.streams import StreamLimits, TransmitStream
 
 NAME = pb.DESCRIPTOR.services_by_name["LinkService"].full_name
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
-_Method = Callable[["LinkService", Request, grpc.ServicerContext], Response]
+Context = grpc.aio.ServicerContext[Any, Any]
+_Method = Callable[["LinkService", Request, Context], Awaitable[Response]]
 
 
 def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
     """Answer whatever `method` raises with the status that the table has for it."""
 
     @wraps(method)
-    def answer(service: LinkService, request: Request, context: grpc.ServicerContext) -> Response:
+    async def answer(service: LinkService, request: Request, context: Context) -> Response:
         try:
-            return method(service, request, context)
+            return await method(service, request, context)
         except Exception as error:  # every error must become a status; a traceback goes to the log
-            status = status_of(error, request)
-        context.abort_with_status(rpc_status.to_status(status))
-        raise AssertionError("abort_with_status returned")
+            await refuse(context, error, request)
 
     return answer
 
@@ -45,34 +46,63 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
     Parameters
     ----------
     engine : Engine
+    limits : StreamLimits
+    closing : asyncio.Future
+        Done once open streams are to come to an end.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, limits: StreamLimits, closing: asyncio.Future[None]) -> None:
         self._engine = engine
+        self._limits = limits
+        self._closing = closing
 
     @_answered
-    def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
+    async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
+        model = self._engine.model(request.model)
         snr_db = request.snr_db if request.HasField("snr_db") else None
-        arrays, cut, _ = self._engine.read(convert.inputs_from_message(request.inputs))
-        sent = self._engine.encode(arrays, snr_db)
-        return pb.EncodeResponse(
-            sent=convert.sent_to_message(sent, request.tensor_format, include_symbols=True),
-            truncated=() if cut is None else cut.tolist(),
+        inputs = convert.inputs_from_message(request.inputs)
+        return convert.encoded_to_message(
+            await model.encode(inputs, snr_db, caller_of(request, context)), request, model.version
         )
 
     @_answered
-    def Decode(self, request: pb.DecodeRequest, context: grpc.ServicerContext) -> pb.DecodeResponse:
-        decoded = self._engine.decode(*convert.decode_arguments(request))
-        return pb.DecodeResponse(
-            decoded=convert.decoded_to_message(decoded, request.tensor_format, request.include_llr)
-        )
+    async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
+        model = self._engine.model(request.model)
+        given = convert.decode_arguments(request)
+        decoded = await model.decode(*given, caller=caller_of(request, context))
+        return convert.decode_response(decoded, request, model.version)
 
     @_answered
-    def Transmit(self, request: pb.TransmitRequest, context: grpc.ServicerContext) -> pb.TransmitResponse:
+    async def Transmit(self, request: pb.TransmitRequest, context: Context) -> pb.TransmitResponse:
+        return await self._transmit(request, caller_of(request, context))
+
+    async def TransmitStream(self, requests: AsyncIterator[pb.TransmitStreamRequest], context: Context) -> None:
+        await TransmitStream(context, self._transmit, self._limits, self._closing).answer(requests)
+
+    async def Sweep(self, request: pb.SweepRequest, context: Context) -> None:
+        from serve.sweeping import sweep
+
+        try:
+            await sweep(self._engine.model(request.model), request, context, self._limits)
+        except Exception as error:
+            await refuse(context, error, request)
+
+    @_answered
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        return model_to_message(self._engine.model(request.model).info)
+
+    @_answered
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        return list_to_message([model.info for model in self._engine.models])
+
+    async def _transmit(self, request: pb.TransmitRequest, caller: Caller) -> pb.TransmitResponse:
+        model = self._engine.model(request.model)
         settings = convert.settings_from_message(request.settings)
-        result = self._engine.transmit(convert.inputs_from_message(request.inputs), settings)
-        return convert.transmitted_to_message(result, request)
+        result = await model.transmit(convert.inputs_from_message(request.inputs), settings, caller)
+        return convert.transmitted_to_message(result, request, model.version)
 
-    @_answered
-    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
-        return model_to_message(self._engine.model())
+
+def caller_of(request: Message, context: Context) -> Caller:
+    """Who asks: until when the reply is wanted, and how large the request is."""
+    left = context.time_remaining()
+    return Caller(None if left is None else monotonic() + left, request.ByteSize())

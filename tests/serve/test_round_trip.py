@@ -139,7 +139,7 @@ def test_the_time_of_each_stage_is_told(client, images):
 def test_the_client_learns_the_whole_manifest(client, server, link):
     info = client.model()
     assert info.manifest == link.manifest
-    assert info == server.engine.model()
+    assert info == server.engine.model().info
     assert info.max_batch == 64
     assert "rician" in info.channels
 

@@ -122,7 +122,7 @@ class LinkSettings(_message.Message):
     def __init__(self, snr_db: _Optional[float] = ..., channel: _Optional[str] = ..., block_symbols: _Optional[int] = ..., k_factor_db: _Optional[float] = ..., seed: _Optional[int] = ..., sample_offset: _Optional[int] = ..., draw: _Optional[int] = ..., snr_error_db: _Optional[float] = ..., csi: _Optional[str] = ..., pilots: _Optional[int] = ..., no_offset_db: _Optional[float] = ...) -> None: ...
 
 class HeaderOutcome(_message.Message):
-    __slots__ = ("mode", "lost", "wrong", "symbols", "headers", "headers_lost", "headers_wrong", "header_symbols")
+    __slots__ = ("mode", "lost", "wrong", "symbols", "headers", "headers_lost", "headers_wrong", "header_symbols", "pilot_symbols")
     MODE_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
     WRONG_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,7 @@ class HeaderOutcome(_message.Message):
     HEADERS_LOST_FIELD_NUMBER: _ClassVar[int]
     HEADERS_WRONG_FIELD_NUMBER: _ClassVar[int]
     HEADER_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    PILOT_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     mode: _containers.RepeatedScalarFieldContainer[int]
     lost: _containers.RepeatedScalarFieldContainer[bool]
     wrong: _containers.RepeatedScalarFieldContainer[bool]
@@ -139,7 +140,8 @@ class HeaderOutcome(_message.Message):
     headers_lost: int
     headers_wrong: int
     header_symbols: int
-    def __init__(self, mode: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[bool]] = ..., wrong: _Optional[_Iterable[bool]] = ..., symbols: _Optional[_Iterable[float]] = ..., headers: _Optional[int] = ..., headers_lost: _Optional[int] = ..., headers_wrong: _Optional[int] = ..., header_symbols: _Optional[int] = ...) -> None: ...
+    pilot_symbols: int
+    def __init__(self, mode: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[bool]] = ..., wrong: _Optional[_Iterable[bool]] = ..., symbols: _Optional[_Iterable[float]] = ..., headers: _Optional[int] = ..., headers_lost: _Optional[int] = ..., headers_wrong: _Optional[int] = ..., header_symbols: _Optional[int] = ..., pilot_symbols: _Optional[int] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("transmitter_us", "channel_us", "receiver_us", "queue_us")
@@ -240,7 +242,7 @@ class TransmitRequest(_message.Message):
     def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ..., model: _Optional[str] = ...) -> None: ...
 
 class TransmitResponse(_message.Message):
-    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown")
+    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown", "num_pilots")
     SENT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +253,7 @@ class TransmitResponse(_message.Message):
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    NUM_PILOTS_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     received: Received
     decoded: Reception
@@ -261,7 +264,8 @@ class TransmitResponse(_message.Message):
     truncated: _containers.RepeatedScalarFieldContainer[bool]
     model_version: int
     unknown: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ...) -> None: ...
+    num_pilots: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., num_pilots: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TransmitStreamRequest(_message.Message):
     __slots__ = ("request",)
