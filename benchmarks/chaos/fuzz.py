@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -100,7 +101,7 @@ def targets(link: Link) -> tuple[Target, ...]:
 
 def malformed(known: Sequence[Target]) -> st.SearchStrategy[Malformed]:
     """Requests spoilt in their fields, most of them, or in their bytes."""
-    fields = [malformed_messages(t.valid).map(Message.SerializeToString) for t in known]
+    fields = [malformed_messages(t.valid).map(methodcaller("SerializeToString")) for t in known]
     cuts = [malformed_bytes(t.valid.SerializeToString()) for t in known]
     pairs = zip([*known, *known, *known], [*fields, *fields, *cuts], strict=True)
     return st.one_of(*(st.builds(Malformed, st.just(target), spoilt) for target, spoilt in pairs))
