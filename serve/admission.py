@@ -27,11 +27,14 @@ class Admission:
     ----------
     requests, nbytes : int
         Held now.
+    turned_away : int
+        Requests that came after `close`.
     """
 
     def __init__(self, requests: int = QUEUE_REQUESTS, nbytes: int = QUEUE_BYTES) -> None:
         self.requests = 0
         self.nbytes = 0
+        self.turned_away = 0
         self._most_requests = requests
         self._most_bytes = nbytes
         self._closed = False
@@ -54,6 +57,7 @@ class Admission:
             If no more work is taken.
         """
         if self._closed:
+            self.turned_away += 1
             raise ShuttingDown("the server is shutting down")
         if self.requests >= self._most_requests:
             raise Overloaded(f"{self.requests} requests are waiting, as many as may", retry_after(wait_s))

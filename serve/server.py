@@ -53,6 +53,9 @@ _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 _KEEPALIVE_S: Final = 60
 _PING_TIMEOUT_S: Final = 20
 _HEALTH_S: Final = 1.0
+_LINGER_S: Final = 0.1
+"""gRPC cancels calls that came but were not taken up when it stops: time for those to be answered, and those to come refused."""
+_REFUSALS: Final = 5
 _SWITCH_S: Final = 0.5e-3
 """A thread that holds the interpreter gives way after this, so that a refusal need not wait for a batch."""
 
@@ -119,13 +122,24 @@ class AsyncServer:
         logger.info("draining %s", self.address)
         with contextlib.suppress(TimeoutError):  # a watcher that does not read must not hold the others up
             await asyncio.wait_for(self._health.enter_graceful_shutdown(), _HEALTH_S)
-        await asyncio.sleep(self._config.lifecycle.drain_delay_s)
+        await asyncio.sleep(max(self._config.lifecycle.drain_delay_s, _LINGER_S))
         self._closing.set_result(None)
+        await asyncio.sleep(0.0)  # what streams have read is let in
+        self.means.admission.close()
         for task in self._tasks:
             task.cancel()
+        await self._quiet()
         await self._server.stop(self._config.lifecycle.grace_s)
         self.repository.close()
         await asyncio.get_running_loop().run_in_executor(None, self.means.close)
+
+    async def _quiet(self) -> None:
+        """Until callers have heard that they are refused, or a while has passed."""
+        for _ in range(_REFUSALS):
+            before = self.means.admission.turned_away
+            await asyncio.sleep(_LINGER_S)
+            if self.means.admission.turned_away == before:
+                return
 
     def _swapped(self, model: Model) -> None:
         gc.collect()
