@@ -12,7 +12,6 @@ to come to an end, and calls in flight finish within the grace.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import gc
 import logging
@@ -27,8 +26,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
@@ -37,6 +35,7 @@ from serve.admission import Admission
 from serve.batcher import Workers
 from serve.config import ServerConfig
 from serve.engine import MAX_BATCH, OPERATIONS, Engine, Means, Model
+from serve.health import OVERALL, Health
 from serve.machine import machine
 from serve.pb.hardpath.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 from serve.repository import Repository
@@ -49,12 +48,12 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 50051
 GRACE_S: Final = 10.0
 
+_HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 _KEEPALIVE_S: Final = 60
 _PING_TIMEOUT_S: Final = 20
-_HEALTH_S: Final = 1.0
 _LINGER_S: Final = 0.1
-"""gRPC cancels calls that came but were not taken up when it stops: time for those to be answered, and those to come refused."""
+"""gRPC, when it stops, cancels calls that nobody has taken up: time for them to be, and for later ones to be refused."""
 _REFUSALS: Final = 5
 _SWITCH_S: Final = 0.5e-3
 """A thread that holds the interpreter gives way after this, so that a refusal need not wait for a batch."""
@@ -87,8 +86,9 @@ class AsyncServer:
         self.means = _means(config)
         self.repository = Repository(config.bundles, config.receiver, self.means)
         self.repository.swapped = self._swapped
-        self._health = HealthServicer()
+        self._health = Health()
         self._closing = asyncio.get_running_loop().create_future()
+        self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.limits.concurrent_calls)
         limits = StreamLimits(samples=config.limits.samples_per_stream, stall_s=config.limits.stall_s)
@@ -96,7 +96,7 @@ class AsyncServer:
         add_LinkServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.listen.reflection != "off":
-            _add_reflection((NAME, health.SERVICE_NAME), self._server)
+            _add_reflection((NAME, _HEALTH), self._server)
         self.address = _listen(self._server, config.listen.host, config.listen.port)
 
     @property
@@ -108,8 +108,8 @@ class AsyncServer:
         """Answer calls from now on."""
         await self._server.start()
         for service in (NAME, *(name for model in self.engine.models for name in _health_names(model))):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        await self._health.set(health.OVERALL_HEALTH, health_pb2.HealthCheckResponse.SERVING)
+            self._health.set(service, serving=True)
+        self._health.set(OVERALL, serving=True)
         if self._config.lifecycle.watch:
             self._start(self.repository.watch(self._config.lifecycle.watch_interval_s))
         for model in self.engine.models:
@@ -117,13 +117,14 @@ class AsyncServer:
 
     async def drain(self) -> None:
         """NOT_SERVING, then no new calls, then wait for those in flight; twice is once."""
-        if self._closing.done():
+        if self._draining:
             return
+        self._draining = True
         logger.info("draining %s", self.address)
-        with contextlib.suppress(TimeoutError):  # a watcher that does not read must not hold the others up
-            await asyncio.wait_for(self._health.enter_graceful_shutdown(), _HEALTH_S)
+        self._health.leave()
         await asyncio.sleep(max(self._config.lifecycle.drain_delay_s, _LINGER_S))
         self._closing.set_result(None)
+        self._health.close()
         await asyncio.sleep(0.0)  # what streams have read is let in
         self.means.admission.close()
         for task in self._tasks:
