@@ -36,7 +36,7 @@ from serve.pb.hardpath.v1 import link_pb2 as pb
 # A sweep may go on for as long as it was asked to: it is looked at for so long, and cancelled.
 _SWEEP_S: Final = 0.5
 _EVERY: Final = 50
-_SAYS_WHAT_IS_ALLOWED: Final = re.compile(r"\b(must|is missing|are missing|is unknown|does not|is set twice)\b")
+_SAYS_WHAT_IS_ALLOWED: Final = re.compile(r"\b(must|should|is missing|are missing|is unknown|does not|is set twice)\b")
 
 
 class Target(NamedTuple):

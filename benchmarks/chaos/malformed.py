@@ -141,7 +141,9 @@ def _spoil_repeated(draw: st.DrawFn, values: Any, field: FieldDescriptor) -> Non
     if kind == "append":
         values.append(draw(_values(field)))
     elif kind == "many":
-        values.extend([draw(_values(field))] * draw(st.sampled_from([9, 1000, 70_000])))
+        value = draw(_values(field))
+        longest = 100 if isinstance(value, str | bytes) else 70_000  # for the message to stay within its limit
+        values.extend([value] * draw(st.sampled_from([9, longest])))
     elif kind == "double":
         values.extend(list(values))
     elif values and kind == "drop":
