@@ -41,6 +41,7 @@ from serve.pb.hardpath.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 from serve.repository import Repository
 from serve.service import NAME, LinkService
 from serve.streams import StreamLimits
+from serve.unreadable import add_service
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ PORT: Final = 50051
 GRACE_S: Final = 10.0
 
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_CORE: Final = "grpc._cython.cygrpc"
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 _KEEPALIVE_S: Final = 60
 _PING_TIMEOUT_S: Final = 20
@@ -93,8 +95,8 @@ class AsyncServer:
         self._server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.limits.concurrent_calls)
         limits = StreamLimits(samples=config.limits.samples_per_stream, stall_s=config.limits.stall_s)
         service = LinkService(self.engine, limits, self._closing)
-        add_LinkServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_service(add_LinkServiceServicer_to_server, service, self._server)
+        add_service(health_pb2_grpc.add_HealthServicer_to_server, self._health, self._server)
         if config.listen.reflection != "off":
             _add_reflection((NAME, _HEALTH), self._server)
         self.address = _listen(self._server, config.listen.host, config.listen.port)
@@ -106,6 +108,7 @@ class AsyncServer:
 
     async def start(self) -> None:
         """Answer calls from now on."""
+        logging.getLogger(_CORE).addFilter(_is_no_peer_that_went)
         await self._server.start()
         for service in (NAME, *(name for model in self.engine.models for name in _health_names(model))):
             self._health.set(service, serving=True)
@@ -321,6 +324,11 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
             ("grpc.max_connection_age_grace_ms", int(1e3 * config.lifecycle.grace_s)),
         ]
     return options
+
+
+def _is_no_peer_that_went(record: logging.LogRecord) -> bool:
+    """grpcio logs a traceback for each reply whose caller is gone, at the level of a defect."""
+    return not record.getMessage().startswith("ExecuteBatchError")
 
 
 def _health_names(model: Model) -> tuple[str, ...]:
