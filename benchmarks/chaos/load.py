@@ -16,6 +16,8 @@ from benchmarks.chaos.questions import Question
 
 CALL_S: Final = 30.0
 """Deadline of a call: a hang is then told from a slow machine."""
+REFUSALS: Final = ("UNAVAILABLE", "CANCELLED")
+"""What a call is answered with that no server has begun; no caller here cancels, but gRPC does where it stops."""
 _PAUSE_S: Final = 0.05
 _SERVICE_CONFIG: Final = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
@@ -153,7 +155,7 @@ class Load:
                 reply = method(question.request, timeout=CALL_S)
             except grpc.RpcError as error:
                 code, now = error.code(), time.monotonic()
-                if code is grpc.StatusCode.UNAVAILABLE and now - started < self._retry_s:
+                if code.name in REFUSALS and now - started < self._retry_s:
                     with self._lock:
                         self._retried += 1
                     time.sleep(_PAUSE_S)

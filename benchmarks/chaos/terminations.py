@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import grpc
 from grpc_health.v1 import health_pb2
 
-from benchmarks.chaos.load import CALL_S, Failure, Load, open_channel
+from benchmarks.chaos.load import CALL_S, REFUSALS, Failure, Load, open_channel
 from benchmarks.chaos.process import ServerProcess
 from benchmarks.chaos.questions import SERVICE, Question, make_questions
 from link.bundle import load_bundle
@@ -40,9 +40,12 @@ class Termination(NamedTuple):
         Calls answered rightly.
     refused : int
         Calls begun after the signal and answered UNAVAILABLE.
+    cut : int
+        Calls begun after the signal and answered CANCELLED, by gRPC itself: those that come in the millisecond in which it
+        stops, from callers that do not heed that they are refused. No handler has seen them.
     lost : tuple of Failure
         Calls begun before the signal that were not answered, or not rightly; and those begun later that ended in any other
-        way than by UNAVAILABLE.
+        way.
     tracebacks : int
         In the server's log.
     """
@@ -51,6 +54,7 @@ class Termination(NamedTuple):
     seconds: float
     answered: int = 0
     refused: int = 0
+    cut: int = 0
     lost: tuple[Failure, ...] = ()
     tracebacks: int = 0
 
@@ -64,9 +68,10 @@ def under_load(bundle: Path | str, questions: tuple[Question, ...], warm: int = 
         exit_code = server.wait()
         seconds = time.monotonic() - signalled
         tally = load.stop()
-        lost = tuple(f for f in tally.failures if f.started < signalled or f.code != "UNAVAILABLE")
-        refused = len(tally.failures) - len(lost)
-        return Termination(exit_code, seconds, tally.answered, refused, lost, server.tracebacks())
+        later = [f for f in tally.failures if f.started >= signalled and f.code in REFUSALS]
+        lost = tuple(f for f in tally.failures if f not in later)
+        cut = sum(f.code == "CANCELLED" for f in later)
+        return Termination(exit_code, seconds, tally.answered, len(later) - cut, cut, lost, server.tracebacks())
 
 
 def while_starting(bundle: Path | str, after_s: float) -> Termination:
@@ -121,7 +126,7 @@ def main() -> int:
         bad += bool(found.lost) or found.exit_code != 0 or found.tracebacks > 0
         print(
             f"{number}/{arguments.times}: exit {found.exit_code} after {found.seconds:.2f} s, {found.answered} answered, "
-            f"{found.refused} refused, {len(found.lost)} lost, {bad} terminations bad",
+            f"{found.refused} refused, {found.cut} cut, {len(found.lost)} lost, {bad} terminations bad",
             flush=True,
         )
         for failure in found.lost[:3]:
