@@ -178,7 +178,7 @@ def open_channel(target: str) -> grpc.Channel:
         options=[
             ("grpc.service_config", _SERVICE_CONFIG),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 5000),
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.enable_retries", 0),
             ("grpc.use_local_subchannel_pool", 1),

@@ -12,12 +12,13 @@ from kubernetes_validate import ValidationError, utils
 from pydantic import BaseModel, ConfigDict
 from pydantic import ValidationError as ModelError
 
-from serve.server import GRACE_S
+from serve.config_layers import FLAGS, load_config
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 KUBERNETES = "1.37"
+TLS = DEPLOY / "kubernetes" / "tls"
 NO_OBJECTS = {"kustomization.yaml", "adapter-rules.yaml"}
 # Their schemas come with their operators, not with Kubernetes: what is used of them is written down below.
 CUSTOM = {"ServingRuntime", "InferenceService", "ServiceMonitor"}
@@ -29,11 +30,34 @@ def read(file):
     return list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
 
 
+def merged(base, patch):
+    """A strategic merge patch, as far as it is used here: lists of named things are merged by name, null takes away."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        changed = {key: merged(base.get(key), value) for key, value in patch.items() if value is not None}
+        return {key: value for key, value in base.items() if key not in patch} | changed
+    if isinstance(base, list) and isinstance(patch, list) and patch and isinstance(patch[0], dict):
+        key = next(name for name in ("name", "port") if name in patch[0])
+        named = {item[key]: item for item in base}
+        return list((named | {item[key]: merged(named.get(item[key]), item) for item in patch}).values())
+    return patch
+
+
+def overlaid(patch):
+    """An object of the base with a patch of the overlay."""
+    file = {"Deployment": "deployment.yaml", "Service": "services.yaml"}[patch["kind"]]
+    (base,) = (d for d in read(BASE / file) if d["metadata"]["name"] == patch["metadata"]["name"])
+    return merged(base, patch)
+
+
 OBJECTS = [
     (f"{file.relative_to(DEPLOY)}:{document['kind']}", document)
-    for file in sorted(DEPLOY.rglob("*.yaml"))
+    for folder in (BASE, DEPLOY / "kserve")
+    for file in sorted(folder.glob("*.yaml"))
     if file.name not in NO_OBJECTS
     for document in read(file)
+]
+PATCHES = [
+    (f"tls:{patch['kind']}", patch) for file in ("deployment.yaml", "services.yaml") for patch in read(TLS / file)
 ]
 
 
@@ -170,6 +194,16 @@ def test_no_field_can_be_misspelt_unnoticed(document):
     assert unnoticed == []
 
 
+@pytest.mark.parametrize("patch", [p for _, p in PATCHES], ids=[name for name, _ in PATCHES])
+def test_an_overlay_gives_objects_that_fit_their_schema_and_hides_no_misspelling(patch):
+    check(overlaid(patch))
+    for path in field_paths(patch["spec"]):
+        if path[-1] == "grpc":  # which is taken away
+            continue
+        with pytest.raises((ValidationError, KeyError, StopIteration)):
+            check(overlaid(misspelt(patch, ("spec", *path))))
+
+
 def one(name, kind=None):
     (found,) = (d for d in read(BASE / name) if kind is None or d["kind"] == kind)
     return found
@@ -193,6 +227,10 @@ def test_every_file_is_part_of_the_whole():
     kustomization = read(BASE / "kustomization.yaml")[0]
     files = {file.name for file in BASE.glob("*.yaml")} - NO_OBJECTS
     assert set(kustomization["resources"]) == files
+    overlay = read(TLS / "kustomization.yaml")[0]
+    assert {patch["path"] for patch in overlay["patches"]} == {f.name for f in TLS.glob("*.yaml")} - NO_OBJECTS
+    (plain,), (secured,) = kustomization["configMapGenerator"], overlay["configMapGenerator"]
+    assert secured == plain | {"behavior": "replace"}
 
 
 def test_what_selects_the_pods_finds_them():
@@ -216,20 +254,57 @@ def test_ports_are_named_alike_everywhere():
         assert all(port["port"] in ports for port in rule["ports"])
 
 
+def test_the_server_listens_where_the_containers_say():
+    config = load_config(BASE / "serve.toml")
+    assert config.listen.host == "0.0.0.0"
+    ports = {port["name"]: port["containerPort"] for port in containers()[0][0]["ports"]}
+    assert ports == {"grpc": config.listen.port, "metrics": config.listen.metrics_port}
+    flags = dict(argument.split("=") for argument in containers()[1][0]["args"][1:])
+    assert set(flags) <= set(FLAGS.values())
+    assert int(flags["--port"]) in [port["containerPort"] for port in containers()[1][0]["ports"]]
+    runtime = read(DEPLOY / "kserve" / "servingruntime.yaml")[0]["spec"]
+    assert runtime["annotations"]["prometheus.kserve.io/port"] == flags["--metrics-port"]
+
+
 @pytest.mark.parametrize("number", [0, 1], ids=["deployment", "kserve"])
-def test_probes_ask_the_port_that_is_listened_on(number):
+def test_probes_ask_the_port_of_grpc(number):
     container, _ = containers()[number]
-    port = int(next(a for a in container["args"] if a.startswith("--port=")).removeprefix("--port="))
     probes = [container[name]["grpc"]["port"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
-    assert probes == [port] * 3
-    assert port in [p["containerPort"] for p in container["ports"]]
+    assert probes == [load_config(BASE / "serve.toml").listen.port] * 3
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["deployment", "kserve"])
 def test_a_pod_has_time_to_drain(number):
     container, seconds = containers()[number]
+    lifecycle = load_config(BASE / "serve.toml").lifecycle
     # Half of the drain once more, for a process that starts to stop late.
-    assert seconds >= container["lifecycle"]["preStop"]["sleep"]["seconds"] + 1.5 * GRACE_S
+    drain = 1.5 * (lifecycle.drain_delay_s + lifecycle.grace_s)
+    assert seconds >= container["lifecycle"]["preStop"]["sleep"]["seconds"] + drain
+
+
+def test_the_server_reads_the_file_that_is_mounted():
+    container, _ = containers()[0]
+    (folder,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "config")
+    assert container["args"][1] == f"--config={folder}/serve.toml"
+    (volume,) = (volume for volume in pod()["spec"]["volumes"] if volume["name"] == "config")
+    (generated,) = read(BASE / "kustomization.yaml")[0]["configMapGenerator"]
+    assert volume["configMap"] == {"name": generated["name"]}
+    assert generated["files"] == ["serve.toml"]
+
+
+def test_the_overlay_adds_tls_and_tokens_and_changes_nothing_else():
+    secured = load_config(TLS / "serve.toml")
+    plain = load_config(BASE / "serve.toml")
+    assert secured.model_copy(update={"tls": plain.tls, "auth": plain.auth}) == plain
+    (patch,) = read(TLS / "deployment.yaml")
+    (container,) = overlaid(patch)["spec"]["template"]["spec"]["containers"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    wanted = {str(path.parent) for path in (secured.tls.certificate, secured.tls.key, secured.auth.tokens)}
+    assert wanted <= mounted
+    probe = container["livenessProbe"]["exec"]["command"]
+    assert probe[:4] == ["python", "-m", "serve.probe", f"127.0.0.1:{secured.listen.port}"]
+    assert f"--ca={secured.tls.certificate}" in probe
+    assert "grpc" not in container["readinessProbe"]
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["deployment", "kserve"])
@@ -280,8 +355,9 @@ def test_clients_balance_their_calls_themselves():
 
 def test_the_bundle_is_mounted_where_it_is_served_from_and_cannot_be_written():
     spec = pod()["spec"]
-    (volume,), (container,) = spec["volumes"], spec["containers"]
-    (mount,) = container["volumeMounts"]
+    (container,) = spec["containers"]
+    volume = next(volume for volume in spec["volumes"] if volume["name"] == "bundle")
+    mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "bundle")
     assert mount == {"name": volume["name"], "mountPath": container["args"][0], "readOnly": True}
     claim = {"claimName": one("bundle.yaml")["metadata"]["name"], "readOnly": True}
     assert volume["persistentVolumeClaim"] == claim
