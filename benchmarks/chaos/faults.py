@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -20,6 +20,17 @@ from link.interface import TensorSpec
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.tensor import MESSAGE_BYTES, tensor_to_message
 
+KINDS: Final = (
+    "killed client",
+    "cut frame",
+    "garbage",
+    "NaN input",
+    "cancelled call",
+    "slow reader",
+    "deaf client",
+    "deadline storm",
+    "oversized message",
+)
 STORM_CALLS: Final = 100
 _PAUSE_S: Final = 0.02
 _OVERSIZED_EVERY: Final = 50
@@ -38,6 +49,8 @@ class Faults:
         Requests that are good until something happens to them.
     image : TensorSpec
         An input of the transmitter, of floats.
+    kinds : collection of str
+        Of KINDS, those to inject.
 
     Attributes
     ----------
@@ -47,10 +60,13 @@ class Faults:
         Statuses that a fault should not have been answered with.
     """
 
-    def __init__(self, address: str, questions: Sequence[Question], image: TensorSpec) -> None:
+    def __init__(
+        self, address: str, questions: Sequence[Question], image: TensorSpec, kinds: Collection[str] = KINDS
+    ) -> None:
         self._address = address
         self._questions = questions
         self._image = image
+        self._kinds = kinds
         self.made: Counter[str] = Counter()
         self.surprises: Counter[str] = Counter()
         self._stop = threading.Event()
@@ -81,16 +97,15 @@ class Faults:
             "slow reader": self._slow_reader,
             "deaf client": self._deaf,
             "deadline storm": self._storm,
+            "oversized message": self._oversized,
         }
         for number in itertools.count():
-            for name, fault in faults.items():
+            for name in self._kinds:
                 if self._stop.wait(_PAUSE_S):
                     return
-                fault(number)
-                self.made[name] += 1
-            if number % _OVERSIZED_EVERY == 0:
-                self._oversized()
-                self.made["oversized message"] += 1
+                if name != "oversized message" or number % _OVERSIZED_EVERY == 0:
+                    faults[name](number)
+                    self.made[name] += 1
 
     def _question(self, number: int) -> Question:
         return self._questions[number % len(self._questions)]
@@ -123,7 +138,7 @@ class Faults:
         request = pb.TransmitRequest(inputs={self._image.name: wrong}, settings=pb.LinkSettings(snr_db=3.0))
         self._expect({"INVALID_ARGUMENT"}, request.SerializeToString())
 
-    def _oversized(self) -> None:
+    def _oversized(self, number: int) -> None:
         self._expect({"RESOURCE_EXHAUSTED"}, bytes(MESSAGE_BYTES + 1))
 
     def _expect(self, codes: set[str], request: bytes) -> None:

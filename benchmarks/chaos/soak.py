@@ -12,7 +12,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy import stats
 
-from benchmarks.chaos.faults import Faults
+from benchmarks.chaos.faults import KINDS, Faults
 from benchmarks.chaos.load import Load
 from benchmarks.chaos.process import ServerProcess
 from benchmarks.chaos.questions import make_questions
@@ -97,7 +97,12 @@ def slope(looks: Sequence[Look], warm_up: float = WARM_UP) -> tuple[float, float
 
 
 def run(
-    bundle: Path | str, samples: int, minutes: float, callers: int = 8, log: Path | None = None, faulty: bool = True
+    bundle: Path | str,
+    samples: int,
+    minutes: float,
+    callers: int = 8,
+    log: Path | None = None,
+    kinds: Collection[str] = KINDS,
 ) -> Soak:
     """Ask until so many samples were answered, or the time is up."""
     link = Link(load_bundle(bundle))
@@ -107,8 +112,8 @@ def run(
     start, told = time.monotonic(), 0.0
     with ServerProcess(bundle) as server:
         load = Load(server.address, questions, callers)
-        faults = Faults(server.address, questions, floats)
-        with load, faults if faulty else nullcontext():
+        faults = Faults(server.address, questions, floats, kinds)
+        with load, faults if kinds else nullcontext():
             while True:
                 tally, seconds = load.tally(), time.monotonic() - start
                 looks.append(
@@ -138,7 +143,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--callers", type=int, default=8)
     parser.add_argument("--log", type=Path, help="CSV with a row for each look")
-    parser.add_argument("--no-faults", action="store_true", help="only those who behave")
+    parser.add_argument("--faults", default=",".join(KINDS), help="kinds of faults, apart by commas; none where empty")
     arguments = parser.parse_args()
     found = run(
         arguments.bundle,
@@ -146,7 +151,7 @@ def main() -> int:
         arguments.minutes,
         arguments.callers,
         arguments.log,
-        not arguments.no_faults,
+        [kind for kind in arguments.faults.split(",") if kind],
     )
     last = found.looks[-1]
     growth, error = slope(found.looks)
