@@ -32,6 +32,9 @@ KINDS: Final = (
     "oversized message",
 )
 STORM_CALLS: Final = 100
+DEAF_CALLS: Final = 20
+_LATE: Final = ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED")
+"""What a call is told that came too late; CANCELLED where gRPC in the server notices before the caller's own clock does."""
 _PAUSE_S: Final = 0.02
 _OVERSIZED_EVERY: Final = 50
 _HELD_S: Final = 0.2
@@ -74,8 +77,9 @@ class Faults:
 
     @property
     def calls(self) -> int:
-        """Requests made, a storm counted as its calls."""
-        return self.made.total() + (STORM_CALLS - 1) * self.made["deadline storm"]
+        """Requests made: storms and deaf clients make many."""
+        several = (STORM_CALLS - 1) * self.made["deadline storm"] + (DEAF_CALLS - 1) * self.made["deaf client"]
+        return self.made.total() + several
 
     def __enter__(self) -> Faults:
         self._thread.start()
@@ -129,7 +133,7 @@ class Faults:
             pass
 
     def _deaf(self, number: int) -> None:
-        with strangers.is_deaf(self._address, self._question(number)):
+        with strangers.is_deaf(self._address, self._question(number), DEAF_CALLS):
             time.sleep(_HELD_S)
 
     def _nan(self, number: int) -> None:
@@ -188,5 +192,5 @@ class Faults:
                 if code is grpc.StatusCode.OK:
                     if not question.is_answered_by(call.result()):
                         self.surprises["another answer in a storm"] += 1
-                elif code.name not in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"):
+                elif code.name not in _LATE:
                     self.surprises[f"{code.name}: {call.details()}"] += 1
