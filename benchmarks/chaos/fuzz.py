@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, Phase, given, settings
@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from benchmarks.chaos.load import CALL_S, open_channel, unary
 from benchmarks.chaos.malformed import malformed_bytes, malformed_messages
 from benchmarks.chaos.process import ServerProcess
-from benchmarks.chaos.questions import SERVICE, Question, make_questions
+from benchmarks.chaos.questions import Question, make_questions
+from benchmarks.chaos.targets import Target, inference_targets, link_targets
 from link.bundle import load_bundle
 from link.chain import Link
 from serve.pb.hardpath.v1 import link_pb2 as pb
@@ -37,14 +38,6 @@ from serve.pb.hardpath.v1 import link_pb2 as pb
 _SWEEP_S: Final = 0.5
 _EVERY: Final = 50
 _SAYS_WHAT_IS_ALLOWED: Final = re.compile(r"\b(must|should|is missing|are missing|is unknown|does not|is set twice)\b")
-
-
-class Target(NamedTuple):
-    """A method and a valid request of it."""
-
-    method: str
-    valid: Message
-    streams: bool = False
 
 
 class Malformed(NamedTuple):
@@ -77,28 +70,6 @@ class Answer(NamedTuple):
     allowed: str
 
 
-def targets(link: Link) -> tuple[Target, ...]:
-    """Every method of hardpath.v1 that takes something, with one and with several rows, raw and as values."""
-    questions = make_questions(link, 6, rows=(2, 1))
-    found = []
-    for question in questions:
-        name = question.method.rpartition("/")[2]
-        request = getattr(pb, f"{name}Request").FromString(question.request)
-        found.append(Target(question.method, request))
-    transmit = next(t.valid for t in found if isinstance(t.valid, pb.TransmitRequest))
-    values = pb.DecodeRequest(
-        bits=pb.Tensor(shape=[1, link.manifest.num_bits], uint8_values=[1] * link.manifest.num_bits)
-    )
-    sweep = pb.SweepRequest(inputs=transmit.inputs, settings=pb.LinkSettings(seed=3), snr_db=[1.0, 4.0], draws=2)
-    found += [
-        Target(f"{SERVICE}/Decode", values),
-        Target(f"{SERVICE}/TransmitStream", pb.TransmitStreamRequest(request=transmit), streams=True),
-        Target(f"{SERVICE}/Sweep", sweep, streams=True),
-        Target(f"{SERVICE}/GetModel", pb.GetModelRequest(model=link.manifest.name)),
-    ]
-    return tuple(found)
-
-
 def malformed(known: Sequence[Target]) -> st.SearchStrategy[Malformed]:
     """Requests spoilt in their fields, most of them, or in their bytes."""
     fields = [malformed_messages(t.valid).map(methodcaller("SerializeToString")) for t in known]
@@ -112,15 +83,14 @@ class Fuzzer:
 
     Parameters
     ----------
-    server : ServerProcess
+    address : str
     questions : sequence of Question
         Good ones, asked in between.
     """
 
-    def __init__(self, server: ServerProcess, questions: Sequence[Question]) -> None:
-        self._server = server
+    def __init__(self, address: str, questions: Sequence[Question]) -> None:
         self._questions = questions
-        self._channel = open_channel(server.address)
+        self.channel = open_channel(address)
         self._asked = 0
         self.codes: Counter[str] = Counter()
 
@@ -137,20 +107,20 @@ class Fuzzer:
         """Whether a good request is answered as if nothing had happened."""
         question = self._questions[self._asked % len(self._questions)]
         try:
-            reply = unary(self._channel, question.method)(question.request, timeout=CALL_S)
+            reply = unary(self.channel, question.method)(question.request, timeout=CALL_S)
         except grpc.RpcError:
             return False
         return question.is_answered_by(reply)
 
     def close(self) -> None:
         """Close the connection."""
-        self._channel.close()
+        self.channel.close()
 
     def _ask(self, request: Malformed) -> Answer:
         method = request.target.method
         try:
             if not request.target.streams:
-                unary(self._channel, method)(request.request, timeout=CALL_S)
+                unary(self.channel, method)(request.request, timeout=CALL_S)
                 return _OK
             return self._stream(method, request.request)
         except grpc.RpcError as error:
@@ -161,10 +131,10 @@ class Fuzzer:
         sweep = method.endswith("/Sweep")
         call: Any
         if sweep:
-            kind = self._channel.unary_stream(method, request_serializer=bytes, response_deserializer=bytes)
+            kind = self.channel.unary_stream(method, request_serializer=bytes, response_deserializer=bytes)
             call = kind(request, timeout=_SWEEP_S)
         else:
-            several = self._channel.stream_stream(method, request_serializer=bytes, response_deserializer=bytes)
+            several = self.channel.stream_stream(method, request_serializer=bytes, response_deserializer=bytes)
             call = several(iter([request]), timeout=CALL_S)
         try:
             reply = next(call, None)
@@ -220,10 +190,10 @@ def _can_be_parsed(request: Malformed) -> bool:
 def run(bundle: Path | str, requests: int, *, derandomize: bool = False) -> Iterator[str]:
     """Send so many malformed requests to a new server; yields each kind of complaint once, and at last what was asked."""
     link = Link(load_bundle(bundle))
-    known = targets(link)
     complaints: dict[str, Malformed] = {}
     with ServerProcess(bundle) as server:
-        fuzzer = Fuzzer(server, make_questions(link, 12))
+        fuzzer = Fuzzer(server.address, make_questions(link, 12))
+        known = (*link_targets(link), *inference_targets(link, fuzzer.channel))
 
         @settings(
             max_examples=requests,

@@ -38,6 +38,7 @@ def test_calls_are_shared_among_the_servers(fleet, questions):
     assert load.tally().failures == ()
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_one_is_killed_and_when_each_is_rolled(fleet, questions, bundle_path):
     with ExitStack() as stack, Load(target(fleet), questions, retry_s=20.0) as load:
         load.wait_for(200)

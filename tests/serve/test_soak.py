@@ -1,4 +1,4 @@
-"""Faults of every kind beside good calls, for some seconds; the hours are benchmarks.chaos.soak's."""
+"""Faults of every kind beside good calls, for some seconds; the hours are those of benchmarks.chaos.soak."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from benchmarks.chaos.faults import KINDS
 from benchmarks.chaos.soak import Look, run, slope
 
 
+@pytest.mark.slow
 def test_good_calls_are_answered_rightly_whatever_others_do(bundle_path, tmp_path):
     found = run(bundle_path, samples=10_000, minutes=2.0, callers=4, log=tmp_path / "soak.csv")
     assert found.failures == ()

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.chaos import terminations
 from benchmarks.chaos.questions import make_questions
 
-TIMES = 5
+TIMES = 5  # the hundreds are those of benchmarks.chaos.terminations
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def questions(link):
     return make_questions(link, 60, rows=(1, 8, 64, 512))
 
 
-@pytest.mark.parametrize("_time", range(TIMES))
+@pytest.mark.parametrize("_time", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, TIMES))])
 def test_what_is_in_flight_at_the_signal_is_answered(bundle_path, questions, _time):
     found = terminations.under_load(bundle_path, questions)
     assert found.lost == ()
@@ -24,7 +24,9 @@ def test_what_is_in_flight_at_the_signal_is_answered(bundle_path, questions, _ti
     assert found.answered >= 100
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5])
+@pytest.mark.parametrize(
+    "after_s", [0.0, 0.3, 0.6, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.2, 0.4, 0.8, 1.0, 1.5))]
+)
 def test_a_signal_while_starting_ends_the_process(bundle_path, after_s):
     found = terminations.while_starting(bundle_path, after_s)
     # Before the server handles signals, the system does.
@@ -38,6 +40,7 @@ def test_a_stream_that_says_nothing_does_not_keep_the_server(bundle_path, scene)
     assert (found.exit_code, found.tracebacks) == (0, 0)
 
 
+@pytest.mark.slow  # it is waited for until the grace has passed
 def test_a_client_that_never_reads_does_not_keep_the_server(bundle_path, questions):
     found = terminations.with_a_client_that_never_reads(bundle_path, questions[9])
     assert (found.exit_code, found.tracebacks) == (0, 0)
