@@ -155,9 +155,9 @@ def _version(name: str) -> str | None:
 def _providers() -> list[str]:
     if importlib.util.find_spec("onnxruntime") is None:
         return []
-    import onnxruntime
+    from link.session import onnx_runtime
 
-    providers: list[str] = onnxruntime.get_available_providers()
+    providers: list[str] = onnx_runtime().get_available_providers()
     return providers
 
 

@@ -63,6 +63,8 @@ _EXTRAS: Final = {
     "grpc_health": "serve",
     "grpc_reflection": "serve",
     "grpc_status": "serve",
+    "prometheus_client": "serve",
+    "opentelemetry": "otel",
     "google": "serve",
 }
 

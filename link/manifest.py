@@ -7,6 +7,7 @@ refused. `link.bundle` reads it from disk and holds the files to it.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -243,7 +244,7 @@ class Manifest(_Frozen):
             }
         )
 
-    @property
+    @cached_property
     def input_names(self) -> tuple[str, ...]:
         """What a sample is given as: the task's inputs, and a text in place of those that it becomes."""
         names = tuple(tensor.name for tensor in self.task_inputs)
@@ -251,27 +252,27 @@ class Manifest(_Frozen):
             return names
         return (self.tokenizer.text, *(name for name in names if name not in self.tokenizer.becomes))
 
-    @property
+    @cached_property
     def routed(self) -> bool:
         """Whether the transmitter chooses by its own estimate of Es/N0, the input `snr_db`."""
         return any(spec.name == SNR_INPUT for spec in self.transmitter.inputs)
 
-    @property
+    @cached_property
     def task_inputs(self) -> tuple[TensorSpec, ...]:
         """The transmitter's inputs that a sample has: all but `snr_db`."""
         return tuple(spec for spec in self.transmitter.inputs if spec.name != SNR_INPUT)
 
-    @property
+    @cached_property
     def num_tokens(self) -> int:
         """N: tokens of the longest mode."""
         return max(mode.tokens for mode in self.modes)
 
-    @property
+    @cached_property
     def num_bits(self) -> int:
         """L: payload bits of the longest mode."""
         return max(mode.num_bits for mode in self.modes)
 
-    @property
+    @cached_property
     def num_symbols(self) -> int:
         """S: symbols of the longest mode."""
         return max(mode.num_symbols for mode in self.modes)

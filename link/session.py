@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from link.bundle import Bundle
@@ -16,6 +18,27 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 _ORT_DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
+
+
+_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"
+
+
+def onnx_runtime() -> ModuleType:
+    """The module, with its telemetry off.
+
+    Release 1.31, when it is imported, writes a number for this machine and a database below the user's folder, for events
+    that it sends to its maker. It looks at the variable then and never again; one that is set already is left as it is.
+
+    Raises
+    ------
+    MissingExtra
+        If it is not installed.
+    """
+    os.environ.setdefault(_TELEMETRY, "1")
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError:
+        raise MissingExtra("onnxruntime", "cpu") from None
 
 
 def open_session(bundle: Bundle, spec: GraphSpec, threads: int, device: str) -> ort.InferenceSession:
@@ -39,10 +62,7 @@ def open_session(bundle: Bundle, spec: GraphSpec, threads: int, device: str) -> 
     MissingExtra
         If onnxruntime is not installed.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtra("onnxruntime", "cpu") from None
+    ort = onnx_runtime()
     provider = _provider(device, ort.get_available_providers())
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from serve.errors import Overloaded, ShuttingDown
@@ -39,15 +40,15 @@ class Admission:
         self._most_bytes = nbytes
         self._closed = False
 
-    def enter(self, nbytes: int, wait_s: float) -> None:
+    def enter(self, nbytes: int, wait_s: Callable[[], float]) -> None:
         """Let a request in.
 
         Parameters
         ----------
         nbytes : int
             Size of its message.
-        wait_s : float
-            When there is likely to be room, for the refusal.
+        wait_s : callable
+            Tells when there is likely to be room, for a refusal.
 
         Raises
         ------
@@ -56,18 +57,22 @@ class Admission:
         ShuttingDown
             If no more work is taken.
         """
-        if self._closed:
-            self.turned_away += 1
-            raise ShuttingDown("the server is shutting down")
+        self.require_open()
         if self.requests >= self._most_requests:
-            raise Overloaded(f"{self.requests} requests are waiting, as many as may", retry_after(wait_s))
+            raise Overloaded(f"{self.requests} requests are waiting, as many as may", retry_after(wait_s()))
         if self.requests and self.nbytes + nbytes > self._most_bytes:
             raise Overloaded(
                 f"requests of {self.nbytes} bytes are waiting, and {nbytes} more pass {self._most_bytes}",
-                retry_after(wait_s),
+                retry_after(wait_s()),
             )
         self.requests += 1
         self.nbytes += nbytes
+
+    def require_open(self) -> None:
+        """Raise ShuttingDown where no more work is taken."""
+        if self._closed:
+            self.turned_away += 1
+            raise ShuttingDown("the server is shutting down")
 
     def leave(self, nbytes: int) -> None:
         """Let a request go that `enter` let in."""

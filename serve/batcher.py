@@ -1,11 +1,12 @@
 """Requests in, batches out: who is run together, when, and where.
 
-    submit ──> queue ──┬── a quick run ──> here, on the event loop: no thread is woken for 50 us of work
-                       └── any other   ──> a worker: takes what waits, up to the policy's size, once the policy says so
-                                              └──> each caller gets its own rows
+    submit ──┬── quick, and nobody else is expected ──> run here and now: no future, no thread, no turn of the event loop
+             └── line ──┬── quick ──> run on the event loop, held back while that brings more rows than it costs time
+                        └── other ──> a worker takes what waits, up to the policy's size, once the policy says so
+                                         └──> each caller gets its own rows
 
-The queue is first come, first served. When a batch is formed, requests whose caller is gone or whose deadline would pass
-before the reply are left out: they cost nothing. A request that cannot be answered in time by what is waiting before it is
+The line is first come, first served. When a batch is formed, requests whose caller is gone or whose deadline would pass
+before the reply are left out: they cost nothing. A request that cannot be answered in time by what waits before it is
 refused at once. If a batch fails as a whole, its requests are run one by one, so that nobody pays for a stranger.
 """
 
@@ -14,40 +15,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic, perf_counter, sleep
+from time import monotonic, perf_counter, sleep, thread_time
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from serve.admission import Admission, retry_after
 from serve.cost import CostModel
 from serve.errors import Expired, Overloaded
+from serve.line import J, Job, Line, R, Taken, Waiting
 from serve.policy import Policy
+from serve.waits import Gathering, Wait
 
 logger = logging.getLogger(__name__)
 
-QUICK_S: Final = 400e-6
+QUICK_S: Final = 500e-6
 """A run that is expected to end within this is run on the event loop."""
-
-_MARGIN: Final = 1.2
-"""Runs are expected to take so many times what they took on average."""
 
 _TICK_S: Final = 150e-6
 """How often a worker that waits for more rows looks for them."""
 
+_PATIENCE_S: Final = 1e-3
+"""A quick run that is held back goes ahead where no request came for so long; the event loop has no finer timers."""
 
-class Job(Protocol):
-    """A request as a program runs it."""
+_GATHER_S: Final = 4e-3
+"""The longest that a quick run is held back."""
 
-    rows: int
-    queued_s: float
-    """Set when its batch is formed."""
+_STRETCH_WEIGHT: Final = 0.1
 
-
-J = TypeVar("J", bound=Job)
 J_contra = TypeVar("J_contra", bound=Job, contravariant=True)
-R = TypeVar("R")
 
 
 class Program(Protocol[J_contra, R]):
@@ -109,17 +105,6 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
 
-class _Waiting(Generic[J, R]):
-    __slots__ = ("deadline", "future", "gone", "job", "since")
-
-    def __init__(self, job: J, deadline: float | None, future: asyncio.Future[R]) -> None:
-        self.job = job
-        self.deadline = deadline
-        self.future = future
-        self.since = perf_counter()
-        self.gone = False
-
-
 class Batcher(Generic[J, R]):
     """One operation of one model.
 
@@ -133,6 +118,8 @@ class Batcher(Generic[J, R]):
     admission : Admission
     ran : callable, optional
         Called on the event loop with each Run.
+    on_thread : bool
+        Whether a run is computed by the thread that calls it, all of it: not on a GPU, nor by several threads.
     """
 
     def __init__(
@@ -143,6 +130,8 @@ class Batcher(Generic[J, R]):
         workers: Workers,
         admission: Admission,
         ran: Callable[[Run], None] = lambda run: None,
+        *,
+        on_thread: bool = True,
     ) -> None:
         self._program = program
         self._policy = policy
@@ -150,14 +139,15 @@ class Batcher(Generic[J, R]):
         self._workers = workers
         self._admission = admission
         self._ran = ran
-        self._queue: deque[_Waiting[J, R]] = deque()
-        self._lock = threading.Lock()
-        self._rows = 0
-        self._busy_rows = 0
-        self._busy_until = 0.0
-        self._arrivals = 0
+        self._on_thread = on_thread
+        self._line: Line[J, R] = Line()
         self._running = 0
+        self._lock = threading.Lock()  # of _running
+        self._busy_until = 0.0
+        self._stretch = 1.0
         self._scheduled = False
+        self._held: Gathering | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def submit(self, job: J, caller: Caller = ANYONE) -> R:
@@ -174,26 +164,32 @@ class Batcher(Generic[J, R]):
         Exception
             What the program finds wrong with the job.
         """
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        wait_s = self._wait_s()
         if caller.deadline is not None:
-            self._require_time(caller.deadline, wait_s, job.rows)
-        self._admission.enter(caller.nbytes, wait_s)
+            self._require_time(caller.deadline, job.rows)
+        target = 0
+        if self._held is None and not self._line and not self._running and self._quick(job.rows):
+            target = self._policy.gather(job.rows)
+            if target <= job.rows:
+                self._admission.require_open()
+                return self._run_now(job)
+        self._admission.enter(caller.nbytes, self._wait_s)
+        self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[R] = self._loop.create_future()
-        waiting = _Waiting(job, caller.deadline, future)
+        waiting = Waiting(job, caller.deadline, future)
         try:
-            with self._lock:
-                self._queue.append(waiting)
-                self._rows += job.rows
-                self._arrivals += 1
-            if not self._scheduled:
-                self._scheduled = True
-                # Behind the handlers that are ready in this turn of the loop, so that their requests go together.
-                self._loop.call_soon(self._dispatch)
+            self._line.put(waiting)
+            if target:
+                self._held = Gathering(job.rows, target, self._line.arrivals)
+                self._look_later()
+            elif self._held is None:
+                self._schedule()
+            else:
+                self._held.came()
+                if self._line.rows >= self._held.target or self._held.held_s > _GATHER_S:
+                    self._schedule()
             return await future
         except asyncio.CancelledError:
-            self._forget(waiting)
+            self._line.forget(waiting)
             raise
         finally:
             self._admission.leave(caller.nbytes)
@@ -201,161 +197,101 @@ class Batcher(Generic[J, R]):
     @property
     def waiting_rows(self) -> int:
         """Rows that are not being run yet."""
-        return self._rows
+        return self._line.rows
+
+    def _quick(self, rows: int) -> bool:
+        return self._cost.known and self._cost.seconds(min(rows, self._policy.limit())) <= QUICK_S
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests that are not being run yet."""
+        return len(self._line)
 
     def _wait_s(self) -> float:
         """How long a request that comes now is likely to wait before it is run."""
-        rows = self._rows
+        rows = self._line.rows
         left = max(0.0, self._busy_until - perf_counter()) if self._running else 0.0
         if not rows:
             return left
         size = min(self._policy.limit(), rows)
-        return left + self._cost.seconds(size) * (rows / size) / self._workers.count
+        return left + self._expected_s(size) * (rows / size) / self._workers.count
 
-    def _require_time(self, deadline: float, wait_s: float, rows: int) -> None:
+    def _expected_s(self, rows: int) -> float:
+        """What a run will take by the clock, with what else goes on in the machine."""
+        return self._stretch * self._cost.seconds(max(rows, 1))
+
+    def _require_time(self, deadline: float, rows: int) -> None:
         left = deadline - monotonic()
         if left <= 0.0:
             raise Expired("the deadline has passed")
-        if wait_s and wait_s + self._cost.seconds(rows) > left:
+        wait_s = self._wait_s()
+        if wait_s and wait_s + self._expected_s(rows) > left:
             raise Overloaded(
                 f"a reply would take {1e3 * wait_s:.1f} ms, the deadline is in {1e3 * left:.1f} ms", retry_after(wait_s)
             )
 
-    def _forget(self, waiting: _Waiting[J, R]) -> None:
-        """Its caller is gone: where it still waits, it never runs, and holds no memory."""
-        with self._lock:
-            waiting.gone = True
-            try:
-                self._queue.remove(waiting)
-            except ValueError:
-                return
-            self._rows -= waiting.job.rows
+    # On the event loop
 
-    def _dispatch(self) -> None:
-        """On the event loop: run what is quick, wake a worker for the rest."""
-        self._scheduled = False
-        with self._lock:
-            rows = self._rows
-            if not self._queue:
-                return
-            quick = self._running == 0 and self._cost.known
-            quick = quick and self._cost.seconds(min(rows, self._policy.limit())) <= QUICK_S
-            if not quick:
-                if self._running >= self._workers.count:
-                    return
-                self._running += 1
-        if quick:
-            batch, late = self._form(share=1)
-            self._deliver(batch, self._run(batch), late)
-            if self._queue:
-                self._reschedule()
-            return
-        self._workers.submit(self._work)
+    def _run_now(self, job: J) -> R:
+        start = perf_counter()
+        (result,) = self._measured([job])
+        self._ran(Run(1, job.rows, 0, perf_counter() - start))
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def _reschedule(self) -> None:
+    def _schedule(self) -> None:
+        """Behind the handlers that are ready in this turn of the loop, so that their requests go together."""
         if not self._scheduled and self._loop is not None:
             self._scheduled = True
             self._loop.call_soon(self._dispatch)
 
-    def _work(self) -> None:
-        """In a worker: one batch."""
-        assert self._loop is not None
-        batch: list[_Waiting[J, R]] = []
-        late: list[_Waiting[J, R]] = []
-        outcome = _Outcome[R]([], 0.0)
-        try:
-            self._await_rows()
-            batch, late = self._form(share=max(1, self._workers.count - self._running + 1))
-            if self._queue and self._running < self._workers.count:
-                self._call_soon(self._reschedule)
-            outcome = self._run(batch)
-        except Exception as error:  # a defect of the batcher must not leave callers waiting
-            logger.exception("a batch could not be formed")
-            outcome = _Outcome([error] * len(batch), 0.0)
+    def _dispatch(self) -> None:
+        """Run what is quick, wake a worker for the rest."""
+        self._scheduled = False
+        self._release(in_time=True)
+        while self._line and not self._running and self._quick(self._line.rows):
+            taken = self._take(1)
+            start = perf_counter()
+            self._deliver(taken, self._results(taken.batch), perf_counter() - start)
         with self._lock:
-            more = bool(self._queue)
-            if not more:
-                self._running -= 1
-        self._call_soon(self._deliver, batch, outcome, late)
-        if more:
-            self._workers.submit(self._work)  # at the end of the line: other models wait too
+            if not self._line or self._running >= self._workers.count:
+                return
+            self._running += 1
+        self._workers.submit(self._work)
 
-    def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _look_later(self) -> None:
         assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # the loop was closed: nobody is left to be answered
-            logger.warning("a batch ended after the server")
+        self._timer = self._loop.call_later(_PATIENCE_S, self._look)
 
-    def _await_rows(self) -> None:
-        """Wait for more rows as long as the policy expects that to pay."""
-        before = self._rows
-        if not before or not self._policy.begin(before, self._busy_rows):
+    def _look(self) -> None:
+        """Where no request came since, run those that are there."""
+        if self._held is None:
             return
-        began = last = perf_counter()
-        latest = began + self._policy.wait_max_s
-        seen, limit = self._arrivals, self._policy.limit()
-        while self._rows < limit:
-            now = perf_counter()
-            if self._arrivals != seen:
-                seen, last = self._arrivals, now
-            left = min(last + self._policy.patience_s(max(self._rows, 1)), latest) - now
-            if left <= 0.0:
-                break
-            sleep(min(_TICK_S, left))
-        self._policy.end(before, self._rows, perf_counter() - began)
+        if self._line.arrivals != self._held.arrivals:
+            self._held.arrivals = self._line.arrivals
+            self._look_later()
+            return
+        self._release(in_time=False)
+        self._dispatch()
 
-    def _form(self, share: int) -> tuple[list[_Waiting[J, R]], list[_Waiting[J, R]]]:
-        """The next batch, and requests that are too late to be in any."""
-        batch: list[_Waiting[J, R]] = []
-        late: list[_Waiting[J, R]] = []
-        with self._lock:
-            limit = max(1, min(self._policy.limit(), -(-self._rows // share)))
-            now, rows = perf_counter(), 0
-            ends = monotonic() + _MARGIN * self._cost.seconds(min(limit, max(self._rows, 1)))
-            while self._queue:
-                waiting = self._queue[0]
-                size = waiting.job.rows
-                if waiting.deadline is not None and waiting.deadline < ends:
-                    late.append(waiting)
-                elif batch and rows + size > limit:
-                    break
-                else:
-                    waiting.job.queued_s = now - waiting.since
-                    batch.append(waiting)
-                    rows += size
-                self._queue.popleft()
-                self._rows -= size
-            self._busy_rows += rows
-            self._busy_until = now + self._cost.seconds(max(rows, 1))
-        return batch, late
+    def _release(self, in_time: bool) -> None:
+        """End what is held back, and learn from it."""
+        if self._held is None:
+            return
+        held, self._held = self._held, None
+        if self._timer is not None:
+            self._timer.cancel()
+        idle_s = min(held.idle_s, _PATIENCE_S)  # what is longer was not idle, but held up by other processes
+        rows = self._line.rows
+        # Without the wait, each would have been run as it came.
+        self._policy.gathered(rows, rows - held.before, idle_s, min(held.last_s, idle_s), in_time=in_time)
 
-    def _run(self, batch: Sequence[_Waiting[J, R]]) -> _Outcome[R]:
-        jobs = [waiting.job for waiting in batch if not waiting.gone]
-        if not jobs:
-            return _Outcome([], 0.0)
-        start = perf_counter()
-        results = self._results(jobs)
-        seconds = perf_counter() - start
-        self._cost.record(sum(job.rows for job in jobs), seconds)
-        if len(jobs) < len(batch):
-            answers = iter(results)
-            results = [Expired("the caller is gone") if waiting.gone else next(answers) for waiting in batch]
-        return _Outcome(results, seconds)
-
-    def _results(self, jobs: Sequence[J]) -> list[R | Exception]:
-        try:
-            return self._program.run(jobs)
-        except Exception as error:  # nobody knows yet whose fault it is
-            if len(jobs) == 1:
-                return [error]
-            return [result for job in jobs for result in self._results([job])]
-
-    def _deliver(self, batch: Sequence[_Waiting[J, R]], outcome: _Outcome[R], late: Sequence[_Waiting[J, R]]) -> None:
-        """On the event loop: each caller its own."""
+    def _deliver(self, taken: Taken[J, R], results: Sequence[R | Exception], seconds: float) -> None:
+        """Each caller its own."""
         now = monotonic()
         wasted = rows = 0
-        for waiting, result in zip(batch, outcome.results, strict=False):
+        for waiting, result in zip(taken.batch, results, strict=True):
             rows += waiting.job.rows
             if waiting.future.done() or (waiting.deadline is not None and waiting.deadline < now):
                 wasted += 1
@@ -365,17 +301,92 @@ class Batcher(Generic[J, R]):
                 waiting.future.set_exception(result)
             else:
                 waiting.future.set_result(result)
-        for waiting in late:
+        for waiting in taken.late:
             if not waiting.future.done():
                 waiting.future.set_exception(Expired("the deadline would pass before the reply"))
+        if taken.batch:
+            self._ran(Run(len(taken.batch), rows, wasted, seconds))
+        if self._line and self._held is None:
+            self._schedule()
+
+    # In a worker
+
+    def _work(self) -> None:
+        """One batch."""
+        taken: Taken[J, R] = Taken([], [])
+        results: list[R | Exception] = []
+        start = perf_counter()
+        try:
+            self._await_rows()
+            taken = self._take(max(1, self._workers.count - self._running + 1))
+            if self._line and self._running < self._workers.count:
+                self._call_soon(self._schedule)
+            start = perf_counter()
+            results = self._results(taken.batch)
+        except Exception as error:  # a defect of the batcher must not leave callers waiting
+            logger.exception("a batch could not be formed")
+            results = [error] * len(taken.batch)
         with self._lock:
-            self._busy_rows -= sum(waiting.job.rows for waiting in batch)
-        if batch:
-            self._ran(Run(len(batch), rows, wasted, outcome.seconds))
-        if self._queue:
-            self._reschedule()
+            more = bool(self._line)
+            if not more:
+                self._running -= 1
+        self._call_soon(self._deliver, taken, results, perf_counter() - start)
+        if more:
+            self._workers.submit(self._work)  # at the end of the line: other models wait too
 
+    def _await_rows(self) -> None:
+        """Hold the run back as long as the policy expects that to pay."""
+        before = self._line.rows
+        target = self._policy.gather(before) if before else 0
+        if target <= before:
+            return
+        wait = Wait(self._line.arrivals)
+        while (
+            self._line.rows < target and (left := wait.left_s(self._line.rows, self._line.arrivals, self._policy)) > 0
+        ):
+            sleep(min(_TICK_S, left))
+        rows = self._line.rows
+        # Without the wait, those that came would have come during the run, and made the next one together.
+        runs = int(rows > before)
+        self._policy.gathered(rows, runs, wait.held_s, wait.last_s, in_time=rows >= target)
 
-class _Outcome(NamedTuple, Generic[R]):
-    results: list[R | Exception]
-    seconds: float
+    def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop was closed: nobody is left to be answered
+            logger.warning("a batch ended after the server")
+
+    # On either
+
+    def _take(self, share: int) -> Taken[J, R]:
+        """A batch of what waits, or of a share of it where others take too."""
+        limit = max(1, min(self._policy.limit(), -(-self._line.rows // share)))
+        taken = self._line.take(limit, self._expected_s(min(limit, self._line.rows)))
+        self._busy_until = perf_counter() + self._expected_s(sum(waiting.job.rows for waiting in taken.batch))
+        return taken
+
+    def _results(self, batch: Sequence[Waiting[J, R]]) -> list[R | Exception]:
+        there = [not waiting.gone for waiting in batch]  # once: callers may go at any time
+        jobs = [waiting.job for waiting, stays in zip(batch, there, strict=True) if stays]
+        answers = iter(self._measured(jobs) if jobs else [])
+        return [next(answers) if stays else Expired("the caller is gone") for stays in there]
+
+    def _measured(self, jobs: Sequence[J]) -> list[R | Exception]:
+        start, worked = perf_counter(), thread_time()
+        results = self._guarded(jobs)
+        seconds, work = perf_counter() - start, thread_time() - worked
+        rows = sum(job.rows for job in jobs)
+        # Cost is what the run itself took: what else goes on in the machine changes no order between sizes.
+        cost = min(seconds, work) if self._on_thread else seconds
+        self._cost.record(rows, cost)
+        self._stretch += _STRETCH_WEIGHT * (min(seconds / max(cost, 1e-9), 10.0) - self._stretch)
+        return results
+
+    def _guarded(self, jobs: Sequence[J]) -> list[R | Exception]:
+        try:
+            return self._program.run(jobs)
+        except Exception as error:  # nobody knows yet whose fault it is
+            if len(jobs) == 1:
+                return [error]
+            return [result for job in jobs for result in self._guarded([job])]

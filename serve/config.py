@@ -12,6 +12,10 @@ from link.device import cuda_number
 from link.manifest import ReceiverName
 
 MIB: Final = 2**20
+TOKENS_NEED_TLS: Final = (
+    "auth.tokens must have tls.certificate and tls.key beside them where listen.host is beyond loopback, since they would "
+    "travel readable (or auth.allow_plaintext, where a proxy in front ends TLS)"
+)
 _WIRE_BYTES_MAX: Final = 2**31 - 1
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|::1|\[::1\]")
 
@@ -60,14 +64,16 @@ class _Section(BaseModel):
 class ListenConfig(_Section):
     """Where the server can be reached, and what it tells about itself there."""
 
-    host: Host = Field("127.0.0.1", description="Address of gRPC; the default is reachable from this machine only.")
-    port: int = Field(50051, ge=0, le=65535, description="TCP port of gRPC; 0 takes a free one.")
-    metrics_host: Host | None = Field(None, description="Address of the metrics; absent: that of gRPC.")
+    host: Host = Field(
+        default="127.0.0.1", description="Address of gRPC; the default is reachable from this machine only."
+    )
+    port: int = Field(default=50051, ge=0, le=65535, description="TCP port of gRPC; 0 takes a free one.")
+    metrics_host: Host | None = Field(default=None, description="Address of the metrics; absent: that of gRPC.")
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="TCP port of the metrics over HTTP; 0 takes a free one; absent: off."
+        default=None, ge=0, le=65535, description="TCP port of the metrics over HTTP; 0 takes a free one; absent: off."
     )
     reflection: Literal["free", "infer", "off"] = Field(
-        "free", description="Who may ask for the API's description: anyone, who may infer, or nobody."
+        default="free", description="Who may ask for the API's description: anyone, who may infer, or nobody."
     )
 
     @property
@@ -79,29 +85,43 @@ class ListenConfig(_Section):
 class LimitsConfig(_Section):
     """What one peer, and all of them together, may ask for."""
 
-    message_bytes: int = Field(64 * MIB, ge=4096, le=_WIRE_BYTES_MAX, description="Largest message, bytes.")
-    max_batch: int = Field(4096, ge=1, le=65536, description="Most samples in one message.")
-    queue_requests: int = Field(1024, ge=1, le=1_000_000, description="Most requests that wait, all models together.")
+    message_bytes: int = Field(default=64 * MIB, ge=4096, le=_WIRE_BYTES_MAX, description="Largest message, bytes.")
+    max_batch: int = Field(default=4096, ge=1, le=65536, description="Most samples in one message.")
+    queue_requests: int = Field(
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Most requests that are not answered yet, all models together; more are refused at once.",
+    )
     queue_bytes: int = Field(
-        256 * MIB, ge=4096, le=2**40, description="Most bytes of requests that wait, all models together."
+        default=256 * MIB,
+        ge=4096,
+        le=2**40,
+        description="Most bytes of the requests that are not answered yet, all models together.",
     )
     concurrent_calls: int = Field(
-        4096, ge=1, le=1_000_000, description="Most calls in flight, streams included; more are refused."
+        default=4096, ge=1, le=1_000_000, description="Most calls in flight, streams included; more are refused."
     )
     streams_per_connection: int = Field(
-        1024, ge=1, le=_WIRE_BYTES_MAX, description="Most calls in flight on one connection; more wait at the client."
+        default=1024,
+        ge=1,
+        le=_WIRE_BYTES_MAX,
+        description="Most calls in flight on one connection; more wait at the client.",
     )
     samples_per_stream: int | None = Field(
-        None, ge=1, le=2**53, description="Most samples over the life of one stream; absent: no limit."
+        default=None, ge=1, le=2**53, description="Most samples over the life of one stream; absent: no limit."
     )
     stall_s: float = Field(
-        30.0, ge=0.1, le=3600, description="Seconds that a stream's peer may leave replies unread before it is dropped."
+        default=30.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds that a stream's peer may leave replies unread before it is dropped.",
     )
     idle_s: float = Field(
-        300.0, ge=1, le=86400, description="Seconds without a call after which a connection is closed."
+        default=300.0, ge=1, le=86400, description="Seconds without a call after which a connection is closed."
     )
     connection_age_s: float | None = Field(
-        None,
+        default=None,
         ge=1,
         le=86400,
         description="Seconds after which a connection is asked to come anew, so that balancers can move it; absent: never.",
@@ -131,41 +151,53 @@ class BatchingConfig(_Section):
     """How rows of several requests are joined into one run of a graph."""
 
     auto: bool = Field(
-        True, description="Whether batching decides by itself from measured cost; else rows and wait are as given here."
+        default=True,
+        description="Whether batching decides by itself from measured cost; else rows and wait are as given here.",
     )
     max_rows: int | None = Field(
-        None, ge=1, le=65536, description="Most rows in one run; absent: decided by cost, or one request a run."
+        default=None, ge=1, le=65536, description="Most rows in one run; absent: decided by cost, or one request a run."
     )
     max_wait_us: int | None = Field(
-        None, ge=0, le=1_000_000, description="Microseconds that a row may wait for others; absent: decided, or 0."
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Microseconds that a row may wait for others; absent: decided, or 0.",
     )
     workers: int | None = Field(
-        None, ge=1, le=256, description="Threads that run graphs; absent: cores that the cgroup grants."
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that run graphs; absent: cores that the cgroup grants, less one for the event loop.",
     )
 
 
 class RunConfig(_Section):
     """Where graphs are computed."""
 
-    device: Device = Field("cpu", description="What computes.")
+    device: Device = Field(default="cpu", description="What computes.")
     threads: int | None = Field(
-        None, ge=1, le=256, description="Threads inside one run of a graph; absent: cores that the cgroup grants."
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads inside one run of a graph; absent: 1, since runs share the cores.",
     )
 
 
 class LifecycleConfig(_Section):
     """How the server ends, and how it takes up what is new."""
 
-    grace_s: float = Field(10.0, ge=0, le=3600, description="Seconds that calls in flight have to finish at the end.")
+    grace_s: float = Field(
+        default=10.0, ge=0, le=3600, description="Seconds that calls in flight have to finish at the end."
+    )
     drain_delay_s: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=600,
         description="Seconds between saying NOT_SERVING and refusing new calls, for balancers to notice.",
     )
-    watch: bool = Field(False, description="Whether a bundle whose files change is loaded anew and swapped in.")
+    watch: bool = Field(default=False, description="Whether a bundle whose files change is loaded anew and swapped in.")
     watch_interval_s: float = Field(
-        5.0, ge=0.1, le=3600, description="Seconds between looks at the files of bundles and tokens."
+        default=5.0, ge=0.1, le=3600, description="Seconds between looks at the files of bundles and tokens."
     )
 
 
@@ -173,11 +205,12 @@ class TlsConfig(_Section):
     """Encryption, and who the peer is; looked at anew at each handshake."""
 
     certificate: FilePath | None = Field(
-        None, description="The server's certificate chain, PEM, its own first; absent: no TLS."
+        default=None, description="The server's certificate chain, PEM, its own first; absent: no TLS."
     )
-    key: FilePath | None = Field(None, description="Its private key, PEM without a password.")
+    key: FilePath | None = Field(default=None, description="Its private key, PEM without a password.")
     client_ca: FilePath | None = Field(
-        None, description="Authorities whose clients are let in (mTLS), PEM; absent: clients show no certificate."
+        default=None,
+        description="Authorities whose clients are let in (mTLS), PEM; absent: clients show no certificate.",
     )
 
     @model_validator(mode="after")
@@ -194,24 +227,28 @@ class AuthConfig(_Section):
     """Who may call what."""
 
     tokens: FilePath | None = Field(
-        None, description="File of bearer tokens' hashes, TOML; absent: whoever reaches the server may call everything."
+        default=None,
+        description="File of bearer tokens' hashes, TOML; absent: whoever reaches the server may call everything.",
     )
     allow_plaintext: bool = Field(
-        False, description="Whether tokens may be asked for without TLS beyond loopback: a proxy in front ends TLS."
+        default=False,
+        description="Whether tokens may be asked for without TLS beyond loopback: a proxy in front ends TLS.",
     )
 
 
 class LogConfig(_Section):
     """What is logged, to standard error."""
 
-    format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
+    format: Literal["text", "json"] = Field(default="text", description="Lines for people, or one JSON object a line.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity that is logged."
+    )
 
 
 class TraceConfig(_Section):
     """OpenTelemetry, of the extra `otel`."""
 
-    otlp_endpoint: Url | None = Field(None, description="Collector that spans are sent to, OTLP; absent: off.")
+    otlp_endpoint: Url | None = Field(default=None, description="Collector that spans are sent to, OTLP; absent: off.")
 
 
 class ServerConfig(_Section):
@@ -224,10 +261,10 @@ class ServerConfig(_Section):
     """
 
     bundles: tuple[FilePath, ...] = Field(
-        (), max_length=64, description="Folders of the bundles to serve; in a variable, apart by a colon."
+        default=(), max_length=64, description="Folders of the bundles to serve; in a variable, apart by a colon."
     )
     receiver: Receiver | None = Field(
-        None, description="Which of a bundle's receivers answers, where it has several; absent: the first."
+        default=None, description="Which of a bundle's receivers answers, where it has several; absent: the first."
     )
     listen: ListenConfig = ListenConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -239,19 +276,15 @@ class ServerConfig(_Section):
     log: LogConfig = LogConfig()
     trace: TraceConfig = TraceConfig()
 
+    @property
+    def tokens_readable(self) -> bool:
+        """Whether tokens would travel beyond this machine without TLS."""
+        return self.auth.tokens is not None and self.tls.certificate is None and not self.listen.is_loopback
+
     @model_validator(mode="after")
     def _check(self) -> ServerConfig:
         if len(set(self.bundles)) != len(self.bundles):
             raise ValueError("bundles must be named once each, got " + ", ".join(map(str, self.bundles)))
-        if (
-            self.auth.tokens is not None
-            and self.tls.certificate is None
-            and not self.listen.is_loopback
-            and not self.auth.allow_plaintext
-        ):
-            raise ValueError(
-                "auth.tokens must have tls.certificate and tls.key beside them on an address beyond loopback, where tokens "
-                f"would travel readable (or auth.allow_plaintext, where a proxy in front ends TLS), got {self.listen.host} "
-                "without TLS"
-            )
+        if self.tokens_readable and not self.auth.allow_plaintext:
+            raise ValueError(f"{TOKENS_NEED_TLS}, got {self.listen.host} without TLS")
         return self

@@ -15,8 +15,11 @@ _WEIGHT: Final = 0.125
 _OUTLIER: Final = 4.0
 """A run that took longer than so many means was held up by something else; it counts as that many."""
 
-_GOOD_ENOUGH: Final = 1.05
-"""Of batch sizes whose rows cost within this factor of the least, the largest is taken: fewer runs, same cost."""
+_GOOD_ENOUGH: Final = 1.03
+"""Of batch sizes whose rows cost within this factor of the least, the smallest is taken: whoever is done goes."""
+
+_HANDLING_S: Final = 20e-6
+"""What a run costs beside itself: to form a batch, and to hand out its parts."""
 
 
 class CostModel:
@@ -35,6 +38,7 @@ class CostModel:
         self._rows: list[float] = []
         self._seconds: list[float] = []
         self._bucket: list[int] = []
+        self._best: int | None = None
 
     @property
     def known(self) -> bool:
@@ -43,6 +47,7 @@ class CostModel:
 
     def record(self, rows: int, seconds: float) -> None:
         """Learn from a run of `rows` rows, at least 1, that took `seconds`."""
+        self._best = None
         bucket = (rows - 1).bit_length()
         if bucket in self._bucket:
             place = self._bucket.index(bucket)
@@ -79,10 +84,16 @@ class CostModel:
 
         Where nothing was measured yet, `most`.
         """
+        if self._best is None:
+            self._best = self._cheapest()
+        return min(most, self._best) if self._best else most
+
+    def _cheapest(self) -> int:
+        """As `best_rows`, without a bound; 0 where nothing was measured."""
         if not self._rows:
-            return most
-        each = [seconds / rows for rows, seconds in zip(self._rows, self._seconds, strict=True)]
+            return 0
+        each = [(seconds + _HANDLING_S) / rows for rows, seconds in zip(self._rows, self._seconds, strict=True)]
         least = min(each)
-        place = max(i for i, value in enumerate(each) if value <= _GOOD_ENOUGH * least)
+        place = min(i for i, value in enumerate(each) if value <= _GOOD_ENOUGH * least)
         top = 1 << self._bucket[place]
-        return min(most, 2 * top if place == len(each) - 1 else top)
+        return 2 * top if place == len(each) - 1 else top

@@ -134,6 +134,7 @@ class Model:
                 means.workers,
                 means.admission,
                 self._teller(f"{self.name}.{operation}"),
+                on_thread=means.device == "cpu" and means.threads == 1,
             )
             for operation, program in zip(OPERATIONS, programs, strict=True)
         }
@@ -153,6 +154,10 @@ class Model:
     def waiting_rows(self) -> dict[str, int]:
         """Rows that wait, by operation."""
         return {operation: batcher.waiting_rows for operation, batcher in self._batchers.items()}
+
+    def waiting_requests(self, operation: str) -> int:
+        """Requests that wait for a run."""
+        return self._batchers[operation].waiting_requests
 
     async def encode(
         self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None, caller: Caller = ANYONE
@@ -252,7 +257,7 @@ class Model:
         Overloaded
             If as much is waiting there as may.
         """
-        self.means.admission.enter(caller.nbytes, 1.0)
+        self.means.admission.enter(caller.nbytes, lambda: 1.0)
         try:
             return await self.means.aside.run(call)
         finally:

@@ -68,7 +68,7 @@ def _physical_memory() -> int:
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of this process's cgroups that may limit it, from its own to its hierarchy's root; version 2, version 1."""
+    """Folders of the process's cgroups that may limit it, from its own to its hierarchy's root; version 2, version 1."""
     paths = _cgroups(root)
     for kind, options, below, mount in _mounts(root):
         path = paths.get("") if kind == "cgroup2" else paths.get(controller) if controller in options else None
@@ -82,7 +82,7 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _cgroups(root: Path) -> dict[str, str]:
-    """This process's cgroup by controller; "" is version 2."""
+    """The cgroup of this process by controller; "" is version 2."""
     found = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -103,7 +103,7 @@ def _quota(folder: Path) -> float:
     words = _text(folder / "cpu.max").split() or [
         _text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
     ]
-    quota, period = (_number(word) for word in (words + [""])[:2])
+    quota, period = (_number(word) for word in (*words, "")[:2])
     return quota / period if quota and period else float("inf")
 
 

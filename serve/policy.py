@@ -1,14 +1,16 @@
-"""How many rows a run takes, and whether it waits for more.
+"""How many rows a run takes, and whether it is held back for more.
 
-A worker that has become free finds q rows waiting. It may run them at once, or wait for another row, which then shares the
-fixed part of a run's cost instead of paying for one of its own. Waiting w seconds delays q rows; a row that joins saves `a`
-seconds of the worker's time. So another moment pays as long as
+A run costs a fixed part, whatever its rows, and holding it back lets more of them share that: a run that is saved is worth
+`a` seconds. Who holds it back, a worker or the event loop, loses the seconds in which there is nothing else to do. So
+waiting for another row pays as long as the next arrival is nearer than `a`. Whether it will be can only be learned:
 
-    (arrivals a second) * a  >  q
+    target     a run is held back for as many rows as came the last time, and goes as soon as they are there
+    patience   it goes without them once the last arrival is `a` ago
+    balance    of what was saved and lost; below 0, runs are not held back
+    trial      now and then a run is held back for as many rows as may come; rarely where that has failed
 
-that is, while the next arrival is nearer than a / q. `Adaptive` waits no longer than that after the last arrival, only where
-there are callers who are likely to come back (fewer rows wait than were in the system a moment ago), and only as long as
-waiting has paid before. With one caller, or a graph that gains nothing from batches, it never waits.
+With one caller, or a graph that gains nothing from batches, nothing is held back but for the trials. With callers who come
+back together, runs are as large as there are callers, and no time is lost in waiting for one who does not come.
 """
 
 from __future__ import annotations
@@ -21,12 +23,9 @@ WAIT_MAX_S: Final = 0.02
 """The longest that a run is held back."""
 
 _WEIGHT: Final = 0.1
-_FADE: Final = 0.95
-_RETRY: Final = 16
-"""Where waiting did not pay, it is tried again each time that this many chances were passed up."""
-
-_FLOOR_S: Final = 100e-6
-"""A wait that could save less is not worth a thread's sleep."""
+_TRIAL_MIN: Final = 16
+_TRIAL_MAX: Final = 256
+"""Runs between trials; each that fails doubles their number."""
 
 
 class Policy(Protocol):
@@ -41,16 +40,28 @@ class Policy(Protocol):
         """Rows that a run takes at most, unless one request alone has more."""
         ...
 
-    def begin(self, rows: int, busy: int) -> bool:
-        """Whether a run that could take `rows` rows now should wait for more; `busy` rows are being run elsewhere."""
+    def gather(self, rows: int) -> int:
+        """Rows that a run is held back for, with `rows` waiting; no more than those: it is not held back."""
         ...
 
     def patience_s(self, rows: int) -> float:
-        """Seconds from the last arrival on, with `rows` waiting, after which the wait has failed."""
+        """Seconds from the last arrival on, with `rows` waiting, after which a run that is held back goes."""
         ...
 
-    def end(self, before: int, after: int, waited_s: float) -> None:
-        """Learn from a wait that took `waited_s`, in which `before` rows became `after`."""
+    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
+        """Learn from a run that was held back.
+
+        Parameters
+        ----------
+        after : int
+            Rows in the end.
+        runs : int
+            Runs that were saved: those that came would have made so many of their own.
+        idle_s, last_s : float
+            Seconds that were lost, in all and until the last arrival.
+        in_time : bool
+            Whether the rows came that it was held back for.
+        """
         ...
 
 
@@ -61,29 +72,29 @@ class Fixed:
         self._rows = rows
         self._wait_s = wait_s
 
+    @property
+    def wait_max_s(self) -> float:
+        """As set."""
+        return self._wait_s
+
     def limit(self) -> int:
         """As set."""
         return self._rows
 
-    def begin(self, rows: int, busy: int) -> bool:
-        """Where a wait is set and the run is not full."""
-        return self._wait_s > 0.0 and rows < self._rows
+    def gather(self, rows: int) -> int:
+        """The size set, where a wait is."""
+        return self._rows if self._wait_s > 0.0 else 0
 
     def patience_s(self, rows: int) -> float:
         """As set, whatever has arrived since; `wait_max_s` bounds the whole wait."""
         return self._wait_s
 
-    def end(self, before: int, after: int, waited_s: float) -> None:
+    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
         """Nothing is learned."""
-
-    @property
-    def wait_max_s(self) -> float:
-        """The whole wait."""
-        return self._wait_s
 
 
 class Adaptive:
-    """By measured cost and by whether waiting has paid.
+    """By measured cost and by what holding back has paid.
 
     Parameters
     ----------
@@ -95,9 +106,10 @@ class Adaptive:
     def __init__(self, cost: CostModel, most: int) -> None:
         self._cost = cost
         self._most = most
-        self._peak = 0.0
-        self._score = 0.0
-        self._passed = 0
+        self._target = 0
+        self._balance = 0.0
+        self._runs = 0
+        self._pause = _TRIAL_MIN
 
     @property
     def wait_max_s(self) -> float:
@@ -108,23 +120,30 @@ class Adaptive:
         """The size at which a row costs least."""
         return self._cost.best_rows(self._most)
 
-    def begin(self, rows: int, busy: int) -> bool:
-        """Where callers are likely to return, joining them saves something, and it has paid lately."""
-        present = rows + busy
-        self._peak = max(float(present), _FADE * self._peak)
-        if rows >= self._peak - 0.5 or rows >= self.limit() or self._cost.saving(rows) / rows < _FLOOR_S:
-            return False
-        if self._score >= 0.0:
-            return True
-        self._passed = (self._passed + 1) % _RETRY
-        return self._passed == 0
+    def gather(self, rows: int) -> int:
+        """As many as came the last time, where that has paid; as many as may come, for a trial."""
+        most = self.limit()
+        if rows >= most or self._cost.saving(rows) <= 0.0:
+            return 0
+        self._runs += 1
+        if self._runs >= self._pause:
+            return most
+        return min(self._target, most) if self._balance > 0.0 else 0
 
     def patience_s(self, rows: int) -> float:
-        """The wait for one more row that costs those waiting as much as it saves."""
-        return max(0.0, self._cost.saving(rows) / rows)
+        """What one more row would save."""
+        return max(0.0, self._cost.saving(rows))
 
-    def end(self, before: int, after: int, waited_s: float) -> None:
-        """Saved run time less what those waiting lost, in row-seconds."""
-        joined = after - before
-        net = joined * self._cost.saving(before) - waited_s * (before + after) / 2
-        self._score += _WEIGHT * (net - self._score)
+    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
+        """Keep the balance, in seconds of the worker."""
+        saved = runs * self._cost.saving(1)
+        if self._runs >= self._pause:  # a trial: with what it tells, the next run goes when the last of these has come
+            self._runs = 0
+            self._pause = min(2 * self._pause, _TRIAL_MAX) if after <= self._target or saved <= last_s else _TRIAL_MIN
+            if saved > last_s:
+                self._target = after
+                self._balance = max(self._balance, saved - last_s)
+            return
+        self._balance += _WEIGHT * (saved - idle_s - self._balance)
+        if not in_time:
+            self._target = after

@@ -99,6 +99,8 @@ class Repository:
         self.engine = Engine(means)
         self.swapped: Callable[[Model], None] = lambda model: None
         """Called with each model that takes the place of another."""
+        self.refused: Callable[[str], None] = lambda name: None
+        """Called with the name of each model whose new bundle is not good."""
         self._means = means
         self._sources = [_Source(Path(path), receiver) for path in paths]
         self._lock = asyncio.Lock()
@@ -148,7 +150,11 @@ class Repository:
 
     async def _reload(self, source: _Source) -> Swap:
         before = self.engine.model(source.name)
-        model = await asyncio.get_running_loop().run_in_executor(self._loader, self._load_changed, source)
+        try:
+            model = await asyncio.get_running_loop().run_in_executor(self._loader, self._load_changed, source)
+        except Exception:
+            self.refused(source.name)
+            raise
         if model is None:
             return Swap(source.name, before.version, before.version, changed=False)
         self.engine.put(model)

@@ -14,11 +14,13 @@ from google.protobuf.message import Message
 from serve import convert
 from serve.engine import Caller, Engine
 from serve.model import list_to_message, model_to_message
+from serve.observer import Observer
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
 from serve.status import refuse
 from serve.streams import StreamLimits, TransmitStream
 
+_ENCODE, _DECODE, _TRANSMIT = (f"hardpath.v1.LinkService/{name}" for name in ("Encode", "Decode", "Transmit"))
 NAME = pb.DESCRIPTOR.services_by_name["LinkService"].full_name
 
 Request = TypeVar("Request", bound=Message)
@@ -51,33 +53,46 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
         Done once open streams are to come to an end.
     """
 
-    def __init__(self, engine: Engine, limits: StreamLimits, closing: asyncio.Future[None]) -> None:
+    def __init__(self, engine: Engine, limits: StreamLimits, closing: asyncio.Future[None], observer: Observer) -> None:
         self._engine = engine
+        self._observer = observer
         self._limits = limits
         self._closing = closing
 
     @_answered
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
-        model = self._engine.model(request.model)
-        snr_db = request.snr_db if request.HasField("snr_db") else None
-        inputs = convert.inputs_from_message(request.inputs)
-        return convert.encoded_to_message(
-            await model.encode(inputs, snr_db, caller_of(request, context)), request, model.version
-        )
+        with self._observer.call(_ENCODE, context) as call:
+            model = self._engine.model(request.model)
+            operation = call.of(f"{model.name}.transmitter")
+            snr_db = request.snr_db if request.HasField("snr_db") else None
+            inputs = convert.inputs_from_message(request.inputs)
+            call.read()
+            encoded = await model.encode(inputs, snr_db, caller_of(request, context))
+            sent = encoded.sent
+            call.computed(len(sent.mode), encoded.timing)
+            operation.sent(int(sent.num_bits.sum()), int(sent.num_symbols.sum()), len(sent.mode))
+            return convert.encoded_to_message(encoded, request, model.version)
 
     @_answered
     async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
-        model = self._engine.model(request.model)
-        given = convert.decode_arguments(request)
-        decoded = await model.decode(*given, caller=caller_of(request, context))
-        return convert.decode_response(decoded, request, model.version)
+        with self._observer.call(_DECODE, context) as call:
+            model = self._engine.model(request.model)
+            call.of(f"{model.name}.receiver")
+            given = convert.decode_arguments(request)
+            call.read()
+            decoded = await model.decode(*given, caller=caller_of(request, context))
+            call.computed(len(decoded.decisions), decoded.timing)
+            return convert.decode_response(decoded, request, model.version)
 
     @_answered
     async def Transmit(self, request: pb.TransmitRequest, context: Context) -> pb.TransmitResponse:
-        return await self._transmit(request, caller_of(request, context))
+        return await self._transmit(request, caller_of(request, context), context)
 
     async def TransmitStream(self, requests: AsyncIterator[pb.TransmitStreamRequest], context: Context) -> None:
-        await TransmitStream(context, self._transmit, self._limits, self._closing).answer(requests)
+        async def transmit(request: pb.TransmitRequest, caller: Caller) -> pb.TransmitResponse:
+            return await self._transmit(request, caller, context)
+
+        await TransmitStream(context, transmit, self._limits, self._closing).answer(requests)
 
     async def Sweep(self, request: pb.SweepRequest, context: Context) -> None:
         from serve.sweeping import sweep
@@ -97,11 +112,19 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         return list_to_message([model.info for model in self._engine.models])
 
-    async def _transmit(self, request: pb.TransmitRequest, caller: Caller) -> pb.TransmitResponse:
-        model = self._engine.model(request.model)
-        settings = convert.settings_from_message(request.settings)
-        result = await model.transmit(convert.inputs_from_message(request.inputs), settings, caller)
-        return convert.transmitted_to_message(result, request, model.version)
+    async def _transmit(self, request: pb.TransmitRequest, caller: Caller, context: Context) -> pb.TransmitResponse:
+        with self._observer.call(_TRANSMIT, context) as call:
+            model = self._engine.model(request.model)
+            operation = call.of(f"{model.name}.link")
+            settings = convert.settings_from_message(request.settings)
+            inputs = convert.inputs_from_message(request.inputs)
+            call.read()
+            result = await model.transmit(inputs, settings, caller)
+            sent, used = result.sent, result.settings
+            call.computed(len(sent.mode), result.timing)
+            symbols = int(sent.num_symbols.sum()) + (result.header.header_symbols if result.header else 0)
+            operation.sent(int(sent.num_bits.sum()), symbols, len(sent.mode), used.snr_db, used.channel)
+            return convert.transmitted_to_message(result, request, model.version)
 
 
 def caller_of(request: Message, context: Context) -> Caller:

@@ -40,9 +40,14 @@ _FIELD_LENGTH: Final = 128
 _TEXT_LENGTH: Final = 512
 
 
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """What the table has for an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
 def status_of(error: Exception, request: Message) -> status_pb2.Status:
     """The status that answers `request`, which `error` ended."""
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    code = code_of(error)
     if code is grpc.StatusCode.INTERNAL:
         return _internal(error, request)
     if isinstance(error, Overloaded):

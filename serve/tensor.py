@@ -17,6 +17,10 @@ MESSAGE_BYTES: Final = 64 * 2**20
 DATA_TYPES: Final = {"float32": pb.DATA_TYPE_FLOAT32, "int64": pb.DATA_TYPE_INT64, "uint8": pb.DATA_TYPE_UINT8}
 DTYPES: Final = {number: name for name, number in DATA_TYPES.items()}
 
+_STORED: Final = {number: np.dtype(name).newbyteorder("<") for number, name in DTYPES.items()}
+_ON_THE_WIRE: Final = {dtype: number for number, dtype in _STORED.items() if dtype.isnative}
+"""Types whose memory is what the wire carries."""
+
 _VALUES: Final = {
     "float32_values": pb.DATA_TYPE_FLOAT32,
     "int64_values": pb.DATA_TYPE_INT64,
@@ -37,17 +41,17 @@ def tensor_from_message(field: str, message: pb.Tensor) -> NDArray[Any]:
         If it holds no data or data twice, if data type or shape are unusable, or if the data do not fill the shape. Names
         the part of `field` that is wrong.
     """
-    sources = [name for name in (*_VALUES, "raw") if len(getattr(message, name))]
-    if len(sources) != 1:
-        raise ArgumentError(
-            field, f"must have exactly one of {', '.join(_VALUES)} and raw, got {' and '.join(sources) or 'none'}"
-        )
-    source = sources[0]
-    array = _raw(field, message) if source == "raw" else _typed(field, message, source)
+    if message.raw and not (
+        message.float32_values or message.int64_values or message.uint8_values or message.string_values
+    ):
+        source, array = "raw", _raw(field, message)
+    else:
+        source = _source(field, message)
+        array = _raw(field, message) if source == "raw" else _typed(field, message, source)
     if len(message.shape) > MAX_DIMENSIONS:
         raise ArgumentError(f"{field}.shape", f"must have at most {MAX_DIMENSIONS} sizes, got {len(message.shape)}")
     shape = tuple(message.shape)
-    if any(size < 1 for size in shape):
+    if shape and min(shape) < 1:
         raise ArgumentError(f"{field}.shape", f"must hold sizes of at least 1, got {list(shape)}")
     if array.size != math.prod(shape):
         raise ArgumentError(
@@ -64,6 +68,8 @@ def tensor_to_message(field: str, value: ArrayLike, tensor_format: pb.TensorForm
     ArgumentError
         If `value` is no array of texts, and none of numbers that one of the three holds.
     """
+    if tensor_format == pb.TENSOR_FORMAT_RAW and isinstance(value, np.ndarray) and value.dtype in _ON_THE_WIRE:
+        return pb.Tensor(data_type=_ON_THE_WIRE[value.dtype], shape=value.shape, raw=value.tobytes())
     array = _as_wire_type(field, value)
     if array.dtype == object:
         return _texts_to_message(field, array)
@@ -73,6 +79,15 @@ def tensor_to_message(field: str, value: ArrayLike, tensor_format: pb.TensorForm
     else:
         getattr(message, f"{array.dtype.name}_values").extend(array.ravel().tolist())
     return message
+
+
+def _source(field: str, message: pb.Tensor) -> str:
+    sources = [name for name in (*_VALUES, "raw") if len(getattr(message, name))]
+    if len(sources) != 1:
+        raise ArgumentError(
+            field, f"must have exactly one of {', '.join(_VALUES)} and raw, got {' and '.join(sources) or 'none'}"
+        )
+    return sources[0]
 
 
 def _typed(field: str, message: pb.Tensor, source: str) -> NDArray[Any]:
@@ -91,10 +106,11 @@ def _raw(field: str, message: pb.Tensor) -> NDArray[Any]:
     if message.data_type not in DTYPES:
         known = ", ".join(pb.DataType.Name(number) for number in DTYPES)
         raise ArgumentError(f"{field}.data_type", f"must be one of {known} with raw, got {message.data_type}")
-    stored = np.dtype(DTYPES[message.data_type]).newbyteorder("<")
+    stored = _STORED[message.data_type]
     if len(message.raw) % stored.itemsize:
         raise ArgumentError(f"{field}.raw", f"must hold a multiple of {stored.itemsize} bytes, got {len(message.raw)}")
-    return np.frombuffer(message.raw, stored).astype(stored.newbyteorder("="), copy=False)
+    array = np.frombuffer(message.raw, stored)
+    return array if stored.isnative else array.astype(stored.newbyteorder("="))
 
 
 def _texts_to_message(field: str, array: NDArray[Any]) -> pb.Tensor:

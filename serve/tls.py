@@ -82,8 +82,22 @@ class Certificates:
 
     def credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`; clients need a certificate where there are authorities for them."""
+        given = self._loaded.configuration
+
+        def renewed() -> Any:
+            """What gRPC asks before each handshake, in a thread of its own; None where nothing changed."""
+            nonlocal given
+            try:
+                self.refresh()
+            except Exception:  # a defect here must not cost a handshake
+                logger.exception("looking for a new TLS certificate failed")
+            if self._loaded.configuration is given:
+                return None
+            given = self._loaded.configuration
+            return given
+
         return grpc.dynamic_ssl_server_credentials(
-            self._loaded.configuration, self._renewed, require_client_authentication=self._client_ca is not None
+            given, renewed, require_client_authentication=self._client_ca is not None
         )
 
     def refresh(self) -> bool:
@@ -106,14 +120,6 @@ class Certificates:
         if reason != self._refused:
             logger.error("the new TLS certificate is refused, the old one goes on: %s", reason)
         self._refused, self._retry_at = reason, time.monotonic() + RETRY_S
-
-    def _renewed(self) -> Any:
-        """What gRPC asks before each handshake, in a thread of its own; None where nothing changed."""
-        try:
-            return self._loaded.configuration if self.refresh() else None
-        except Exception:  # a defect here must not cost a handshake
-            logger.exception("looking for a new TLS certificate failed")
-            return None
 
     def _state(self) -> tuple[FileState, ...]:
         return tuple(state_of(file) for file in (self._certificate, self._key, self._client_ca) if file is not None)
@@ -190,6 +196,6 @@ def _check_authorities(file: Path, authorities: bytes) -> None:
 
 def _trust(context: ssl.SSLContext, certificates: bytes, file: Path, what: str) -> None:
     try:
-        context.load_verify_locations(cadata=certificates.decode("ascii", "replace"))
+        context.load_verify_locations(cadata=certificates.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise Unusable(f"{file} holds no {what} in PEM") from None

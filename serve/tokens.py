@@ -142,7 +142,7 @@ def _digest(token: str) -> bytes:
 
 def _load(file: Path) -> tuple[tuple[bytes, Caller], ...]:
     content = read_file(file)
-    if file.stat().st_mode & stat.S_IWOTH:
+    if state_of(file).mode & stat.S_IWOTH:
         raise Unusable(f"{file} can be written by every user of this machine: chmod o-w {file}")
     try:
         entries = _FILE.validate_python(tomllib.loads(content.decode("utf-8")))

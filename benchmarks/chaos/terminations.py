@@ -93,7 +93,7 @@ def with_an_idle_watch(bundle: Path | str) -> Termination:
 
 def with_an_idle_stream(bundle: Path | str) -> Termination:
     """SIGTERM while a client has a stream open that it sends nothing on."""
-    with ServerProcess(bundle) as server, _stream(server, f"{SERVICE}/TransmitStream", []):
+    with _patient(bundle) as server, _stream(server, f"{SERVICE}/TransmitStream", []):
         return _end(server, signal.SIGTERM)
 
 
@@ -132,6 +132,11 @@ def main() -> int:
         for failure in found.lost[:3]:
             print(f"    {failure.method} {failure.code}: {failure.details}", flush=True)
     return min(bad, 1)
+
+
+def _patient(bundle: Path | str) -> ServerProcess:
+    """A server that would wait for longer than this does, if there were something to wait for."""
+    return ServerProcess(bundle, 0, "--grace-s", "600")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hardpath.terminal import EXIT_CODES
 from link.errors import HardpathError
 
 COMMANDS = (
-    "demo", "train", "evaluate", "diagnose", "export", "verify", "sweep", "ber", "plot", "compare", "serve", "call",
+    "demo", "train", "evaluate", "diagnose", "export", "verify", "sweep", "ber", "plot", "compare", "serve", "call", "top",
     "inspect", "doctor",
 )  # fmt: skip
 HEAVY = ("torch", "numpy", "scipy", "onnxruntime", "grpc", "matplotlib", "sklearn")

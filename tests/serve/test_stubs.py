@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 from serve.pb.hardpath.v1 import link_pb2
+from serve.pb.inference import grpc_service_pb2
 
 ROOT = Path(link_pb2.__file__).parents[4]
 
@@ -16,14 +18,16 @@ def without_json_names(messages):
         without_json_names(message.nested_type)
 
 
-def test_the_stubs_are_those_of_the_proto(tmp_path):
+@pytest.mark.parametrize("stubs", [link_pb2, grpc_service_pb2], ids=lambda stubs: stubs.DESCRIPTOR.package)
+def test_the_stubs_are_those_of_the_proto(tmp_path, stubs):
     written = tmp_path / "descriptors"
     arguments = ["protoc", f"-Iserve/pb={ROOT / 'proto'}", f"--descriptor_set_out={written}"]
-    assert protoc.main([*arguments, "serve/pb/hardpath/v1/link.proto"]) == 0, "run proto/generate.sh"
+    assert protoc.main([*arguments, stubs.DESCRIPTOR.name]) == 0, "run proto/generate.sh"
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(written.read_bytes()).file
-    stubs = descriptor_pb2.FileDescriptorProto.FromString(link_pb2.DESCRIPTOR.serialized_pb)
     without_json_names(file.message_type)
-    assert stubs == file, "run proto/generate.sh"
+    assert descriptor_pb2.FileDescriptorProto.FromString(stubs.DESCRIPTOR.serialized_pb) == file, (
+        "run proto/generate.sh"
+    )
 
 
 def test_the_package_on_the_wire_is_not_the_folder_of_the_stubs():

@@ -1,0 +1,215 @@
+"""What people see of a call, and what is saved of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hardpath.terminal import in_one_line, note, percent, say_json, say_table, write_text
+from link.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hardpath.jobs import Samples
+    from link.header import HeaderOutcome
+    from link.manifest import Manifest
+    from link.runtime import Transmission
+    from serve.points import Rate, SweepPoint
+    from serve.results import Decoded, Transmitted
+
+Answers = list[dict[str, Any]]
+
+
+class Batch(NamedTuple):
+    """The samples that are sent.
+
+    Attributes
+    ----------
+    inputs : dict of name to (B, ...) array
+    labels : (B,) int64, optional
+    texts : list of str
+        Empty where the inputs are none.
+    first : int
+        Number of the first row.
+    """
+
+    inputs: dict[str, NDArray[Any]]
+    labels: NDArray[Any] | None
+    texts: list[str]
+    first: int
+
+    @classmethod
+    def of(cls, samples: Samples, manifest: Manifest, rows: slice) -> Batch:
+        """These rows of them."""
+        inputs = {name: value[rows] for name, value in samples.inputs.items()}
+        labels = None if samples.labels is None else samples.labels[rows]
+        return cls(inputs, labels, samples.texts(manifest)[rows], rows.start)
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(next(iter(self.inputs.values())))
+
+    def head(self, index: int) -> dict[str, Any]:
+        """What the table says of a row before it says what became of it."""
+        return {"row": self.first + index} | ({"text": self.texts[index]} if self.texts else {})
+
+
+def transmitted_answers(reply: Transmitted, batch: Batch) -> Answers:
+    """A row a sample."""
+    return [
+        batch.head(index)
+        | _decision(reply.decoded, index)
+        | {
+            "bit_errors": int(reply.bit_errors[index]),
+            "bits": int(reply.sent.num_bits[index]),
+            "symbols": int(reply.sent.num_symbols[index]),
+        }
+        | ({} if reply.header is None else _header_columns(reply.header, int(reply.sent.mode[index]), index))
+        | ({} if reply.truncated is None else {"truncated": bool(reply.truncated[index])})
+        | ({} if reply.unknown is None else {"unknown": bool(reply.unknown[index])})
+        | ({} if batch.labels is None else {"correct": bool(reply.decoded.decisions[index] == batch.labels[index])})
+        for index in range(len(reply.bit_errors))
+    ]
+
+
+def encoded_answers(sent: Transmission, batch: Batch) -> Answers:
+    """A row a sample, its bits as they are sent."""
+    return [
+        batch.head(index)
+        | {
+            "mode": int(sent.mode[index]),
+            "bits": "".join(map(str, sent.bits[index, : sent.num_bits[index]].tolist())),
+            "symbols": int(sent.num_symbols[index]),
+        }
+        for index in range(len(sent.mode))
+    ]
+
+
+def decoded_answers(found: Decoded, first: int) -> Answers:
+    """A row a sample."""
+    return [{"row": first + index} | _decision(found, index) for index in range(len(found.decisions))]
+
+
+def point_answers(points: Sequence[SweepPoint]) -> Answers:
+    """A row a point; intervals as columns of their own."""
+    return [
+        {
+            column: number
+            for name, value in point._asdict().items()
+            for column, number in (_interval(name, value) if isinstance(value, tuple) else {name: value}).items()
+        }
+        for point in points
+    ]
+
+
+def show(
+    address: str, asked: Mapping[str, Any], answers: Answers, title: str, *, as_json: bool, name: str = "samples"
+) -> None:
+    """Answers on stdout."""
+    if as_json:
+        say_json({"address": address, **asked, name: answers})
+        return
+    if answers:
+        cells = [
+            tuple(f"{value:.3f}" if isinstance(value, float) else in_one_line(str(value)) for value in row.values())
+            for row in answers
+        ]
+        say_table(f"{address}, {title}", list(answers[0]), cells)
+
+
+def show_points(title: str, points: Sequence[SweepPoint], confidence: float) -> None:
+    """A sweep on stdout, as `hardpath sweep` shows one."""
+    ends = any(point.stopped_by != "limit" for point in points)
+    rows = [
+        (
+            f"{point.snr_db:g}",
+            percent(point.accuracy.value),
+            f"{percent(point.accuracy.low)} .. {percent(point.accuracy.high)}",
+            f"{point.correct}/{point.samples * point.draws}",
+            "-" if point.ber is None else f"{point.ber.value:.3g}",
+            f"{point.bit_errors}/{point.bits}",
+            f"{point.symbols_per_sample:g}",
+            *((point.stopped_by,) if ends else ()),
+        )
+        for point in points
+    ]
+    head = ("Es/N0 dB", "accuracy %", f"{100.0 * confidence:g} % interval", "correct", "BER", "bit errors", "symbols")
+    say_table(title, head + (("stopped by",) if ends else ()), rows)
+
+
+def note_texts(which: NDArray[Any] | None, what: str) -> None:
+    """Say of how many texts something is true, if of any."""
+    if which is not None and which.any():
+        note(f"{which.sum()} of {len(which)} texts {what}")
+
+
+def check_out(out: Path | None, *, arrays: bool) -> None:
+    """Refuse a name that says no format, before anything is sent.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    known = ((".npz",) if arrays else ()) + (".json", ".csv")
+    if out is not None and out.suffix.lower() not in known:
+        raise ArgumentError("--out", f"must end with {', '.join(known[:-1])} or {known[-1]}, got {out}")
+
+
+def save(out: Path | None, answers: Answers, result: Any) -> None:
+    """What is printed, as JSON or CSV; or all arrays of a result."""
+    if out is None:
+        return
+    if out.suffix.lower() == ".npz":
+        _save_arrays(out, result)
+    elif out.suffix.lower() == ".json":
+        write_text(out, json.dumps(answers, indent=2, allow_nan=False) + "\n")
+    else:
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(answers[0]) if answers else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(answers)
+        write_text(out, table.getvalue())
+
+
+def _save_arrays(out: Path, result: Any) -> None:
+    import numpy as np
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(out, **_arrays(result))
+
+
+def _arrays(result: Any) -> dict[str, Any]:
+    """Arrays by name, those of the parts of a result among its own: what --decode reads is named as it wants it."""
+    import numpy as np
+
+    found: dict[str, Any] = {}
+    for name, value in result._asdict().items():
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        elif name == "class_names":
+            found[name] = np.array(value)
+        elif name in ("sent", "decoded"):
+            found |= _arrays(value)
+        elif name == "header" and value is not None:
+            found |= {f"header_{part}": array for part, array in _arrays(value).items()}
+    return found
+
+
+def _decision(found: Decoded, index: int) -> dict[str, Any]:
+    return {"decision": found.class_names[index], "probability": float(found.probabilities[index].max())}
+
+
+def _header_columns(header: HeaderOutcome, mode: int, index: int) -> dict[str, Any]:
+    """Of one sample: its mode, its share of the header, and what became of that."""
+    outcome = "lost" if header.lost[index] else f"wrong: {header.mode[index]}" if header.wrong[index] else "right"
+    return {"mode": mode, "header_symbols": float(header.symbols[index]), "header": outcome}
+
+
+def _interval(name: str, rate: Rate | Any) -> dict[str, float]:
+    return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}

@@ -1,0 +1,121 @@
+"""Sub-commands that serve links: serve, token."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hardpath.options import ReceiverName, path_of
+from hardpath.terminal import note, say
+
+commands = typer.Typer()
+
+
+@commands.command()
+def serve(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[BUNDLE]...", help="Folders of the bundles; their names must differ.", parser=path_of),
+    ] = None,
+    receiver: ReceiverName = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Configuration, TOML; flags go over it.", parser=path_of)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any field of the configuration; may be repeated."),
+    ] = None,
+    show_config: Annotated[bool, typer.Option("--show-config", help="Print the configuration and end.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 where absent.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 50051 where absent, 0: a free one.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the Prometheus metrics; off where absent.")
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Most samples in one request; 4096 where absent.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; cpu where absent.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads inside a run of a graph; 1 where absent.")] = None,
+    grace_s: Annotated[
+        float | None, typer.Option("--grace-s", help="Seconds that calls in flight have at the end; 10 where absent.")
+    ] = None,
+    watch: Annotated[
+        bool | None, typer.Option("--watch/--no-watch", help="Load bundles anew when they change on disk.")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Certificate chain of the server.", parser=path_of)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.", parser=path_of)] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Authorities of the clients let in (mTLS).", parser=path_of)
+    ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Bearer tokens' hashes, see `hardpath token`.", parser=path_of)
+    ] = None,
+) -> None:
+    """Serve bundles over gRPC until SIGINT or SIGTERM, then finish what is in flight.
+
+    Each field of the configuration comes from its default, the file, the environment (HARDPATH_SERVE_SECTION_FIELD) or a
+    flag; the later wins.
+    """
+    from serve.config_layers import FLAGS, config_as_toml, config_with_sources
+
+    given: dict[str, Any] = {
+        "bundles": tuple(bundles) if bundles else None,
+        "receiver": receiver,
+        "listen.host": host,
+        "listen.port": port,
+        "listen.metrics_port": metrics_port,
+        "limits.max_batch": max_batch,
+        "run.device": device,
+        "run.threads": threads,
+        "lifecycle.grace_s": grace_s,
+        "lifecycle.watch": watch,
+        "tls.certificate": tls_certificate,
+        "tls.key": tls_key,
+        "tls.client_ca": tls_client_ca,
+        "auth.tokens": tokens,
+    }
+    assert given.keys() == FLAGS.keys()
+    configured = config_with_sources(config, os.environ, given | _settings(settings or []))
+    if show_config:
+        say(config_as_toml(configured).rstrip())
+        return
+    if not configured.config.bundles:
+        raise typer.BadParameter("give a bundle's folder, or `bundles` in the configuration", param_hint="BUNDLE")
+
+    from serve.logs import configure
+    from serve.server import serve as serve_bundles
+
+    configure(configured.config.log.format, configured.config.log.level)
+
+    def ready(address: str) -> None:
+        say(f"serving {', '.join(map(str, configured.config.bundles))} on {address}")
+
+    serve_bundles(configured.config, ready=ready)
+
+
+@commands.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Whose token it is; logs have it.")],
+    admin: Annotated[bool, typer.Option("--admin", help="Allow administration, too.")] = False,
+) -> None:
+    """Make a bearer token: itself on stdout, and on stderr the line for the server's file, which has its hash."""
+    from serve.tokens import new_token
+
+    made = new_token(name, ("infer", "admin") if admin else ("infer",))
+    say(made.token)
+    note(f"put this into the file of --tokens:\n{made.line}")
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"must be KEY=VALUE, got {text!r}", param_hint="--set")
+        found[key.strip()] = value
+    return found

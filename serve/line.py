@@ -1,0 +1,111 @@
+"""Requests that wait for one operation of one model, first come, first served."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from time import monotonic, perf_counter
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+
+_MARGIN: Final = 1.2
+"""Runs are expected to take so many times what they took on average."""
+
+
+class Job(Protocol):
+    """A request as a program runs it."""
+
+    rows: int
+    queued_s: float
+    """Set when its batch is formed."""
+
+
+J = TypeVar("J", bound=Job)
+R = TypeVar("R")
+
+
+class Waiting(Generic[J, R]):
+    """A request in line, and the future that its caller awaits."""
+
+    __slots__ = ("deadline", "future", "gone", "job", "since")
+
+    def __init__(self, job: J, deadline: float | None, future: asyncio.Future[R]) -> None:
+        self.job = job
+        self.deadline = deadline
+        self.future = future
+        self.since = perf_counter()
+        self.gone = False
+
+
+class Taken(NamedTuple, Generic[J, R]):
+    """A batch, and those whose deadline would pass before its end."""
+
+    batch: list[Waiting[J, R]]
+    late: list[Waiting[J, R]]
+
+
+class Line(Generic[J, R]):
+    """The queue; the event loop puts, it and workers take.
+
+    Attributes
+    ----------
+    rows : int
+        Waiting.
+    arrivals : int
+        Requests that ever came.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.arrivals = 0
+        self._queue: deque[Waiting[J, R]] = deque()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, waiting: Waiting[J, R]) -> None:
+        """At the end."""
+        with self._lock:
+            self._queue.append(waiting)
+            self.rows += waiting.job.rows
+            self.arrivals += 1
+
+    def forget(self, waiting: Waiting[J, R]) -> None:
+        """Its caller is gone: where it still waits it never runs, and holds no memory."""
+        with self._lock:
+            waiting.gone = True
+            try:
+                self._queue.remove(waiting)
+            except ValueError:
+                return
+            self.rows -= waiting.job.rows
+
+    def take(self, limit: int, seconds: float) -> Taken[J, R]:
+        """From the front.
+
+        Parameters
+        ----------
+        limit : int
+            Rows at most, unless the first request alone has more.
+        seconds : float
+            What the run is expected to take.
+        """
+        batch: list[Waiting[J, R]] = []
+        late: list[Waiting[J, R]] = []
+        with self._lock:
+            now, ends, rows = perf_counter(), monotonic() + _MARGIN * seconds, 0
+            while self._queue:
+                waiting = self._queue[0]
+                size = waiting.job.rows
+                if waiting.deadline is not None and waiting.deadline < ends:
+                    late.append(waiting)
+                elif batch and rows + size > limit:
+                    break
+                else:
+                    waiting.job.queued_s = now - waiting.since
+                    batch.append(waiting)
+                    rows += size
+                self._queue.popleft()
+                self.rows -= size
+        return Taken(batch, late)
