@@ -16,12 +16,13 @@ from typing import Any, Final
 import numpy as np
 
 from link.bundle import load_bundle
-from serve.engine import Engine, Means, Model
-from serve.inference.service import InferenceService
-from serve.inference.tensors import BYTES, Tensor
-from serve.observer import Observer
+from serve.engine.engine import Engine
+from serve.engine.model import Means, Model
 from serve.pb.inference import grpc_service_pb2 as pb
-from serve.statistics import Statistics
+from serve.services.inference.service import InferenceService
+from serve.services.inference.tensors import BYTES, Tensor
+from serve.telemetry.observer import Observer
+from serve.telemetry.statistics import Statistics
 
 CALLS: Final = 4000
 RUNS: Final = 7

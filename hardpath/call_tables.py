@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from link.header import HeaderOutcome
     from link.manifest import Manifest
     from link.runtime import Transmission
-    from serve.points import Rate, SweepPoint
+    from serve.client.points import Rate, SweepPoint
     from serve.results import Decoded, Transmitted
 
 Answers = list[dict[str, Any]]

@@ -48,7 +48,7 @@ from link.errors import ArgumentError
 if TYPE_CHECKING:
     from link.manifest import Manifest
     from serve.client import Client
-    from serve.points import SweepPoint
+    from serve.client.points import SweepPoint
 
 commands = typer.Typer()
 
@@ -169,8 +169,8 @@ def call(
 ) -> None:
     """Send samples over the link of a running server; print what was decided and how many bits were wrong."""
     from hardpath.jobs import load_samples, text_samples, texts_given
-    from serve.calls import TIMEOUT_S
     from serve.client import Client
+    from serve.client.calls import TIMEOUT_S
 
     job = _only_one({"--encode": encode, "--decode": decode is not None, "--sweep": sweep is not None})
     check_out(out, arrays=job != "--sweep")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from serve.snapshot import OperationSnapshot, Snapshot
+from serve.telemetry.snapshot import OperationSnapshot, Snapshot
 
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 

@@ -61,7 +61,7 @@ def serve(
     Each field of the configuration comes from its default, the file, the environment (HARDPATH_SERVE_SECTION_FIELD) or a
     flag; the later wins.
     """
-    from serve.config_layers import FLAGS, config_as_toml, config_with_sources
+    from serve.config.layers import FLAGS, config_as_toml, config_with_sources
 
     given: dict[str, Any] = {
         "bundles": tuple(bundles) if bundles else None,
@@ -87,8 +87,8 @@ def serve(
     if not configured.config.bundles:
         raise typer.BadParameter("give a bundle's folder, or `bundles` in the configuration", param_hint="BUNDLE")
 
-    from serve.logs import configure
     from serve.server import serve as serve_bundles
+    from serve.telemetry.logs import configure
 
     configure(configured.config.log.format, configured.config.log.level)
 
@@ -104,7 +104,7 @@ def token(
     admin: Annotated[bool, typer.Option("--admin", help="Allow administration, too.")] = False,
 ) -> None:
     """Make a bearer token: itself on stdout, and on stderr the line for the server's file, which has its hash."""
-    from serve.tokens import new_token
+    from serve.security.tokens import new_token
 
     made = new_token(name, ("infer", "admin") if admin else ("infer",))
     say(made.token)

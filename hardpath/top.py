@@ -13,7 +13,7 @@ import typer
 from hardpath.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
-    from serve.snapshot import Snapshot
+    from serve.telemetry.snapshot import Snapshot
 
 commands = typer.Typer()
 
@@ -33,7 +33,7 @@ def top(
     """Watch a running server: requests, batches, waiting, latency, refusals, bits and SNR, until Ctrl-C."""
     import grpc
 
-    from serve.admin_client import AdminClient
+    from serve.client.admin import AdminClient
 
     # Soon after it is back a server that was away is to be seen again.
     options = [("grpc.initial_reconnect_backoff_ms", _RECONNECT_MS), ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS)]

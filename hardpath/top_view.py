@@ -11,7 +11,7 @@ from hardpath.live import clock
 from hardpath.rates import Rates, is_restart, rates, sparkline
 from hardpath.terminal import in_one_line
 from link.errors import ServerError
-from serve.snapshot import Snapshot
+from serve.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,7 @@
     ├── WorkerError                         workers of a sweep that died, again and again
     └── ServerError                         a server that cannot be started or reached
 
-Every message is one line that says what to do. The domain knows no gRPC and no exit codes: `serve.status` and the
+Every message is one line that says what to do. The domain knows no gRPC and no exit codes: `serve.messages.status` and the
 `hardpath` command map this tree in one table each.
 """
 

@@ -2,8 +2,8 @@
 
 asyncio, one event loop, one process: a handler costs nothing while its request waits in a queue, and a caller that goes away
 is noticed there. Graphs run in worker threads, and on the loop itself where that is quicker than waking a thread
-(serve.batcher). Bare grpc.aio answered 9 to 10 thousand calls a second at 64 in flight where threaded grpcio answered 5.5 to
-8 thousand.
+(serve.engine.batcher). Bare grpc.aio answered 9 to 10 thousand calls a second at 64 in flight where threaded grpcio answered
+5.5 to 8 thousand.
 
 Draining: health says NOT_SERVING, so that no balancer sends more; after a delay new calls are refused, open streams are told
 to come to an end, and calls in flight finish within the grace.
@@ -20,29 +20,30 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serve.admin import AdminServicer
-from serve.admission import Admission
-from serve.batcher import Run, Workers
-from serve.config import ServerConfig
-from serve.engine import OPERATIONS, Engine, Means, Model
-from serve.health import OVERALL, Health
-from serve.inference.service import NAME as INFERENCE
-from serve.inference.service import InferenceService
+from serve.config.machine import machine
+from serve.config.schema import ServerConfig
+from serve.engine.admission import Admission
+from serve.engine.batcher import Run, Workers
+from serve.engine.engine import Engine
+from serve.engine.model import OPERATIONS, Means, Model
+from serve.engine.repository import Repository
 from serve.listening import channel_options, listen
-from serve.machine import machine
 from serve.pb.hardpath.v1 import admin_pb2, link_pb2
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from serve.pb.hardpath.v1.link_pb2_grpc import add_LinkServiceServicer_to_server
 from serve.pb.inference import grpc_service_pb2
 from serve.pb.inference.grpc_service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from serve.reflection import add_reflection
-from serve.repository import Repository
-from serve.security import Security
-from serve.service import NAME, LinkService
-from serve.statistics import InFlight
-from serve.streams import StreamLimits
-from serve.telemetry import Telemetry
-from serve.unreadable import add_service
+from serve.security.guard import Security
+from serve.services.admin import AdminServicer
+from serve.services.health import OVERALL, Health
+from serve.services.inference.service import NAME as INFERENCE
+from serve.services.inference.service import InferenceService
+from serve.services.link import NAME, LinkService
+from serve.services.reflection import add_reflection
+from serve.services.streams import StreamLimits
+from serve.services.unreadable import add_service
+from serve.telemetry.assembly import Telemetry
+from serve.telemetry.statistics import InFlight
 
 logger = logging.getLogger(__name__)
 

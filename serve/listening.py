@@ -10,8 +10,8 @@ from typing import Final
 import grpc
 
 from link.errors import ServerError
-from serve.config import ServerConfig
-from serve.security import Security
+from serve.config.schema import ServerConfig
+from serve.security.guard import Security
 
 _KEEPALIVE_S: Final = 60
 _PING_TIMEOUT_S: Final = 20

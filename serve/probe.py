@@ -16,7 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from link.errors import ArgumentError
-from serve.credentials import channel_credentials
+from serve.client.credentials import channel_credentials
 
 TIMEOUT_S: Final = 2.0
 

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Final
 
 from serve.async_server import AsyncServer
-from serve.config import ServerConfig
-from serve.engine import MAX_BATCH
+from serve.config.schema import ServerConfig
+from serve.engine.model import MAX_BATCH
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from benchmarks.chaos import strangers
 from benchmarks.chaos.load import CALL_S, open_channel, unary
 from benchmarks.chaos.questions import SERVICE, Question
 from link.interface import TensorSpec
+from serve.messages.tensor import MESSAGE_BYTES, tensor_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.tensor import MESSAGE_BYTES, tensor_to_message
 
 KINDS: Final = (
     "killed client",

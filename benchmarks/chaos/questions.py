@@ -13,9 +13,9 @@ from link.chain import Link
 from link.channel import build_channel
 from link.interface import TensorSpec
 from link.randomness import Draws
-from serve import convert
+from serve.messages import convert
+from serve.messages.tensor import tensor_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.tensor import tensor_to_message
 
 SERVICE: Final = f"/{pb.DESCRIPTOR.services_by_name['LinkService'].full_name}"
 CHANNELS: Final = ("awgn", "rayleigh", "rayleigh-fast", "rician-fast")

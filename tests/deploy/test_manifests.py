@@ -12,7 +12,7 @@ from kubernetes_validate import ValidationError, utils
 from pydantic import BaseModel, ConfigDict
 from pydantic import ValidationError as ModelError
 
-from serve.config_layers import FLAGS, load_config
+from serve.config.layers import FLAGS, load_config
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

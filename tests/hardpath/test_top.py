@@ -17,9 +17,9 @@ from hardpath import top_view
 from hardpath.rates import rates, sparkline
 from hardpath.top import watch_server
 from link.errors import ServerError
-from serve.admin import AdminServicer
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
-from serve.statistics import InFlight, Statistics
+from serve.services.admin import AdminServicer
+from serve.telemetry.statistics import InFlight, Statistics
 
 MS = 1_000_000
 

@@ -8,15 +8,15 @@ import grpc
 import pytest
 
 from link.errors import BundleError, ServerError
-from serve.admin import AdminServicer
-from serve.admin_client import AdminClient, Reloaded
-from serve.errors import ModelNotFound
+from serve.client.admin import AdminClient, Reloaded
+from serve.engine.errors import ModelNotFound
+from serve.engine.repository import Swap
+from serve.messages.statistics import snapshot_from_message, snapshot_to_message
 from serve.pb.hardpath.v1 import admin_pb2 as pb
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
-from serve.repository import Swap
-from serve.snapshot import REASONS
-from serve.statistics import InFlight, Statistics
-from serve.statistics_messages import snapshot_from_message, snapshot_to_message
+from serve.services.admin import AdminServicer
+from serve.telemetry.snapshot import REASONS
+from serve.telemetry.statistics import InFlight, Statistics
 
 MODELS = {"digits": (3, 4), "texts": (1, 1)}
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from link.errors import ArgumentError
-from serve.admission import Admission
-from serve.batcher import Batcher, Caller, Workers
-from serve.cost import CostModel
-from serve.errors import Expired, Overloaded, ShuttingDown
-from serve.policy import Adaptive, Fixed
+from serve.engine.admission import Admission
+from serve.engine.batcher import Batcher, Caller, Workers
+from serve.engine.cost import CostModel
+from serve.engine.errors import Expired, Overloaded, ShuttingDown
+from serve.engine.policy import Adaptive, Fixed
 
 
 @dataclass(eq=False)

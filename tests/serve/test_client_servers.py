@@ -12,11 +12,10 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from link.errors import ArgumentError, ServerError
-from serve import failures
-from serve.client import AsyncClient, Client, Retries
+from serve.client import AsyncClient, Client, Retries, failures
+from serve.client.target import target_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
-from serve.target import target_of
 
 
 class Named(link_pb2_grpc.LinkServiceServicer):

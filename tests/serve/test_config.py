@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from link.errors import ArgumentError
-from serve.config import ServerConfig
-from serve.config_fields import FIELDS, PREFIX, markdown_table, toml_value
-from serve.config_layers import FLAGS, config_as_toml, config_with_sources, load_config
+from serve.config.fields import FIELDS, PREFIX, markdown_table, toml_value
+from serve.config.layers import FLAGS, config_as_toml, config_with_sources, load_config
+from serve.config.schema import ServerConfig
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 GOLDEN = Path(__file__).parent / "golden" / "config.txt"

@@ -7,7 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
-from serve.health import Health
+from serve.services.health import Health
 
 SERVING, NOT_SERVING, UNKNOWN = (
     pb.HealthCheckResponse.SERVING,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from link.errors import ArgumentError, BundleError
-from serve.logs import (
+from serve.telemetry.logs import (
     BURST,
     AccessLog,
     Allowance,

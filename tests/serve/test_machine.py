@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from serve.machine import machine
+from serve.config.machine import machine
 
 GIB = 2**30
 V2 = "42 41 0:30 {below} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"

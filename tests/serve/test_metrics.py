@@ -14,9 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from link.errors import ServerError
-from serve import metrics
-from serve.metrics import MetricsServer
-from serve.statistics import InFlight, Statistics
+from serve.telemetry import metrics
+from serve.telemetry.metrics import MetricsServer
+from serve.telemetry.statistics import InFlight, Statistics
 
 
 class Reply(NamedTuple):
@@ -264,7 +264,7 @@ def test_a_port_in_use_is_one_clear_line(server, statistics):
 def test_without_prometheus_client_the_extra_is_named():
     program = (
         "import sys; sys.modules['prometheus_client'] = None\n"
-        "from link.errors import MissingExtra\nfrom serve.metrics import MetricsServer\n"
+        "from link.errors import MissingExtra\nfrom serve.telemetry.metrics import MetricsServer\n"
         "try:\n    MetricsServer(lambda: None, lambda: True)\nexcept MissingExtra as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

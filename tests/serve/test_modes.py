@@ -11,10 +11,10 @@ from link.channel import build_channel
 from link.errors import ArgumentError
 from link.randomness import Draws
 from serve.client import Client
+from serve.messages.tensor import tensor_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1.link_pb2_grpc import LinkServiceStub
 from serve.server import Server
-from serve.tensor import tensor_to_message
 
 ROWS = 30
 

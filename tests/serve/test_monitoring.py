@@ -10,8 +10,8 @@ import yaml
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 import serve
-from serve.collector import TRITON_REASONS, StatisticsCollector
-from serve.statistics import Statistics
+from serve.telemetry.collector import TRITON_REASONS, StatisticsCollector
+from serve.telemetry.statistics import Statistics
 
 ROOT = Path(serve.__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "monitoring.md").read_text()
@@ -119,7 +119,7 @@ def test_every_alert_is_in_the_document():
 
 
 def test_the_scrape_configuration_asks_the_default_port_and_loads_the_alerts():
-    from serve.metrics import HOST, PORT
+    from serve.telemetry.metrics import HOST, PORT
 
     found = yaml.safe_load(SCRAPE.read_text())
     (job,) = found["scrape_configs"]

@@ -9,13 +9,13 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from link.errors import ArgumentError, BundleError
-from serve.errors import Expired, ModelNotFound, Overloaded, ShuttingDown
-from serve.logs import AccessLog
-from serve.observer import REASONS, Observer
+from serve.engine.errors import Expired, ModelNotFound, Overloaded, ShuttingDown
 from serve.results import Timing
-from serve.snapshot import Failures
-from serve.statistics import Statistics
-from serve.traces import Traces
+from serve.telemetry.logs import AccessLog
+from serve.telemetry.observer import REASONS, Observer
+from serve.telemetry.snapshot import Failures
+from serve.telemetry.statistics import Statistics
+from serve.telemetry.traces import Traces
 
 METHOD = "hardpath.v1.LinkService/Transmit"
 TIMING = Timing(transmitter_us=30.0, channel_us=20.0, receiver_us=10.0, queue_us=40.0)

@@ -1,7 +1,7 @@
 import pytest
 
-from serve.cost import CostModel
-from serve.policy import Adaptive, Fixed
+from serve.engine.cost import CostModel
+from serve.engine.policy import Adaptive, Fixed
 
 HANDLING_S = 20e-6
 """Of a run: to form a batch and to hand out its parts."""

@@ -8,7 +8,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from serve.pb.hardpath.v1 import link_pb2
 from serve.pb.inference import grpc_service_pb2
-from serve.reflection import add_reflection
+from serve.services.reflection import add_reflection
 
 FILES = (link_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
 

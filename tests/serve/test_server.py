@@ -183,7 +183,7 @@ def test_a_server_that_is_not_there_is_named_at_once():
 
 
 def test_a_reply_that_cannot_be_read_is_the_servers_fault(bundle_path, images, monkeypatch):
-    monkeypatch.setattr("serve.convert.sent_to_message", lambda *_, **__: None)
+    monkeypatch.setattr("serve.messages.convert.sent_to_message", lambda *_, **__: None)
     with (
         Server(bundle_path, port=0) as server,
         Client(server.address) as client,
@@ -210,7 +210,7 @@ def test_a_message_beyond_grpcs_own_limit_passes(bundle_path, images):
 
 PROGRAM = """
 import sys
-from serve.config_layers import load_config
+from serve.config.layers import load_config
 from serve.server import serve
 serve(load_config(flags={"bundles": (sys.argv[1],), "listen.port": 0}), ready=lambda address: print(address, flush=True))
 print("drained", flush=True)

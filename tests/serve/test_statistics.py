@@ -8,9 +8,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from serve.histogram import DURATION_BOUNDS_NS, ROWS_BOUNDS, SNR_BOUNDS_DB, Histogram
-from serve.snapshot import REASONS, ChannelSamples, Failures
-from serve.statistics import InFlight, Statistics
+from serve.telemetry.histogram import DURATION_BOUNDS_NS, ROWS_BOUNDS, SNR_BOUNDS_DB, Histogram
+from serve.telemetry.snapshot import REASONS, ChannelSamples, Failures
+from serve.telemetry.statistics import InFlight, Statistics
 
 MS = 1_000_000
 

@@ -5,8 +5,8 @@ import pytest
 from google.rpc import error_details_pb2
 
 from link.errors import ArgumentError, BundleError, HardpathError, MissingExtra, ServerError
+from serve.messages.status import status_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.status import status_of
 
 CODES = [
     (ArgumentError("seed", "must be less"), grpc.StatusCode.INVALID_ARGUMENT),
@@ -26,7 +26,7 @@ def test_each_error_has_its_status_and_says_what_it_is(error, code):
 
 @pytest.mark.parametrize("error", [RuntimeError("/secret/path"), ValueError("/secret/path"), MemoryError()])
 def test_anything_else_is_internal_and_told_to_the_log_only(error, caplog):
-    with caplog.at_level(logging.ERROR, "serve.status"):
+    with caplog.at_level(logging.ERROR, "serve.messages.status"):
         status = status_of(error, pb.GetModelRequest())
     request = error_details_pb2.RequestInfo()
     assert status.code == grpc.StatusCode.INTERNAL.value[0]

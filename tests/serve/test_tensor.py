@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from link.errors import ArgumentError
+from serve.messages.tensor import tensor_from_message, tensor_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.tensor import tensor_from_message, tensor_to_message
 
 FORMATS = [pb.TENSOR_FORMAT_UNSPECIFIED, pb.TENSOR_FORMAT_VALUES, pb.TENSOR_FORMAT_RAW]
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from link.errors import ArgumentError
-from serve.traces import EXPORT_S, Stage, Traces
+from serve.telemetry.traces import EXPORT_S, Stage, Traces
 
 METHOD = "hardpath.v1.LinkService/Transmit"
 STAGES = tuple(
@@ -161,11 +161,11 @@ def test_a_collector_that_is_away_holds_neither_calls_nor_the_end():
 
 def test_nothing_is_imported_until_traces_are_asked_for_and_what_is_missing_is_named():
     program = (
-        "import sys, serve.traces\n"
+        "import sys, serve.telemetry.traces\n"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)\n"
         "sys.modules['opentelemetry.sdk.trace'] = None\n"
         "from link.errors import MissingExtra\n"
-        "try:\n    serve.traces.Traces('http://127.0.0.1:1')\nexcept MissingExtra as error:\n    print(error)"
+        "try:\n    serve.telemetry.traces.Traces('http://127.0.0.1:1')\nexcept MissingExtra as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == ("opentelemetry is not installed; install it with: pip install 'hardpath[otel]'"), (

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from link.bundle import load_bundle
-from serve.engine import Engine, Means, Model
-from serve.inference.service import InferenceService
-from serve.observer import Observer
+from serve.engine.engine import Engine
+from serve.engine.model import Means, Model
 from serve.pb.inference import grpc_service_pb2 as pb
 from serve.pb.inference.grpc_service_pb2_grpc import (
     GRPCInferenceServiceStub,
     add_GRPCInferenceServiceServicer_to_server,
 )
-from serve.statistics import Statistics
+from serve.services.inference.service import InferenceService
+from serve.telemetry.observer import Observer
+from serve.telemetry.statistics import Statistics
 
 MAX_BATCH = 64
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from link.bundle import load_bundle
-from serve.engine import Model
+from serve.engine.model import Model
 from serve.pb.inference import grpc_service_pb2 as pb
 
 NAMES = ["tiny.transmitter", "tiny.receiver", "tiny.link"]

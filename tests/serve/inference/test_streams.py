@@ -4,9 +4,9 @@ import grpc
 import numpy as np
 import pytest
 
-from serve.inference.streaming import InferStream
 from serve.pb.inference import grpc_service_pb2 as pb
-from serve.streams import StreamLimits
+from serve.services.inference.streaming import InferStream
+from serve.services.streams import StreamLimits
 
 
 def test_a_stream_answers_in_order_and_goes_on_after_a_bad_request(stub, oip, images):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from serve.inference.tensors import BYTES, Tensor, inputs_from_message
 from serve.pb.inference import grpc_service_pb2 as pb
+from serve.services.inference.tensors import BYTES, Tensor, inputs_from_message
 
 DATATYPES = {
     "BOOL": np.bool_,

@@ -11,8 +11,8 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from serve.config import ServerConfig
-from serve.security import Security
+from serve.config.schema import ServerConfig
+from serve.security.guard import Security
 
 LINK, ADMIN, INFERENCE = "hardpath.v1.LinkService", "hardpath.v1.AdminService", "inference.GRPCInferenceService"
 

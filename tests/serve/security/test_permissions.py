@@ -12,11 +12,11 @@ from grpc_status import rpc_status
 
 import serve.pb
 from link.errors import ArgumentError
-from serve.config import ServerConfig
-from serve.credentials import call_metadata, channel_credentials, read_token
-from serve.permissions import PERMISSIONS
-from serve.security import Security
-from serve.tokens import new_token
+from serve.client.credentials import call_metadata, channel_credentials, read_token
+from serve.config.schema import ServerConfig
+from serve.security.guard import Security
+from serve.security.permissions import PERMISSIONS
+from serve.security.tokens import new_token
 
 LINK = "/hardpath.v1.LinkService"
 ENCODE = f"{LINK}/Encode"

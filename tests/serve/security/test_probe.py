@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from serve.config import ServerConfig
+from serve.config.schema import ServerConfig
 from serve.probe import main
-from serve.tokens import new_token
+from serve.security.tokens import new_token
 
 
 def test_a_server_that_serves_is_0(serving):

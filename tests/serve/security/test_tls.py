@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization import load_pem_private_key as load_key
 
 from link.errors import ArgumentError, ServerError
-from serve.config import ServerConfig
-from serve.credentials import channel_credentials
-from serve.security import Security
-from serve.tls import Certificates
+from serve.client.credentials import channel_credentials
+from serve.config.schema import ServerConfig
+from serve.security.guard import Security
+from serve.security.tls import Certificates
 
 ENCODE = "/hardpath.v1.LinkService/Encode"
 NOW, DAY = datetime.now(UTC), timedelta(days=1)
@@ -172,8 +172,8 @@ def test_a_certificate_that_was_refused_is_tried_again_and_told_once(files, auth
     certificates = Certificates(files.certificate, files.key)
     files.write(authority.issue_cert("127.0.0.1"))
     with monkeypatch.context() as refusing:
-        refusing.setattr("serve.tls._check_pair", _refuse)
-        refusing.setattr("serve.tls.RETRY_S", 0.0)
+        refusing.setattr("serve.security.tls._check_pair", _refuse)
+        refusing.setattr("serve.security.tls.RETRY_S", 0.0)
         assert [certificates.refresh() for _ in range(3)] == [False] * 3
     assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
     assert certificates.refresh()  # it has become valid
@@ -183,15 +183,15 @@ def test_a_certificate_that_was_refused_is_not_read_at_each_handshake(files, aut
     certificates = Certificates(files.certificate, files.key)
     files.write(authority.issue_cert("127.0.0.1"))
     with monkeypatch.context() as refusing:
-        refusing.setattr("serve.tls._check_pair", _refuse)
+        refusing.setattr("serve.security.tls._check_pair", _refuse)
         assert not certificates.refresh()
     assert not certificates.refresh()
-    monkeypatch.setattr("serve.tls.time.monotonic", lambda: float("inf"))
+    monkeypatch.setattr("serve.security.tls.time.monotonic", lambda: float("inf"))
     assert certificates.refresh()
 
 
 def _refuse(*_):
-    from serve.watched import Unusable
+    from serve.security.watched import Unusable
 
     raise Unusable("not yet valid")
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from link.errors import ServerError
-from serve.tokens import Tokens, new_token
+from serve.security.tokens import Tokens, new_token
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_every_entry_is_compared_in_constant_time_whichever_fits(file, monkeypat
         compared.append((left, right))
         return hmac.compare_digest(left, right)
 
-    monkeypatch.setattr("serve.tokens.hmac", type("Spied", (), {"compare_digest": staticmethod(compare)}))
+    monkeypatch.setattr("serve.security.tokens.hmac", type("Spied", (), {"compare_digest": staticmethod(compare)}))
     for token in [*(owner.token for owner in owners), "nobody's"]:
         compared.clear()
         tokens.find(token)
@@ -71,7 +71,7 @@ def test_the_file_is_looked_at_once_an_interval(file, monkeypatch):
     first, second = new_token("first"), new_token("second")
     write(file, first)
     now = [100.0]
-    monkeypatch.setattr("serve.tokens.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("serve.security.tokens.time.monotonic", lambda: now[0])
     tokens = Tokens(file, 5.0)
     write(file, second)
     now[0] = 104.0

@@ -1,0 +1,292 @@
+"""What a client asks and how it reads the answers: once for threads and asyncio, which differ in how they wait alone.
+
+A call is a `Job` (serve.client.pieces): one request or, for a batch larger than the server takes at once, several, and how
+their answers become one result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict, TypeVar, cast
+
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import ArrayLike, NDArray
+
+from link.errors import ArgumentError
+from link.runtime import Transmission
+from serve.client import join, pieces
+from serve.client.pieces import Job, Part, Piece
+from serve.messages import convert
+from serve.messages.manifest import model_from_message
+from serve.pb.hardpath.v1 import link_pb2 as pb
+from serve.results import Decoded, ModelInfo, Settings, Timing, Transmitted
+
+Result = TypeVar("Result")
+Inputs = ArrayLike | Mapping[str, ArrayLike]
+
+
+class LinkOptions(TypedDict, total=False):
+    """Channel and randomness, as serve.results.Settings has them."""
+
+    channel: str
+    block_symbols: int
+    k_factor_db: float | None
+    seed: int
+    sample_offset: int
+    draw: int
+    snr_error_db: float
+    csi: str
+    pilots: int
+    no_offset_db: float
+
+
+class SweepOptions(TypedDict, total=False):
+    """How a sweep runs.
+
+    Attributes
+    ----------
+    channel, block_symbols, k_factor_db, seed, snr_error_db, csi, pilots, no_offset_db
+        As serve.results.Settings has them.
+    labels : (B,) int
+        Right class of each sample; where left out, what the receiver decides of the symbols without noise counts as right.
+    draws : int
+        Times that all samples are sent at a point; at most, where a target is given.
+    target_errors : int
+        A point ends with so many wrong decisions.
+    rel_width : float
+        A point ends with an interval of its error rate of this width over the rate.
+    confidence : float
+        Coverage that intervals aim at.
+    """
+
+    channel: str
+    block_symbols: int
+    k_factor_db: float | None
+    seed: int
+    snr_error_db: float
+    csi: str
+    pilots: int
+    no_offset_db: float
+    labels: ArrayLike | None
+    draws: int
+    target_errors: int
+    rel_width: float
+    confidence: float
+
+
+class ModelSummary(NamedTuple):
+    """What a model is called.
+
+    Attributes
+    ----------
+    name : str
+    version : int
+        Version that answers.
+    task : str
+    receiver_name : str
+        Which receiver answers.
+    """
+
+    name: str
+    version: int
+    task: str
+    receiver_name: str
+
+
+def describe(model: str) -> Job[ModelInfo]:
+    """GetModel."""
+    return _single("GetModel", model, pb.GetModelRequest(model=_name(model)), _read_model)
+
+
+def summaries() -> Job[tuple[ModelSummary, ...]]:
+    """ListModels."""
+    return _single("ListModels", "", pb.ListModelsRequest(), _read_models)
+
+
+def encode(x: Inputs, info: ModelInfo, model: str, snr_db: float | None) -> Job[Transmission]:
+    """Encode."""
+    inputs = inputs_of(x, info)
+
+    def request(rows: slice) -> Message:
+        message = convert.encode_request(_inputs(inputs, rows), snr_db)
+        message.tensor_format = pb.TENSOR_FORMAT_RAW
+        message.model = _name(model)
+        return message
+
+    sent = pieces.sent_bytes(info)
+    return pieces.split("Encode", model, info, inputs, request, _read_encoded, join.transmissions, reply_bytes=sent)
+
+
+def decode(
+    info: ModelInfo,
+    model: str,
+    symbols: ArrayLike | None,
+    no: ArrayLike | None,
+    mode: ArrayLike | None,
+    llr_in: ArrayLike | None,
+    bits: ArrayLike | None,
+    include_llr: bool,
+) -> Job[Decoded]:
+    """Decode."""
+    if symbols is not None and no is not None and np.ndim(no) == 0:
+        no = np.full(np.shape(symbols)[:-1], no, dtype=np.float32)
+    given = {"symbols": symbols, "no": no, "llr_in": llr_in, "bits": bits}
+    arrays = {name: _rows_of(name, value) for name, value in given.items() if value is not None}
+    modes = None if mode is None else np.asarray(mode)
+
+    def request(rows: slice) -> Message:
+        given: dict[str, Any] = {name: pieces.cut(array, rows) for name, array in arrays.items()}
+        message = convert.decode_request(
+            given.get("symbols"),
+            given.get("no"),
+            None if modes is None else pieces.cut(modes, rows),
+            given.get("llr_in"),
+            given.get("bits"),
+        )
+        message.include_llr = include_llr
+        message.tensor_format = pb.TENSOR_FORMAT_RAW
+        message.model = _name(model)
+        return message
+
+    found = pieces.found_bytes(info, include_llr)
+    return pieces.split("Decode", model, info, arrays, request, _read_decoded, join.rows, reply_bytes=found)
+
+
+def transmit(
+    x: Inputs,
+    info: ModelInfo,
+    model: str,
+    snr_db: float,
+    include_llr: bool,
+    include_symbols: bool,
+    options: LinkOptions,
+) -> Job[Transmitted]:
+    """Transmit."""
+    inputs = inputs_of(x, info)
+    settings = _settings(snr_db, options)
+    offset = settings.sample_offset
+
+    def request(rows: slice) -> Message:
+        message = pb.TransmitRequest(
+            inputs=_inputs(inputs, rows),
+            settings=settings,
+            tensor_format=pb.TENSOR_FORMAT_RAW,
+            include_llr=include_llr,
+            include_symbols=include_symbols,
+            model=_name(model),
+        )
+        message.settings.sample_offset = offset + rows.start
+        return message
+
+    symbols = 12 * pieces.most(info, "num_symbols") if include_symbols else 0
+    return pieces.split(
+        "Transmit",
+        model,
+        info,
+        inputs,
+        request,
+        _read_transmitted,
+        join.rows,
+        reply_bytes=pieces.sent_bytes(info) + pieces.found_bytes(info, include_llr) + symbols,
+        offset=offset,
+    )
+
+
+def sweep(x: Inputs, info: ModelInfo, model: str, snr_db: Sequence[float], options: SweepOptions) -> pb.SweepRequest:
+    """Sweep: what is asked; `without` leaves points out that are known."""
+    given: dict[str, Any] = dict(options)
+    rule: dict[str, Any] = {
+        name: given.pop(name) for name in ("draws", "target_errors", "rel_width", "confidence") if name in given
+    }
+    labels = given.pop("labels", None)
+    settings = _settings(None, given)  # the points are no setting
+    request = pb.SweepRequest(inputs=_inputs(inputs_of(x, info), slice(None)), settings=settings, model=_name(model))
+    if labels is not None:
+        request.labels.extend(_whole_numbers("labels", labels))
+    for name, value in ({"snr_db": list(snr_db)} | rule).items():
+        try:
+            request.snr_db.extend(value) if name == "snr_db" else setattr(request, name, value)
+        except (TypeError, ValueError):
+            raise ArgumentError(name, f"must hold numbers, got {value!r}") from None
+    return request
+
+
+def without(request: pb.SweepRequest, points: int) -> pb.SweepRequest:
+    """A sweep less its first points, which the caller has: each is the same, whatever others are in the grid."""
+    rest = pb.SweepRequest()
+    rest.CopyFrom(request)
+    del rest.snr_db[:points]
+    return rest
+
+
+def inputs_of(x: Inputs, info: ModelInfo) -> dict[str, Any]:
+    """A batch as arrays, or lists of texts, by the names of the model's inputs."""
+    if isinstance(x, Mapping):
+        return {name: _rows_of(f"inputs.{name}", value) for name, value in x.items()}
+    if isinstance(x, str | bytes):
+        raise ArgumentError("x", "must be a list of texts, got a single one: put it into a list")
+    names = info.manifest.input_names
+    if len(names) != 1:
+        raise ArgumentError("x", f"must map the inputs {', '.join(names)} to arrays")
+    return {names[0]: _rows_of(f"inputs.{names[0]}", x)}
+
+
+def _settings(snr_db: float | None, options: Mapping[str, Any]) -> pb.LinkSettings:
+    return convert.settings_to_message(Settings(snr_db=cast("float", snr_db), **options))
+
+
+def _single(method: str, model: str, request: Message, read: Callable[[Any], Part]) -> Job[Any]:
+    return Job(method, model, 1, 1, lambda: iter((Piece(request, 0, 1),)), read, lambda results: results[0])
+
+
+def _inputs(arrays: Mapping[str, Any], rows: slice) -> dict[str, pb.Tensor]:
+    return convert.inputs_to_message({name: pieces.cut(array, rows) for name, array in arrays.items()})
+
+
+def _rows_of(field: str, value: ArrayLike) -> Any:
+    """Something that can be cut along its first dimension: texts as they are, numbers as an array."""
+    if isinstance(value, list | tuple) and any(isinstance(item, str) for item in value):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ArgumentError(field, "must be an array with rows of equal length") from None
+    return array
+
+
+def _whole_numbers(name: str, value: ArrayLike) -> list[int]:
+    numbers: NDArray[Any] = np.asarray(value)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or (numbers.size and np.abs(numbers).max() >= 2**31):
+        raise ArgumentError(name, "must hold one class a sample")
+    return cast("list[int]", numbers.tolist())
+
+
+def _name(model: str) -> str:
+    if not isinstance(model, str):
+        raise ArgumentError("model", f"must be the name of a model, got {model!r}")
+    return model
+
+
+def _read_model(reply: pb.GetModelResponse) -> Part:
+    return Part(model_from_message(reply), reply.model.version)
+
+
+def _read_models(reply: pb.ListModelsResponse) -> Part:
+    return Part(tuple(ModelSummary(m.name, m.version, m.task, m.receiver_name) for m in reply.models), 0)
+
+
+def _read_encoded(reply: pb.EncodeResponse) -> Part:
+    return Part(
+        (convert.transmission_from_message(reply), sum(reply.truncated), sum(reply.unknown)), reply.model_version
+    )
+
+
+def _read_decoded(reply: pb.DecodeResponse) -> Part:
+    spent = reply.timing
+    timing = Timing(spent.transmitter_us, spent.channel_us, spent.receiver_us, spent.queue_us)
+    return Part(convert.decoded_from_message(reply.decoded)._replace(timing=timing), reply.model_version)
+
+
+def _read_transmitted(reply: pb.TransmitResponse) -> Part:
+    return Part(convert.transmitted_from_message(reply), reply.model_version)

@@ -1,0 +1,67 @@
+"""Runs that are held back for more rows: on the event loop, and in a worker."""
+
+from __future__ import annotations
+
+from time import perf_counter, thread_time
+
+from serve.engine.policy import Policy
+
+
+class Gathering:
+    """A quick run that the event loop holds back until `target` rows are there.
+
+    Attributes
+    ----------
+    before : int
+        Rows that were there when it began.
+    arrivals : int
+        Requests that had come when it was last looked at.
+    """
+
+    def __init__(self, before: int, target: int, arrivals: int) -> None:
+        self.before = before
+        self.target = target
+        self.arrivals = arrivals
+        self.last_s = 0.0
+        """Idle seconds until the last arrival."""
+        self._began = perf_counter()
+        self._worked = thread_time()
+
+    def came(self) -> None:
+        """A request came."""
+        self.last_s = self.idle_s
+
+    @property
+    def held_s(self) -> float:
+        """Seconds since it began."""
+        return perf_counter() - self._began
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds of these in which the event loop had nothing else to do."""
+        return self.held_s - (thread_time() - self._worked)
+
+
+class Wait:
+    """A run that a worker holds back, by the policy's patience."""
+
+    def __init__(self, arrivals: int) -> None:
+        self._arrivals = arrivals
+        self._began = self._last = perf_counter()
+
+    def left_s(self, rows: int, arrivals: int, policy: Policy) -> float:
+        """Seconds that it may last on; at most 0 where it is over."""
+        now = perf_counter()
+        if arrivals != self._arrivals:
+            self._arrivals, self._last = arrivals, now
+        return min(self._last + policy.patience_s(max(rows, 1)), self._began + policy.wait_max_s) - now
+
+    @property
+    def last_s(self) -> float:
+        """Seconds until the last arrival."""
+        return self._last - self._began
+
+    @property
+    def held_s(self) -> float:
+        """Seconds since it began."""
+        return perf_counter() - self._began

@@ -1,0 +1,296 @@
+"""Messages of hardpath.v1 to arrays and back: with serve.messages.tensor the only code that touches both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from link.errors import ArgumentError
+from link.header import HeaderOutcome
+from link.runtime import Transmission
+from serve.messages.tensor import tensor_from_message, tensor_to_message
+from serve.pb.hardpath.v1 import link_pb2 as pb
+from serve.results import Decoded, Encoded, Sent, Settings, Timing, Transmitted
+
+_SETTINGS: Final = {
+    "snr_db": "a number: Es/N0 in dB",
+    "channel": "the name of a channel",
+    "block_symbols": "an integer in [0, 2**31)",
+    "k_factor_db": "a number, in dB",
+    "seed": "an integer in [0, 2**63)",
+    "sample_offset": "an integer in [0, 2**32)",
+    "draw": "an integer in [0, 2**32)",
+    "snr_error_db": "a number, in dB",
+    "csi": "perfect, ls or lmmse",
+    "pilots": "an integer in [0, 1024]",
+    "no_offset_db": "a number, in dB",
+}
+
+
+class DecodeArguments(NamedTuple):
+    """What the receiver is called with; None is what was left out."""
+
+    symbols: NDArray[Any] | None
+    no: NDArray[Any] | None
+    mode: NDArray[np.int64] | None
+    llr_in: NDArray[Any] | None
+    bits: NDArray[Any] | None
+
+
+def inputs_from_message(messages: Mapping[str, pb.Tensor]) -> dict[str, NDArray[Any]]:
+    """The inputs of Encode and Transmit."""
+    return {name: tensor_from_message(f"inputs.{name}", message) for name, message in messages.items()}
+
+
+def inputs_to_message(inputs: Mapping[str, ArrayLike]) -> dict[str, pb.Tensor]:
+    """Inverse of `inputs_from_message`."""
+    return {name: tensor_to_message(f"inputs.{name}", value) for name, value in inputs.items()}
+
+
+def encode_request(inputs: Mapping[str, pb.Tensor], snr_db: float | None) -> pb.EncodeRequest:
+    """An Encode request, with the estimate of a transmitter that routes."""
+    request = pb.EncodeRequest(inputs=inputs)
+    if snr_db is not None:
+        try:
+            request.snr_db = snr_db
+        except (TypeError, ValueError):
+            raise ArgumentError("snr_db", f"must be {_SETTINGS['snr_db']}, got {snr_db!r}") from None
+    return request
+
+
+def decode_arguments(request: pb.DecodeRequest) -> DecodeArguments:
+    """The arrays of a Decode request."""
+
+    def given(field: str) -> NDArray[Any] | None:
+        return tensor_from_message(field, getattr(request, field)) if request.HasField(field) else None
+
+    return DecodeArguments(
+        symbols=given("symbols"),
+        no=given("no"),
+        mode=np.array(request.mode, dtype=np.int64) if request.mode else None,
+        llr_in=given("llr_in"),
+        bits=given("bits"),
+    )
+
+
+def decode_request(
+    symbols: ArrayLike | None,
+    no: ArrayLike | None,
+    mode: ArrayLike | None,
+    llr_in: ArrayLike | None,
+    bits: ArrayLike | None = None,
+) -> pb.DecodeRequest:
+    """Inverse of `decode_arguments`."""
+    request = pb.DecodeRequest()
+    for name, given in (("symbols", symbols), ("no", no), ("llr_in", llr_in), ("bits", bits)):
+        if given is not None:
+            getattr(request, name).CopyFrom(tensor_to_message(name, given))
+    if mode is not None:
+        modes = np.asarray(mode)
+        if modes.ndim != 1 or modes.dtype.kind not in "iu" or (modes.size and np.abs(modes).max() >= 2**31):
+            raise ArgumentError("mode", "must hold one mode a sample")
+        request.mode.extend(modes.tolist())
+    return request
+
+
+def settings_from_message(message: pb.LinkSettings) -> Settings:
+    """The settings of a Transmit request or reply.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no SNR.
+    """
+    if not message.HasField("snr_db"):
+        raise ArgumentError("snr_db", "is missing: give Es/N0 in dB")
+    return Settings(
+        snr_db=message.snr_db,
+        channel=message.channel or "awgn",
+        block_symbols=message.block_symbols,
+        k_factor_db=message.k_factor_db if message.HasField("k_factor_db") else None,
+        seed=message.seed,
+        sample_offset=message.sample_offset,
+        draw=message.draw,
+        snr_error_db=message.snr_error_db,
+        csi=message.csi or "perfect",
+        pilots=message.pilots,
+        no_offset_db=message.no_offset_db,
+    )
+
+
+def settings_to_message(settings: Settings) -> pb.LinkSettings:
+    """Inverse of `settings_from_message`.
+
+    Raises
+    ------
+    ArgumentError
+        If a value does not fit into its field; its range is checked by who uses it.
+    """
+    message = pb.LinkSettings()
+    for name, wanted in _SETTINGS.items():
+        value = getattr(settings, name)
+        if value is not None:
+            try:
+                setattr(message, name, value)
+            except (TypeError, ValueError):
+                raise ArgumentError(name, f"must be {wanted}, got {value!r}") from None
+    return message
+
+
+def sent_to_message(
+    sent: Transmission | Sent, tensor_format: pb.TensorFormat, include_symbols: bool
+) -> pb.Transmission:
+    """What was sent."""
+    message = pb.Transmission(
+        mode=sent.mode.tolist(),
+        indices=tensor_to_message("indices", sent.indices, tensor_format),
+        bits=tensor_to_message("bits", sent.bits, tensor_format),
+        num_bits=sent.num_bits.tolist(),
+        num_symbols=sent.num_symbols.tolist(),
+    )
+    if include_symbols and sent.symbols is not None:
+        message.symbols.CopyFrom(tensor_to_message("symbols", sent.symbols, tensor_format))
+    return message
+
+
+def sent_from_message(message: pb.Transmission) -> Sent:
+    """Inverse of `sent_to_message`."""
+    return Sent(
+        mode=np.array(message.mode, dtype=np.int64),
+        indices=tensor_from_message("indices", message.indices),
+        bits=tensor_from_message("bits", message.bits),
+        num_bits=np.array(message.num_bits, dtype=np.int64),
+        symbols=tensor_from_message("symbols", message.symbols) if message.HasField("symbols") else None,
+        num_symbols=np.array(message.num_symbols, dtype=np.int64),
+    )
+
+
+def transmission_from_message(message: pb.EncodeResponse) -> Transmission:
+    """What the transmitter sends, symbols included."""
+    sent = sent_from_message(message.sent)
+    if sent.symbols is None:
+        raise ArgumentError("symbols", "are missing")
+    return Transmission(sent.mode, sent.indices, sent.bits, sent.num_bits, sent.symbols, sent.num_symbols)
+
+
+def decoded_to_message(decoded: Decoded, tensor_format: pb.TensorFormat, include_llr: bool) -> pb.Reception:
+    """What the receiver found."""
+    rows = zip(decoded.decisions.tolist(), decoded.class_names, decoded.probabilities, strict=True)
+    message = pb.Reception(
+        decisions=[pb.Decision(class_index=i, class_name=name, probability=float(p[i])) for i, name, p in rows],
+        probabilities=tensor_to_message("probabilities", decoded.probabilities, tensor_format),
+        logits=tensor_to_message("logits", decoded.logits, tensor_format),
+        indices_hat=tensor_to_message("indices_hat", decoded.indices_hat, tensor_format),
+    )
+    if include_llr and decoded.llr is not None:
+        message.llr.CopyFrom(tensor_to_message("llr", decoded.llr, tensor_format))
+    return message
+
+
+def decoded_from_message(message: pb.Reception) -> Decoded:
+    """Inverse of `decoded_to_message`."""
+    return Decoded(
+        decisions=np.array([decision.class_index for decision in message.decisions], dtype=np.int64),
+        class_names=tuple(decision.class_name for decision in message.decisions),
+        probabilities=tensor_from_message("probabilities", message.probabilities),
+        logits=tensor_from_message("logits", message.logits),
+        indices_hat=tensor_from_message("indices_hat", message.indices_hat),
+        llr=tensor_from_message("llr", message.llr) if message.HasField("llr") else None,
+    )
+
+
+def encoded_to_message(encoded: Encoded, request: pb.EncodeRequest, model_version: int) -> pb.EncodeResponse:
+    """Reply of Encode."""
+    return pb.EncodeResponse(
+        sent=sent_to_message(encoded.sent, request.tensor_format, include_symbols=True),
+        truncated=() if encoded.truncated is None else encoded.truncated.tolist(),
+        unknown=() if encoded.unknown is None else encoded.unknown.tolist(),
+        timing=timing_to_message(encoded.timing),
+        model_version=model_version,
+    )
+
+
+def decode_response(decoded: Decoded, request: pb.DecodeRequest, model_version: int) -> pb.DecodeResponse:
+    """Reply of Decode."""
+    return pb.DecodeResponse(
+        decoded=decoded_to_message(decoded, request.tensor_format, request.include_llr),
+        timing=None if decoded.timing is None else timing_to_message(decoded.timing),
+        model_version=model_version,
+    )
+
+
+def timing_to_message(timing: Timing) -> pb.Timing:
+    """Time spent."""
+    return pb.Timing(**timing._asdict())
+
+
+def header_to_message(header: HeaderOutcome) -> pb.HeaderOutcome:
+    """What became of the headers."""
+    return pb.HeaderOutcome(
+        mode=header.mode.tolist(),
+        lost=header.lost.tolist(),
+        wrong=header.wrong.tolist(),
+        symbols=header.symbols.tolist(),
+        headers=header.headers,
+        headers_lost=header.headers_lost,
+        headers_wrong=header.headers_wrong,
+        header_symbols=header.header_symbols,
+        pilot_symbols=header.pilot_symbols,
+    )
+
+
+def header_from_message(message: pb.HeaderOutcome) -> HeaderOutcome:
+    """Inverse of `header_to_message`."""
+    return HeaderOutcome(
+        mode=np.array(message.mode, dtype=np.int64),
+        lost=np.array(message.lost, dtype=np.bool_),
+        wrong=np.array(message.wrong, dtype=np.bool_),
+        symbols=np.array(message.symbols, dtype=np.float64),
+        headers=message.headers,
+        headers_lost=message.headers_lost,
+        headers_wrong=message.headers_wrong,
+        header_symbols=message.header_symbols,
+        pilot_symbols=message.pilot_symbols,
+    )
+
+
+def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, model_version: int) -> pb.TransmitResponse:
+    """One pass over the link, with what the request asked to include."""
+    message = pb.TransmitResponse(
+        sent=sent_to_message(result.sent, request.tensor_format, request.include_symbols),
+        decoded=decoded_to_message(result.decoded, request.tensor_format, request.include_llr),
+        bit_errors=result.bit_errors.tolist(),
+        settings=settings_to_message(result.settings),
+        timing=timing_to_message(result.timing),
+        header=None if result.header is None else header_to_message(result.header),
+        truncated=() if result.truncated is None else result.truncated.tolist(),
+        unknown=() if result.unknown is None else result.unknown.tolist(),
+        model_version=model_version,
+        num_pilots=() if result.num_pilots is None else result.num_pilots.tolist(),
+    )
+    if request.include_symbols and result.y is not None and result.no is not None:
+        message.received.y.CopyFrom(tensor_to_message("y", result.y, request.tensor_format))
+        message.received.no.CopyFrom(tensor_to_message("no", result.no, request.tensor_format))
+    return message
+
+
+def transmitted_from_message(message: pb.TransmitResponse) -> Transmitted:
+    """Inverse of `transmitted_to_message`."""
+    received = message.received if message.HasField("received") else None
+    timing = message.timing
+    return Transmitted(
+        sent=sent_from_message(message.sent),
+        y=None if received is None else tensor_from_message("y", received.y),
+        no=None if received is None else tensor_from_message("no", received.no),
+        decoded=decoded_from_message(message.decoded),
+        bit_errors=np.array(message.bit_errors, dtype=np.int64),
+        settings=settings_from_message(message.settings),
+        timing=Timing(timing.transmitter_us, timing.channel_us, timing.receiver_us, timing.queue_us),
+        header=header_from_message(message.header) if message.HasField("header") else None,
+        truncated=np.array(message.truncated, dtype=np.bool_) if message.truncated else None,
+        unknown=np.array(message.unknown, dtype=np.bool_) if message.unknown else None,
+        num_pilots=np.array(message.num_pilots, dtype=np.int64) if message.num_pilots else None,
+    )

@@ -1,0 +1,134 @@
+"""hardpath.v1.LinkService: messages in, engine, messages out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from time import monotonic
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from serve.engine.batcher import Caller
+from serve.engine.engine import Engine
+from serve.messages import convert
+from serve.messages.manifest import list_to_message, model_to_message
+from serve.messages.status import refuse
+from serve.pb.hardpath.v1 import link_pb2 as pb
+from serve.pb.hardpath.v1 import link_pb2_grpc
+from serve.services.streams import StreamLimits, TransmitStream
+from serve.telemetry.observer import Observer
+
+_ENCODE, _DECODE, _TRANSMIT = (f"hardpath.v1.LinkService/{name}" for name in ("Encode", "Decode", "Transmit"))
+NAME = pb.DESCRIPTOR.services_by_name["LinkService"].full_name
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Context = grpc.aio.ServicerContext[Any, Any]
+_Method = Callable[["LinkService", Request, Context], Awaitable[Response]]
+
+
+def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
+    """Answer whatever `method` raises with the status that the table has for it."""
+
+    @wraps(method)
+    async def answer(service: LinkService, request: Request, context: Context) -> Response:
+        try:
+            return await method(service, request, context)
+        except Exception as error:  # every error must become a status; a traceback goes to the log
+            await refuse(context, error, request)
+
+    return answer
+
+
+class LinkService(link_pb2_grpc.LinkServiceServicer):
+    """The servicer.
+
+    Parameters
+    ----------
+    engine : Engine
+    limits : StreamLimits
+    closing : asyncio.Future
+        Done once open streams are to come to an end.
+    """
+
+    def __init__(self, engine: Engine, limits: StreamLimits, closing: asyncio.Future[None], observer: Observer) -> None:
+        self._engine = engine
+        self._observer = observer
+        self._limits = limits
+        self._closing = closing
+
+    @_answered
+    async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
+        with self._observer.call(_ENCODE, context) as call:
+            model = self._engine.model(request.model)
+            operation = call.of(f"{model.name}.transmitter")
+            snr_db = request.snr_db if request.HasField("snr_db") else None
+            inputs = convert.inputs_from_message(request.inputs)
+            call.read()
+            encoded = await model.encode(inputs, snr_db, caller_of(request, context))
+            sent = encoded.sent
+            call.computed(len(sent.mode), encoded.timing)
+            operation.sent(int(sent.num_bits.sum()), int(sent.num_symbols.sum()), len(sent.mode))
+            return convert.encoded_to_message(encoded, request, model.version)
+
+    @_answered
+    async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
+        with self._observer.call(_DECODE, context) as call:
+            model = self._engine.model(request.model)
+            call.of(f"{model.name}.receiver")
+            given = convert.decode_arguments(request)
+            call.read()
+            decoded = await model.decode(*given, caller=caller_of(request, context))
+            call.computed(len(decoded.decisions), decoded.timing)
+            return convert.decode_response(decoded, request, model.version)
+
+    @_answered
+    async def Transmit(self, request: pb.TransmitRequest, context: Context) -> pb.TransmitResponse:
+        return await self._transmit(request, caller_of(request, context), context)
+
+    async def TransmitStream(self, requests: AsyncIterator[pb.TransmitStreamRequest], context: Context) -> None:
+        async def transmit(request: pb.TransmitRequest, caller: Caller) -> pb.TransmitResponse:
+            return await self._transmit(request, caller, context)
+
+        await TransmitStream(context, transmit, self._limits, self._closing).answer(requests)
+
+    async def Sweep(self, request: pb.SweepRequest, context: Context) -> None:
+        from serve.services.sweeping import sweep
+
+        try:
+            await sweep(self._engine.model(request.model), request, context, self._limits)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await refuse(context, error, request)
+
+    @_answered
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        return model_to_message(self._engine.model(request.model).info)
+
+    @_answered
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        return list_to_message([model.info for model in self._engine.models])
+
+    async def _transmit(self, request: pb.TransmitRequest, caller: Caller, context: Context) -> pb.TransmitResponse:
+        with self._observer.call(_TRANSMIT, context) as call:
+            model = self._engine.model(request.model)
+            operation = call.of(f"{model.name}.link")
+            settings = convert.settings_from_message(request.settings)
+            inputs = convert.inputs_from_message(request.inputs)
+            call.read()
+            result = await model.transmit(inputs, settings, caller)
+            sent, used = result.sent, result.settings
+            call.computed(len(sent.mode), result.timing)
+            symbols = int(sent.num_symbols.sum()) + (result.header.header_symbols if result.header else 0)
+            operation.sent(int(sent.num_bits.sum()), symbols, len(sent.mode), used.snr_db, used.channel)
+            return convert.transmitted_to_message(result, request, model.version)
+
+
+def caller_of(request: Message, context: Context) -> Caller:
+    """Who asks: until when the reply is wanted, and how large the request is."""
+    left = context.time_remaining()
+    return Caller(None if left is None else monotonic() + left, request.ByteSize())
