@@ -12,15 +12,13 @@ to come to an end, and calls in flight finish within the grace.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serve.config.machine import machine
 from serve.config.schema import ServerConfig
@@ -37,11 +35,13 @@ from serve.pb.inference import grpc_service_pb2
 from serve.pb.inference.grpc_service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from serve.security.guard import Security
 from serve.services.admin import AdminServicer
+from serve.services.health import OVERALL, Health
 from serve.services.inference.service import NAME as INFERENCE
 from serve.services.inference.service import InferenceService
 from serve.services.link import NAME, LinkService
 from serve.services.reflection import add_reflection
 from serve.services.streams import StreamLimits
+from serve.services.unreadable import add_service
 from serve.telemetry.assembly import Telemetry
 from serve.telemetry.statistics import InFlight
 
@@ -55,7 +55,10 @@ DESCRIPTIONS: Final = (
 )
 """Of all services, for reflection."""
 
-_HEALTH_S: Final = 1.0
+_CORE: Final = "grpc._cython.cygrpc"
+_LINGER_S: Final = 0.1
+"""gRPC, when it stops, cancels calls that nobody has taken up: time for them to be, and for later ones to be refused."""
+_REFUSALS: Final = 5
 
 
 class AsyncServer:
@@ -83,7 +86,7 @@ class AsyncServer:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        admission = Admission(config.limits.queue_requests, config.limits.queue_bytes)
+        self._admission = admission = Admission(config.limits.queue_requests, config.limits.queue_bytes)
         self._telemetry = Telemetry(config, lambda: InFlight(admission.requests, admission.nbytes))
         self._means = _means(config, admission, self._telemetry.ran)
         self.repository = Repository(config.bundles, config.receiver, self._means)
@@ -91,8 +94,9 @@ class AsyncServer:
             self._telemetry.loaded(model)
         self.repository.swapped = self._swapped
         self.repository.refused = self._telemetry.statistics.refused
-        self._health = HealthServicer()
+        self._health = Health()
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
         security = Security(config)
         self._server = grpc.aio.server(
@@ -110,10 +114,11 @@ class AsyncServer:
 
     async def start(self) -> None:
         """Answer calls from now on."""
+        logging.getLogger(_CORE).addFilter(_is_no_peer_that_went)
         await self._server.start()
         for service in (NAME, INFERENCE, *(name for model in self.engine.models for name in _health_names(model))):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        await self._health.set(health.OVERALL_HEALTH, health_pb2.HealthCheckResponse.SERVING)
+            self._health.set(service, serving=True)
+        self._health.set(OVERALL, serving=True)
         self._telemetry.start()
         self._start(self._telemetry.watch())
         if self._config.lifecycle.watch:
@@ -123,28 +128,40 @@ class AsyncServer:
 
     async def drain(self) -> None:
         """NOT_SERVING, then no new calls, then wait for those in flight; twice is once."""
-        if self._closing.done():
+        if self._draining:
             return
+        self._draining = True
         self._telemetry.serving.clear()
         logger.info("draining %s", self.address)
-        with contextlib.suppress(TimeoutError):  # a watcher that does not read must not hold the others up
-            await asyncio.wait_for(self._health.enter_graceful_shutdown(), _HEALTH_S)
-        await asyncio.sleep(self._config.lifecycle.drain_delay_s)
+        self._health.leave()
+        await asyncio.sleep(max(self._config.lifecycle.drain_delay_s, _LINGER_S))
         self._closing.set_result(None)
+        self._health.close()
+        await asyncio.sleep(0.0)  # what streams have read is let in
+        self._admission.close()
         for task in self._tasks:
             task.cancel()
+        await self._quiet()
         await self._server.stop(self._config.lifecycle.grace_s)
         self.repository.close()
         await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    async def _quiet(self) -> None:
+        """Until callers have heard that they are refused, or a while has passed."""
+        for _ in range(_REFUSALS):
+            before = self._admission.turned_away
+            await asyncio.sleep(_LINGER_S)
+            if self._admission.turned_away == before:
+                return
 
     def _add_services(self) -> None:
         config, telemetry = self._config, self._telemetry
         limits = StreamLimits(samples=config.limits.samples_per_stream, stall_s=config.limits.stall_s)
         link = LinkService(self.engine, limits, self._closing, telemetry.observer)
-        add_LinkServiceServicer_to_server(link, self._server)  # type: ignore[no-untyped-call]
+        add_service(add_LinkServiceServicer_to_server, link, self._server)
         administration = AdminServicer(telemetry.statistics.snapshot, self.repository.reload)
-        add_AdminServiceServicer_to_server(administration, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_service(add_AdminServiceServicer_to_server, administration, self._server)
+        add_service(health_pb2_grpc.add_HealthServicer_to_server, self._health, self._server)
         inference = InferenceService(
             self.engine,
             telemetry.observer,
@@ -153,7 +170,7 @@ class AsyncServer:
             limits=limits,
             closing=self._closing,
         )
-        add_GRPCInferenceServiceServicer_to_server(inference, self._server)  # type: ignore[no-untyped-call]
+        add_service(add_GRPCInferenceServiceServicer_to_server, inference, self._server)
         if config.listen.reflection != "off":
             add_reflection(self._server, DESCRIPTIONS)
 
@@ -167,6 +184,11 @@ class AsyncServer:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+
+def _is_no_peer_that_went(record: logging.LogRecord) -> bool:
+    """grpcio logs a traceback for each reply whose caller is gone, at the level of a defect."""
+    return not record.getMessage().startswith("ExecuteBatchError")
 
 
 def _health_names(model: Model) -> tuple[str, ...]:

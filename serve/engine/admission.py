@@ -28,11 +28,14 @@ class Admission:
     ----------
     requests, nbytes : int
         Held now.
+    turned_away : int
+        Requests that came after `close`.
     """
 
     def __init__(self, requests: int = QUEUE_REQUESTS, nbytes: int = QUEUE_BYTES) -> None:
         self.requests = 0
         self.nbytes = 0
+        self.turned_away = 0
         self._most_requests = requests
         self._most_bytes = nbytes
         self._closed = False
@@ -68,6 +71,7 @@ class Admission:
     def require_open(self) -> None:
         """Raise ShuttingDown where no more work is taken."""
         if self._closed:
+            self.turned_away += 1
             raise ShuttingDown("the server is shutting down")
 
     def leave(self, nbytes: int) -> None:

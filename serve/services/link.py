@@ -100,6 +100,8 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
 
         try:
             await sweep(self._engine.model(request.model), request, context, self._limits)
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:
             await refuse(context, error, request)
 

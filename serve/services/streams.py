@@ -14,13 +14,16 @@ from time import monotonic
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import code_pb2  # type: ignore[import-untyped]
 
 from serve.engine.batcher import Caller
 from serve.messages.status import failure_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
+from serve.services.unreadable import Unreadable
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_Message = pb.TransmitStreamRequest | Unreadable
 Transmit = Callable[[pb.TransmitRequest, Caller], Awaitable[pb.TransmitResponse]]
 
 
@@ -65,15 +68,13 @@ class TransmitStream:
         self._closing = closing
         self._replies: asyncio.Queue[asyncio.Task[pb.TransmitStreamResponse] | None] = asyncio.Queue(limits.window)
 
-    async def answer(self, requests: AsyncIterator[pb.TransmitStreamRequest]) -> None:
+    async def answer(self, requests: AsyncIterator[_Message]) -> None:
         """Read, have answered, write."""
         reader = asyncio.create_task(self._read(aiter(requests)))
         try:
             while (reply := await self._replies.get()) is not None:
-                await asyncio.wait_for(self._context.write(await reply), self._limits.stall_s)
+                await send(self._context, await reply, self._limits.stall_s)
             await reader
-        except TimeoutError:
-            await self._context.abort(grpc.StatusCode.ABORTED, f"no reply was taken for {self._limits.stall_s:g} s")
         finally:
             reader.cancel()
             while not self._replies.empty():
@@ -82,11 +83,11 @@ class TransmitStream:
         if self._closing.done():
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
-    async def _read(self, requests: AsyncIterator[pb.TransmitStreamRequest]) -> None:
+    async def _read(self, requests: AsyncIterator[_Message]) -> None:
         samples, index = 0, 0
         try:
             while (request := await self._next(requests)) is not None:
-                samples += max((tensor.shape[0] for tensor in request.inputs.values() if tensor.shape), default=1)
+                samples += _samples(request)
                 full = self._limits.samples is not None and samples > self._limits.samples
                 answer = _full(index, self._limits.samples) if full else self._answer(index, request)
                 await self._replies.put(asyncio.create_task(answer))
@@ -96,7 +97,7 @@ class TransmitStream:
         finally:
             await self._replies.put(None)
 
-    async def _next(self, requests: AsyncIterator[pb.TransmitStreamRequest]) -> pb.TransmitRequest | None:
+    async def _next(self, requests: AsyncIterator[_Message]) -> pb.TransmitRequest | Unreadable | None:
         """The next request; None where there is none, or is not to be."""
         coming = asyncio.ensure_future(anext(requests, None))
         await asyncio.wait((coming, self._closing), return_when=asyncio.FIRST_COMPLETED)
@@ -104,15 +105,34 @@ class TransmitStream:
             coming.cancel()
             return None
         message = coming.result()
-        return None if message is None else message.request
+        return message.request if isinstance(message, pb.TransmitStreamRequest) else message
 
-    async def _answer(self, index: int, request: pb.TransmitRequest) -> pb.TransmitStreamResponse:
+    async def _answer(self, index: int, request: pb.TransmitRequest | Unreadable) -> pb.TransmitStreamResponse:
+        if isinstance(request, Unreadable):
+            return pb.TransmitStreamResponse(index=index, failure=failure_of(request.error, request.kind()))
         left = self._context.time_remaining()
         caller = Caller(None if left is None else monotonic() + left, request.ByteSize())
         try:
             return pb.TransmitStreamResponse(index=index, response=await self._transmit(request, caller))
         except Exception as error:  # of this request; the stream goes on
             return pb.TransmitStreamResponse(index=index, failure=failure_of(error, request))
+
+
+async def send(context: Context, reply: Message, stall_s: float) -> None:
+    """Write a reply to a peer that reads; the call ends here where it takes none for so long, and where it is gone."""
+    try:
+        await asyncio.wait_for(context.write(reply), stall_s)
+    except TimeoutError:
+        await context.abort(grpc.StatusCode.ABORTED, f"no reply was taken for {stall_s:g} s")
+    except grpc.aio.InternalError:  # what gRPC makes of a peer that went
+        raise asyncio.CancelledError from None
+
+
+def _samples(request: pb.TransmitRequest | Unreadable) -> int:
+    """What a request counts for, before it is checked."""
+    if isinstance(request, Unreadable):
+        return 1
+    return max((tensor.shape[0] for tensor in request.inputs.values() if tensor.shape), default=1)
 
 
 async def _full(index: int, samples: int | None) -> pb.TransmitStreamResponse:

@@ -21,7 +21,7 @@ from serve.engine.batcher import Caller
 from serve.engine.model import Model
 from serve.messages import convert
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.services.streams import StreamLimits
+from serve.services.streams import StreamLimits, send
 
 POINTS_MAX: Final = 1000
 K_FACTOR_DB: Final = 6.0
@@ -61,12 +61,17 @@ async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits
     def tell(point: SweepPoint, done: int, total: int) -> None:
         loop.call_soon_threadsafe(points.put_nowait, point)
 
+    def ended(task: asyncio.Task[None]) -> None:
+        points.put_nowait(None)
+        if not task.cancelled():
+            task.exception()  # looked at, lest one that nobody waits for any more be logged as a defect
+
     def watch(states: Any) -> None:
         if gone.is_set():
             raise _Cancelled
 
     task = asyncio.create_task(model.apart(run, Caller(nbytes=request.ByteSize())))
-    task.add_done_callback(lambda _: points.put_nowait(None))
+    task.add_done_callback(ended)
     done = 0
     try:
         while (point := await points.get()) is not None:
@@ -74,7 +79,7 @@ async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits
             response = pb.SweepResponse(
                 point=_point(point), points_done=done, points=len(spec.snr_db), model_version=model.version
             )
-            await asyncio.wait_for(context.write(response), limits.stall_s)
+            await send(context, response, limits.stall_s)
         await task
     finally:
         gone.set()

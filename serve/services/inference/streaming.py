@@ -10,7 +10,9 @@ import grpc
 
 from serve.pb.inference import grpc_service_pb2 as pb
 from serve.services.streams import StreamLimits
+from serve.services.unreadable import Unreadable
 
+_Message = pb.ModelInferRequest | Unreadable
 Context = grpc.aio.ServicerContext[Any, Any]
 Respond = Callable[[pb.ModelInferRequest], Coroutine[Any, Any, pb.ModelStreamInferResponse]]
 
@@ -38,7 +40,7 @@ class InferStream:
         self._closing = closing
         self._responses: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(limits.window)
 
-    async def answer(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
+    async def answer(self, requests: AsyncIterator[_Message]) -> None:
         """Read, have answered, write."""
         stalled = False
         try:
@@ -53,9 +55,12 @@ class InferStream:
         if self._closing.done():
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
-    async def _read(self, requests: AsyncIterator[pb.ModelInferRequest], tasks: asyncio.TaskGroup) -> None:
+    async def _read(self, requests: AsyncIterator[_Message], tasks: asyncio.TaskGroup) -> None:
         samples, most = 0, self._limits.samples
         while (request := await self._next(requests)) is not None:
+            if isinstance(request, Unreadable):
+                await self._responses.put(tasks.create_task(_refused(request)))
+                continue
             samples += max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=1)
             full = most is not None and samples > most
             answer = _full(request, most) if full else self._respond(request)
@@ -64,7 +69,7 @@ class InferStream:
                 break
         await self._responses.put(None)
 
-    async def _next(self, requests: AsyncIterator[pb.ModelInferRequest]) -> pb.ModelInferRequest | None:
+    async def _next(self, requests: AsyncIterator[_Message]) -> _Message | None:
         """The next request; None where there is none, or is not to be."""
         coming = asyncio.ensure_future(anext(requests, None))
         try:
@@ -73,6 +78,10 @@ class InferStream:
             if not coming.done():
                 coming.cancel()
         return coming.result() if coming.done() else None
+
+
+async def _refused(request: Unreadable) -> pb.ModelStreamInferResponse:
+    return failed(pb.ModelInferRequest(), str(request.error))
 
 
 async def _full(request: pb.ModelInferRequest, samples: int | None) -> pb.ModelStreamInferResponse:
