@@ -10,6 +10,7 @@ Where modes differ in size, arrays have the size of the largest. What each tenso
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,11 @@ class TensorSpec(BaseModel):
     low: float | None = None
     high: float | None = None
     description: str = ""
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape without the batch."""
+        return tuple(size for size in self.shape if size != "batch")
 
 
 def transmitter_outputs(modes: Iterable[Rate]) -> tuple[TensorSpec, ...]:

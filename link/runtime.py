@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,9 @@ from link.session import open_session
 from link.snr import NO_MIN, SNR_DB_MAX, SNR_DB_MIN, SYMBOL_MAX
 
 logger = logging.getLogger(__name__)
+
+LARGEST: Final = float(np.finfo(np.float64).max)
+"""Any finite number is at most this."""
 
 
 class Transmission(NamedTuple):
@@ -259,19 +262,20 @@ class Receiver:
         self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None
     ) -> dict[str, NDArray[Any]]:
         """The arrays as the graph takes them, checked; arguments and errors as for a call."""
-        y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2))
+        y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2), finite=False)
         batch = len(y)
-        if not (np.abs(y) <= SYMBOL_MAX).all():
+        if not _within(y, -SYMBOL_MAX, SYMBOL_MAX):
+            require_finite("symbols", y)
             raise ArgumentError("symbols", f"must be in [{-SYMBOL_MAX:g}, {SYMBOL_MAX:g}]")
         variances = as_tensor("no", no, "float32", (batch, self.manifest.num_symbols), finite=False)
-        if not (variances >= NO_MIN).all():
+        if not variances.min() >= NO_MIN:
             raise ArgumentError("no", f"must be at least {NO_MIN:g} (inf marks an erased symbol)")
         modes = (
             np.full(batch, self.manifest.default_mode, dtype=np.int64)
             if mode is None
             else as_tensor("mode", mode, "int64", (batch,))
         )
-        if not ((modes >= 0) & (modes < len(self.manifest.modes))).all():
+        if not _within(modes, 0, len(self.manifest.modes) - 1):
             raise ArgumentError("mode", f"must be in [0, {len(self.manifest.modes)})")
         prior_llr = (
             np.zeros((batch, self.manifest.num_bits), dtype=np.float32)
@@ -299,11 +303,12 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, ArrayLike])
         field = f"inputs.{spec.name}"
         if spec.name not in inputs:
             raise ArgumentError(field, "is missing")
-        shape = tuple(batch if size == "batch" else size for size in spec.shape)
-        value = as_tensor(field, inputs[spec.name], spec.dtype, shape)
-        low = -np.inf if spec.low is None else spec.low
-        high = np.inf if spec.high is None else spec.high
-        if not ((value >= low) & (value <= high)).all():
+        shape = (batch, *spec.sizes)
+        value = as_tensor(field, inputs[spec.name], spec.dtype, shape, finite=False)
+        low = -LARGEST if spec.low is None else spec.low
+        high = LARGEST if spec.high is None else spec.high
+        if not _within(value, low, high):
+            require_finite(field, value)
             raise ArgumentError(field, f"must be in [{low:g}, {high:g}], got [{value.min():g}, {value.max():g}]")
         batch = len(value)
         feed[spec.name] = value
@@ -320,6 +325,32 @@ def as_tensor(
     ArgumentError
         If it is no array of numbers, has another shape, loses something in the conversion or is not finite.
     """
+    if isinstance(value, np.ndarray) and value.dtype == dtype and _has_shape(value, shape):
+        converted = np.ascontiguousarray(value)
+    else:
+        converted = _converted(field, value, dtype, shape)
+    if finite:
+        require_finite(field, converted)
+    return converted
+
+
+def require_finite(field: str, value: NDArray[Any]) -> None:
+    """Raise ArgumentError if there is NaN or infinity."""
+    if not np.isfinite(value).all():
+        raise ArgumentError(field, f"must be finite in {value.dtype}, got NaN or infinity")
+
+
+def _within(value: NDArray[Any], low: float, high: float) -> bool:
+    """Whether all of it is in [low, high], and no NaN."""
+    return bool(value.min() >= low and value.max() <= high)
+
+
+def _has_shape(array: NDArray[Any], shape: tuple[int | None, ...]) -> bool:
+    found = array.shape
+    return 0 not in found and len(found) == len(shape) and found[1:] == shape[1:] and shape[0] in (None, found[0])
+
+
+def _converted(field: str, value: ArrayLike, dtype: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
     try:
         array = np.asarray(value)
     except ValueError:
@@ -337,8 +368,6 @@ def as_tensor(
         raise ArgumentError(field, f"must hold integers ({dtype}), got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is caught as such
         converted = np.ascontiguousarray(array, dtype=dtype)
-    if finite and not np.isfinite(converted).all():
-        raise ArgumentError(field, f"must be finite in {dtype}, got NaN or infinity")
     if np.dtype(dtype).kind in "iu" and not (converted == array).all():
         raise ArgumentError(field, f"does not fit into {dtype}")
     return converted

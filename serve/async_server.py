@@ -12,7 +12,6 @@ to come to an end, and calls in flight finish within the grace.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -176,7 +175,6 @@ class AsyncServer:
 
     def _swapped(self, model: Model) -> None:
         self._telemetry.loaded(model)
-        gc.collect()
 
     def _close(self) -> None:
         self._means.close()

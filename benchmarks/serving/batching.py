@@ -29,7 +29,7 @@ SECONDS: Final = 1.0
 _SERVER: Final = """\
 import os, sys
 from pathlib import Path
-from serve.config_layers import load_config
+from serve.config.layers import load_config
 from serve.server import serve
 flags = {"bundles": (Path(sys.argv[1]),), "listen.host": "127.0.0.1", "listen.port": 0}
 serve(load_config(None, os.environ, flags), ready=lambda address: print(f"serving on {address}", flush=True))

@@ -15,7 +15,7 @@ from benchmarks.serving import oip
 from benchmarks.serving.load import Call
 from benchmarks.serving.process import Process, ask
 from benchmarks.serving.subjects import OUTPUT, Command, Graph
-from serve import convert
+from serve.messages import convert
 from serve.pb.hardpath.v1 import link_pb2 as pb
 
 V1: Final = "/hardpath.v1.LinkService/"

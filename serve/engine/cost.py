@@ -11,7 +11,7 @@ from typing import Final
 
 _WEIGHT_LESS: Final = 0.25
 _WEIGHT_MORE: Final = 0.05
-"""Of a measurement in the mean of its bucket: what took less shows what a run costs, what took more may have been held up."""
+"""Of a measurement in the mean of its bucket: what took less shows the cost, what took more may have been held up."""
 
 _OUTLIER: Final = 3.0
 """A run that took longer than so many means counts as that many."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
@@ -23,7 +23,6 @@ from link.bundle import Bundle
 from link.chain import Link
 from link.channel import CHANNELS, TR38901, Channel, build_channel
 from link.errors import ArgumentError, require_range
-from link.interface import TensorSpec
 from link.provenance import code_version
 from link.randomness import SEED_MAX
 from link.runtime import as_tensor
@@ -129,7 +128,7 @@ class Model:
                 self.costs[operation],
                 means.workers,
                 means.admission,
-                self._teller(f"{self.name}.{operation}"),
+                partial(means.ran, f"{self.name}.{operation}"),
             )
             for operation, program in zip(OPERATIONS, programs, strict=True)
         }
@@ -305,9 +304,6 @@ class Model:
             raise ArgumentError("snr_db", f"must be in [{SNR_DB_MIN:g}, {SNR_DB_MAX:g}], got {found}")
         return estimate
 
-    def _teller(self, operation: str) -> Callable[[Run], None]:
-        return lambda run: self.means.ran(operation, run)
-
     def _warm(self, programs: tuple[Any, ...]) -> None:
         """Run each operation on batches of a few sizes: the first run of a graph is slow, and cost is to be known."""
         manifest = self.link.manifest
@@ -316,11 +312,12 @@ class Model:
             if rows > self.means.max_batch:
                 break
             inputs: dict[str, Any] = {
-                spec.name: np.full(_shape(rows, spec), spec.low or 0, dtype=spec.dtype) for spec in manifest.task_inputs
+                spec.name: np.full((rows, *spec.sizes), spec.low or 0, dtype=spec.dtype)
+                for spec in manifest.task_inputs
             }
             estimate = np.full(rows, settings.snr_db) if manifest.routed else None
             received: dict[str, Any] = {
-                spec.name: np.full(_shape(rows, spec), spec.name == "no", dtype=spec.dtype)
+                spec.name: np.full((rows, *spec.sizes), spec.name == "no", dtype=spec.dtype)
                 for spec in manifest.receiver.inputs
             }
             jobs = (
@@ -330,10 +327,6 @@ class Model:
             )
             for operation, program, job in zip(OPERATIONS, programs, jobs, strict=True):
                 _measure(program, job, self.costs[operation], twice=rows == _CALIBRATION_ROWS[0])
-
-
-def _shape(rows: int, spec: TensorSpec) -> tuple[int, ...]:
-    return (rows, *(size for size in spec.shape if size != "batch"))
 
 
 def _measure(program: Any, job: Any, cost: CostModel, *, twice: bool) -> None:

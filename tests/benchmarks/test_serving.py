@@ -31,7 +31,7 @@ from benchmarks.timing import Ratio
 from link.bundle import load_bundle
 from link.chain import Link
 from link.runtime import Transmitter
-from serve.config_layers import load_config
+from serve.config.layers import load_config
 
 H2LOAD = """\
 starting benchmark...

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime as ort
-from mlserver import MLModel  # type: ignore[import-not-found]
-from mlserver.codecs import NumpyCodec  # type: ignore[import-not-found]
-from mlserver.types import InferenceRequest, InferenceResponse  # type: ignore[import-not-found]
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class OnnxRuntime(MLModel):  # type: ignore[misc]

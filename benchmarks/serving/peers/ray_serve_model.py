@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import ray
 from ray import serve
-from tritonclient.grpc import service_pb2 as pb  # type: ignore[import-not-found]
+from tritonclient.grpc import service_pb2 as pb
 
 _SERVICER: Final = "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 
