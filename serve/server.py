@@ -72,7 +72,7 @@ class Server:
                 "lifecycle": given.lifecycle.model_copy(update={"grace_s": grace_s}),
             }
         )
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hardpath-serve", daemon=True)
         self._thread.start()
         try:
@@ -128,7 +128,18 @@ def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -
     ------
     As AsyncServer.
     """
-    asyncio.run(_serve(config, ready))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(config, ready))
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed: a call costs a tenth less CPU (docs/bench/serve.md)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> None:

@@ -56,6 +56,8 @@ class CostModel:
             self._rows[place] += weight * (rows - self._rows[place])
             self._seconds[place] += weight * (min(seconds, _OUTLIER * self._seconds[place]) - self._seconds[place])
             return
+        if self._rows:
+            seconds = min(seconds, _OUTLIER * self.seconds(rows))
         place = sum(other < bucket for other in self._bucket)
         self._bucket.insert(place, bucket)
         self._rows.insert(place, float(rows))

@@ -4,7 +4,8 @@ A run costs a fixed part, whatever its rows, and holding it back lets more of th
 `a` seconds. Who holds it back, a worker or the event loop, loses the seconds in which there is nothing else to do. So
 waiting for another row pays as long as the next arrival is nearer than `a`. Whether it will be can only be learned:
 
-    target     a run is held back for as many rows as came the last time, and goes as soon as they are there
+    target     a run is held back for as many rows as came the last time, and goes as soon as they are there; half of it where
+               they did not come
     patience   it goes without them once the last arrival is `a` ago
     balance    of what was saved and lost; below 0, runs are not held back
     trial      now and then a run is held back for as many rows as may come; rarely where that has failed
@@ -109,6 +110,7 @@ class Adaptive:
         self._target = 0
         self._balance = 0.0
         self._runs = 0
+        self._trial = False
         self._pause = _TRIAL_MIN
 
     @property
@@ -117,18 +119,17 @@ class Adaptive:
         return WAIT_MAX_S
 
     def limit(self) -> int:
-        """The size at which a row costs least."""
-        return self._cost.best_rows(self._most)
+        """The size at which a row costs least; any, for a trial: what is known may be an accident."""
+        return self._most if self._trial else self._cost.best_rows(self._most)
 
     def gather(self, rows: int) -> int:
         """As many as came the last time, where that has paid; as many as may come, for a trial."""
-        most = self.limit()
-        if rows >= most or self._cost.saving(rows) <= 0.0:
-            return 0
         self._runs += 1
-        if self._runs >= self._pause:
+        self._trial = self._runs >= self._pause
+        most = self.limit()
+        if self._trial or rows >= most:
             return most
-        return min(self._target, most) if self._balance > 0.0 else 0
+        return min(self._target, most) if self._balance > 0.0 and self._cost.saving(rows) > 0.0 else 0
 
     def patience_s(self, rows: int) -> float:
         """What one more row would save."""
@@ -137,7 +138,7 @@ class Adaptive:
     def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
         """Keep the balance, in seconds of the worker."""
         saved = runs * self._cost.saving(1)
-        if self._runs >= self._pause:  # a trial: with what it tells, the next run goes when the last of these has come
+        if self._trial:  # with what it tells, the next run goes when the last of these has come
             self._runs = 0
             self._pause = min(2 * self._pause, _TRIAL_MAX) if after <= self._target or saved <= last_s else _TRIAL_MIN
             if saved > last_s:
@@ -146,4 +147,4 @@ class Adaptive:
             return
         self._balance += _WEIGHT * (saved - idle_s - self._balance)
         if not in_time:
-            self._target = after
+            self._target = max(after, self._target // 2)

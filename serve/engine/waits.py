@@ -16,6 +16,8 @@ class Gathering:
         Requests that had come when it began, its first included.
     arrivals : int
         Requests that had come when it was last looked at.
+    turns : int
+        Turns of the loop that passed since, once the patience was over.
     last_s : float
         Seconds until the last arrival.
     """
@@ -23,6 +25,7 @@ class Gathering:
     def __init__(self, target: int, arrivals: int) -> None:
         self.target = target
         self.arrived = self.arrivals = arrivals
+        self.turns = 0
         self.last_s = 0.0
         self._began = perf_counter()
 

@@ -144,4 +144,5 @@ def test_a_wrong_error_of_the_estimate_is_named_by_its_path(servers, inputs):
 
 def test_the_time_of_the_header_is_the_channels(servers, inputs):
     client, _ = servers["fixed"]
-    assert all(0.0 < spent < 60e6 for spent in client.transmit(inputs, snr_db=5.0).timing)
+    *stages, _ = client.transmit(inputs, snr_db=5.0).timing
+    assert all(0.0 < spent < 60e6 for spent in stages)
