@@ -55,13 +55,16 @@ class CostModel:
             weight = _WEIGHT_LESS if seconds < self._seconds[place] else _WEIGHT_MORE
             self._rows[place] += weight * (rows - self._rows[place])
             self._seconds[place] += weight * (min(seconds, _OUTLIER * self._seconds[place]) - self._seconds[place])
-            return
-        if self._rows:
-            seconds = min(seconds, _OUTLIER * self.seconds(rows))
-        place = sum(other < bucket for other in self._bucket)
-        self._bucket.insert(place, bucket)
-        self._rows.insert(place, float(rows))
-        self._seconds.insert(place, seconds)
+        else:
+            if self._rows:
+                seconds = min(seconds, _OUTLIER * self.seconds(rows))
+            place = sum(other < bucket for other in self._bucket)
+            self._bucket.insert(place, bucket)
+            self._rows.insert(place, float(rows))
+            self._seconds.insert(place, seconds)
+        # Fewer rows never cost more: a size that is not run any more forgets an accident so.
+        for smaller in range(place):
+            self._seconds[smaller] = min(self._seconds[smaller], self._seconds[place])
 
     def seconds(self, rows: float) -> float:
         """What a run of so many rows will take; 0 where nothing was measured yet."""
