@@ -167,8 +167,8 @@ class BatchingConfig(_Section):
         default=None,
         ge=1,
         le=256,
-        description="Threads that run graphs; absent: whole cores that affinity and cgroup grant, less one for the event loop, "
-        "but at least 1.",
+        description="Threads that run graphs; absent: whole cores that affinity and cgroup grant, less one for the event "
+        "loop, but at least 1.",
     )
 
 
