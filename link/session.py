@@ -178,6 +178,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The arena keeps what the largest batch took, for ever: 30 MB after 2048 digits, while runs are no slower without it.
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     # Weights in files of their own would be loaded without a hash: nothing lies below the null device.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)

@@ -110,8 +110,10 @@ def test_a_gpu_that_cannot_be_used_is_told_from_one_that_is_full_and_from_a_brok
         open_session(bundle, bundle.manifest.transmitter, 1, "cuda")
 
 
-def test_the_cpu_runs_onnx_runtimes_own_session(bundle):
-    assert isinstance(open_session(bundle, bundle.manifest.transmitter, 1, "cpu"), onnxruntime.InferenceSession)
+def test_the_cpu_runs_onnx_runtimes_own_session_which_keeps_no_memory_of_large_batches(bundle):
+    session = open_session(bundle, bundle.manifest.transmitter, 1, "cpu")
+    assert isinstance(session, onnxruntime.InferenceSession)
+    assert not session.get_session_options().enable_cpu_mem_arena
 
 
 def test_bound_arrays_give_what_a_plain_run_gives(bundle):
