@@ -185,8 +185,8 @@ def open_session(
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     if provider != _CPU:
         options.add_session_config_entry(_RECORD_PLACES, "1")
+    graph = bundle.read(spec)
     try:
-        graph = bundle.file(spec).read_bytes()
         session = ort.InferenceSession(
             graph, sess_options=options, providers=[(provider, provider_options)], enable_fallback=0
         )

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from link.bundle import load_bundle
 from link.errors import ArgumentError, BundleError, OutOfMemory
 from link.session import CudaSession, open_session
 
@@ -186,3 +187,14 @@ def test_any_other_failure_of_a_gpu_is_raised_at_once(bundle):
     with pytest.raises(RuntimeError, match="illegal memory access"):
         CudaSession(small).run(OUTPUTS, {"latent": BATCH})
     assert small.rows == [7]
+
+
+def test_a_graph_that_is_replaced_between_look_and_load_is_refused(bundle_folder):
+    found = load_bundle(bundle_folder)
+    spec = found.manifest.transmitter
+    (bundle_folder / spec.file).write_bytes((bundle_folder / found.manifest.receiver.file).read_bytes())
+    with pytest.raises(BundleError, match=r"transmitter\.onnx was replaced while the bundle was being loaded"):
+        open_session(found, spec, 1, "cpu")
+    (bundle_folder / spec.file).unlink()
+    with pytest.raises(BundleError, match=r"transmitter\.onnx cannot be read: No such file"):
+        open_session(found, spec, 1, "cpu")
