@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,6 +13,8 @@ from hardpath.options import ReceiverName, path_of
 from hardpath.terminal import note, say
 
 commands = typer.Typer()
+
+_BLAS_THREADS: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @commands.command()
@@ -61,6 +64,8 @@ def serve(
     Each field of the configuration comes from its default, the file, the environment (HARDPATH_SERVE_SECTION_FIELD) or a
     flag; the later wins.
     """
+    _keep_blas_to_its_caller(os.environ)
+
     from serve.config.layers import FLAGS, config_as_toml, config_with_sources
 
     given: dict[str, Any] = {
@@ -96,6 +101,16 @@ def serve(
         say(f"serving {', '.join(map(str, configured.config.bundles))} on {address}")
 
     serve_bundles(configured.config, ready=ready)
+
+
+def _keep_blas_to_its_caller(environ: MutableMapping[str, str]) -> None:
+    """Let NumPy's BLAS start no threads of its own, unless somebody wants them; it looks once, when NumPy is imported.
+
+    A server computes one run a worker, and as many at once as cores are granted. OpenBLAS would start a thread for each core
+    of the affinity, whatever quota the cgroup has.
+    """
+    for name in _BLAS_THREADS:
+        environ.setdefault(name, "1")
 
 
 @commands.command()

@@ -49,6 +49,22 @@ class Bundle:
         """Path of a file inside the bundle."""
         return _inside(self.path, spec.file)
 
+    def read(self, spec: GraphSpec) -> bytes:
+        """A graph, its hash checked anew: it may have been replaced since the bundle was looked at.
+
+        Raises
+        ------
+        BundleError
+            If it cannot be read, or is another one by now.
+        """
+        try:
+            graph = self.file(spec).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{self.path}: {spec.file} cannot be read: {error.strerror}") from None
+        if hashlib.sha256(graph).hexdigest() != spec.sha256:
+            raise BundleError(f"{self.path}: {spec.file} was replaced while the bundle was being loaded; load it again")
+        return graph
+
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer; None where the bundle carries none.
 

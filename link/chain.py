@@ -81,19 +81,22 @@ class Link:
         Threads inside one operation of ONNX Runtime.
     device : str
         Where the graphs run, see link.runtime.Transmitter.
+    memory_bytes : int, optional
+        What each graph may take of a GPU's memory, see link.session.open_session.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu", memory_bytes: int | None = None) -> None:
         self.bundle = bundle
         self.threads = threads
         self.device = device
+        self.memory_bytes = memory_bytes
         self.manifest = bundle.manifest
-        self.transmitter = Transmitter(bundle, threads, device)
-        self.receiver = Receiver(bundle, threads, device)
+        self.transmitter = Transmitter(bundle, threads, device, memory_bytes)
+        self.receiver = Receiver(bundle, threads, device, memory_bytes)
 
-    def __reduce__(self) -> tuple[type[Link], tuple[Bundle, int, str]]:
+    def __reduce__(self) -> tuple[type[Link], tuple[Bundle, int, str, int | None]]:
         """A link goes to another process as its bundle, and is opened there anew."""
-        return Link, (self.bundle, self.threads, self.device)
+        return Link, (self.bundle, self.threads, self.device, self.memory_bytes)
 
     def transmit(
         self,

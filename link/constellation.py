@@ -204,7 +204,7 @@ def _nearest_amplitude(xp: Any, y: Array, k: int, d: float) -> tuple[Array, Arra
     d is taken in two parts, of which the first times any amplitude is exact in float32: the residual is then accurate to
     float32 although neither d nor the amplitude's place is a float32.
     """
-    nearest = xp.clip(2.0 * xp.floor(y * (0.5 / d)) + 1.0, min=float(1 - 2**k), max=float(2**k - 1))
+    nearest = xp.clip(2.0 * xp.floor(y * (0.5 / d)) + 1.0, float(1 - 2**k), float(2**k - 1))
     high, low = split_unit_amplitude(d)
     return nearest, ((y - nearest * high) - nearest * low) / d
 

@@ -16,7 +16,7 @@ import os
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-import array_api_compat.numpy
+import numpy as np
 
 from link.array import Array
 from link.errors import ArgumentError, MissingExtra
@@ -85,7 +85,7 @@ def arrays(engine: str) -> Arrays:
     link.errors.ArgumentError: engine must be numpy, numba, torch, cuda or cuda:N, got 'abacus'
     """
     if engine in HOST_ENGINES:
-        return Arrays(array_api_compat.numpy, None)
+        return Arrays(np, None)
     number = cuda_number(engine)
     if engine != "torch" and number is None:
         raise ArgumentError("engine", f"must be numpy, numba, torch, cuda or cuda:N, got {engine!r}")

@@ -7,6 +7,7 @@
     ├── ResultsError                        a results folder of another run, or one that cannot be read
     ├── RecipeError                         a recipe that cannot be used
     ├── MissingExtra                        an optional package that is not installed
+    ├── OutOfMemory                         a device without memory for a graph or a batch
     ├── WorkerError                         workers of a sweep that died, again and again
     └── ServerError                         a server that cannot be started or reached
 
@@ -54,6 +55,10 @@ class ResultsError(HardpathError):
 
 class RecipeError(HardpathError):
     """A recipe that cannot be used."""
+
+
+class OutOfMemory(HardpathError):
+    """A device has no memory for a graph, or for a single sample."""
 
 
 class WorkerError(HardpathError):

@@ -99,6 +99,8 @@ class Transmitter:
         Threads inside one operation; more than one rarely pays for small graphs.
     device : str
         "cpu", or "cuda" or "cuda:N" for a GPU.
+    memory_bytes : int, optional
+        What the graph may take of a GPU's memory, see link.session.open_session.
 
     Raises
     ------
@@ -108,14 +110,14 @@ class Transmitter:
         If onnxruntime is not installed; where `tokenizers` is not, only once a text is given.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu", memory_bytes: int | None = None) -> None:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.transmitter
         try:
             self._tokenizer = bundle.tokenizer()
         except MissingExtra:  # integers can be sent without it
             self._tokenizer = None
-        self._session = open_session(bundle, self._spec, threads, device)
+        self._session = open_session(bundle, self._spec, threads, device, memory_bytes)
 
     def __call__(self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None) -> Transmission:
         """Encode a batch.
@@ -226,10 +228,10 @@ class Transmitter:
 class Receiver:
     """receiver.onnx of a bundle; parameters and errors as for Transmitter."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu", memory_bytes: int | None = None) -> None:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.receiver
-        self._session = open_session(bundle, self._spec, threads, device)
+        self._session = open_session(bundle, self._spec, threads, device, memory_bytes)
 
     def __call__(
         self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None

@@ -209,5 +209,6 @@ def _means(config: ServerConfig, admission: Admission, ran: Callable[[str, Run],
         wait_s=None if wait_us is None else 1e-6 * wait_us,
         threads=config.run.threads or 1,
         device=config.run.device,
+        memory_bytes=config.run.gpu_mem_bytes,
         ran=ran,
     )

@@ -81,7 +81,7 @@ def erase_unsent(y: Array, no: Array, num_symbols: NDArray[np.int64]) -> tuple[A
     The variance of the others is raised to NO_MIN where it is less.
     """
     xp = namespace(y, no)
-    variances = xp.clip(no, min=NO_MIN)
+    variances = xp.clip(no, NO_MIN, None)
     if (num_symbols >= y.shape[1]).all():
         return y, variances
     device = array_api_compat.device(y)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -34,17 +35,24 @@ class ConfigField:
         As a TOML file has it: `section.name`, or `name` at the top.
     default : object
         None where absent.
-    allowed : str
-        Values that it takes, in words.
     description : str
         What it is, and its unit.
     """
 
     key: str
     default: Any
-    allowed: str
     description: str
-    _adapter: TypeAdapter[Any]
+    _kind: Any
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        """Made when it is first asked for: a server reads a few of its fields, and is to start fast."""
+        return TypeAdapter(self._kind, config=ConfigDict(allow_inf_nan=False))
+
+    @cached_property
+    def allowed(self) -> str:
+        """Values that it takes, in words."""
+        return _allowed(self._adapter.json_schema())
 
     @property
     def variable(self) -> str:
@@ -131,8 +139,7 @@ def _fields(model: type[BaseModel], section: str = "") -> Iterator[ConfigField]:
 
 def _field(key: str, info: FieldInfo) -> ConfigField:
     kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
-    return ConfigField(key, info.default, _allowed(adapter.json_schema()), info.description or "", adapter)
+    return ConfigField(key, info.default, info.description or "", kind)
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:

@@ -167,7 +167,8 @@ class BatchingConfig(_Section):
         default=None,
         ge=1,
         le=256,
-        description="Threads that run graphs; absent: cores that the cgroup grants, less one for the event loop.",
+        description="Threads that run graphs; absent: whole cores that affinity and cgroup grant, less one for the event "
+        "loop, but at least 1.",
     )
 
 
@@ -180,6 +181,12 @@ class RunConfig(_Section):
         ge=1,
         le=256,
         description="Threads inside one run of a graph; absent: 1, since runs share the cores.",
+    )
+    gpu_mem_bytes: int | None = Field(
+        default=None,
+        ge=64 * MIB,
+        le=2**40,
+        description="Most bytes that one graph takes of a GPU's memory for tensors; absent: all that is free.",
     )
 
 

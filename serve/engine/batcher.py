@@ -7,7 +7,8 @@
 
 The line is first come, first served. When a batch is formed, requests whose caller is gone or whose deadline would pass
 before the reply are left out: they cost nothing. A request that cannot be answered in time by what waits before it is
-refused at once. If a batch fails as a whole, its requests are run one by one, so that nobody pays for a stranger.
+refused at once. If a batch fails as a whole, its requests are run one by one, so that nobody pays for a stranger; but for a
+device without memory, where the run was halved down to a single row already (link.session): all are refused for now.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, perf_counter, sleep
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from link.errors import OutOfMemory
 from serve.engine.admission import Admission, retry_after
 from serve.engine.cost import CostModel
 from serve.engine.errors import Expired, Overloaded
@@ -51,6 +53,8 @@ _GATHER_S: Final = 4e-3
 """The longest that a quick run is held back."""
 
 _STRETCH_WEIGHT: Final = 0.1
+
+_NO_MEMORY_RETRY_S: Final = 1.0
 
 J_contra = TypeVar("J_contra", bound=Job, contravariant=True)
 
@@ -397,6 +401,9 @@ class Batcher(Generic[J, R]):
     def _guarded(self, jobs: Sequence[J]) -> list[R | Exception]:
         try:
             return self._program.run(jobs)
+        except OutOfMemory as error:
+            logger.error("%d requests are refused: %s", len(jobs), error)
+            return [Overloaded(str(error), _NO_MEMORY_RETRY_S)] * len(jobs)
         except Exception as error:  # nobody knows yet whose fault it is
             if len(jobs) == 1:
                 return [error]

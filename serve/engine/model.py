@@ -66,6 +66,8 @@ class Means:
         Threads inside one operation of ONNX Runtime.
     device : str
         Where the graphs run, see link.runtime.Transmitter.
+    memory_bytes : int, optional
+        What each graph may take of a GPU's memory, see link.session.open_session.
     ran : callable
         Called with the name of an operation and each of its runs.
     aside : Aside
@@ -78,6 +80,7 @@ class Means:
     wait_s: float | None = None
     threads: int = 1
     device: str = "cpu"
+    memory_bytes: int | None = None
     ran: Callable[[str, Run], None] = lambda operation, run: None
     aside: Aside = field(default_factory=Aside)
 
@@ -115,7 +118,7 @@ class Model:
     """
 
     def __init__(self, bundle: Bundle, means: Means) -> None:
-        self.link = Link(bundle, means.threads, means.device)
+        self.link = Link(bundle, means.threads, means.device, means.memory_bytes)
         self.means = means
         self.info = ModelInfo(self.link.manifest, code_version(), CHANNELS, means.max_batch)
         self._transmit = Transmit(self.link)

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from link.errors import ArgumentError, HardpathError, MissingExtra, ServerError
+from link.errors import ArgumentError, HardpathError, MissingExtra, OutOfMemory, ServerError
 from serve.engine.errors import Expired, ModelNotFound, Overloaded, ShuttingDown
 from serve.pb.hardpath.v1 import link_pb2 as pb
 
@@ -27,6 +27,7 @@ _CODES: Final = (
     (ArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
     (ModelNotFound, grpc.StatusCode.NOT_FOUND),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (OutOfMemory, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (Expired, grpc.StatusCode.DEADLINE_EXCEEDED),
     (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
     (MissingExtra, grpc.StatusCode.UNIMPLEMENTED),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from link.errors import ArgumentError
+from link.errors import ArgumentError, OutOfMemory
 from serve.engine.admission import Admission
 from serve.engine.batcher import Batcher, Caller, Workers
 from serve.engine.cost import CostModel
@@ -317,3 +317,23 @@ def test_runs_are_counted_with_those_that_were_for_nobody(workers):
 
     asyncio.run(run())
     assert [(run.requests, run.rows, run.wasted) for run in runs] == [(1, 3, 1)]
+
+
+def test_a_device_without_memory_refuses_its_batch_for_now_and_is_asked_once(workers):
+    """The session has halved the batch down to a row already: one by one would not help."""
+
+    class Full(Square):
+        def run(self, jobs):
+            super().run(jobs)
+            raise OutOfMemory("the GPU is full")
+
+    async def run():
+        program = Full()
+        batcher = batcher_of(program, workers, policy=Fixed(64, 0.0), seconds=1.0)
+        calls = [batcher.submit(Rows(place, 1)) for place in range(5)]
+        return program, await asyncio.gather(*calls, return_exceptions=True)
+
+    program, answers = asyncio.run(run())
+    assert [(type(answer), str(answer)) for answer in answers] == [(Overloaded, "the GPU is full")] * 5
+    assert all(answer.retry_after_s > 0 for answer in answers)
+    assert len(program.ran) == 5

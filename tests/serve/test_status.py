@@ -4,13 +4,14 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from link.errors import ArgumentError, BundleError, HardpathError, MissingExtra, ServerError
+from link.errors import ArgumentError, BundleError, HardpathError, MissingExtra, OutOfMemory, ServerError
 from serve.messages.status import status_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
 
 CODES = [
     (ArgumentError("seed", "must be less"), grpc.StatusCode.INVALID_ARGUMENT),
     (MissingExtra("sionna", "sim"), grpc.StatusCode.UNIMPLEMENTED),
+    (OutOfMemory("the GPU is full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ServerError("gone"), grpc.StatusCode.UNAVAILABLE),
     (BundleError("broken"), grpc.StatusCode.FAILED_PRECONDITION),
     (HardpathError("other"), grpc.StatusCode.FAILED_PRECONDITION),
