@@ -22,10 +22,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serve.config.machine import machine
 from serve.config.schema import ServerConfig
 from serve.engine.admission import Admission
-from serve.engine.batcher import Run, Workers
+from serve.engine.batcher import Run
 from serve.engine.engine import Engine
 from serve.engine.model import OPERATIONS, Means, Model
 from serve.engine.repository import Repository
+from serve.engine.workers import Workers
 from serve.listening import channel_options, listen
 from serve.pb.hardpath.v1 import admin_pb2, link_pb2
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server

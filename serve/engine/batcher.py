@@ -17,7 +17,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, perf_counter, sleep
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -28,10 +27,11 @@ from serve.engine.errors import Expired, Overloaded
 from serve.engine.line import J, Job, Line, R, Taken, Waiting
 from serve.engine.policy import Policy
 from serve.engine.waits import Gathering, Wait
+from serve.engine.workers import Workers
 
 logger = logging.getLogger(__name__)
 
-QUICK_S: Final = 1e-3
+QUICK_S: Final = 1.5e-3
 """A run that is expected to end within this is run on the event loop, where one worker would do no better."""
 
 QUICK_BESIDE_S: Final = 0.2e-3
@@ -100,22 +100,6 @@ class Run(NamedTuple):
     rows: int
     wasted: int
     seconds: float
-
-
-class Workers:
-    """Threads that run batches, for all models of a server."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="hardpath-run")
-
-    def submit(self, call: Callable[[], None]) -> None:
-        """Have `call` run."""
-        self._pool.submit(call)
-
-    def close(self) -> None:
-        """Wait for what is being run; what was not begun is dropped."""
-        self._pool.shutdown(cancel_futures=True)
 
 
 class Batcher(Generic[J, R]):
@@ -191,7 +175,7 @@ class Batcher(Generic[J, R]):
                 self._held = Gathering(target, self._line.arrivals)
                 self._look_later()
             elif self._held is None:
-                self._schedule()
+                self._dispatch()
             else:
                 self._held.came()
                 if self._line.rows >= self._held.target or self._held.held_s > _GATHER_S:

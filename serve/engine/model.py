@@ -29,10 +29,11 @@ from link.runtime import as_tensor
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
 from serve.engine.admission import Admission
 from serve.engine.aside import Aside
-from serve.engine.batcher import ANYONE, Batcher, Caller, Run, Workers
+from serve.engine.batcher import ANYONE, Batcher, Caller, Run
 from serve.engine.cost import CostModel
 from serve.engine.policy import Adaptive, Fixed, Policy
 from serve.engine.programs import Decode, DecodeJob, Encode, EncodeJob, Transmit, TransmitJob
+from serve.engine.workers import Workers
 from serve.results import Decoded, Encoded, ModelInfo, Settings, Transmitted
 
 MAX_BATCH: Final = 4096

@@ -4,8 +4,8 @@ A run costs a fixed part, whatever its rows, and holding it back lets more of th
 `a` seconds. Who holds it back, a worker or the event loop, loses the seconds in which there is nothing else to do. So
 waiting for another row pays as long as the next arrival is nearer than `a`. Whether it will be can only be learned:
 
-    target     a run is held back for as many rows as came the last time, and goes as soon as they are there; for half of them
-               where they did not come
+    target     a run is held back for as many rows as came the last time, and goes as soon as they are there; if they did not
+               come, for half of them
     patience   it goes without them once the last arrival is `a` ago
     balance    of what was saved and lost; below 0, runs are not held back
     trial      now and then a run is held back for as many rows as may come; rarely where that has failed

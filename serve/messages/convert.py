@@ -178,9 +178,10 @@ def transmission_from_message(message: pb.EncodeResponse) -> Transmission:
 
 def decoded_to_message(decoded: Decoded, tensor_format: pb.TensorFormat, include_llr: bool) -> pb.Reception:
     """What the receiver found."""
-    rows = zip(decoded.decisions.tolist(), decoded.class_names, decoded.probabilities, strict=True)
+    chosen = decoded.probabilities[np.arange(len(decoded.decisions)), decoded.decisions].tolist()
+    rows = zip(decoded.decisions.tolist(), decoded.class_names, chosen, strict=True)
     message = pb.Reception(
-        decisions=[pb.Decision(class_index=i, class_name=name, probability=float(p[i])) for i, name, p in rows],
+        decisions=[pb.Decision(class_index=i, class_name=name, probability=p) for i, name, p in rows],
         probabilities=tensor_to_message("probabilities", decoded.probabilities, tensor_format),
         logits=tensor_to_message("logits", decoded.logits, tensor_format),
         indices_hat=tensor_to_message("indices_hat", decoded.indices_hat, tensor_format),

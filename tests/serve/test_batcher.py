@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from link.errors import ArgumentError, OutOfMemory
 from serve.engine.admission import Admission
-from serve.engine.batcher import Batcher, Caller, Workers
+from serve.engine.batcher import Batcher, Caller
 from serve.engine.cost import CostModel
 from serve.engine.errors import Expired, Overloaded, ShuttingDown
 from serve.engine.policy import Adaptive, Fixed
+from serve.engine.workers import Workers
 
 
 @dataclass(eq=False)
