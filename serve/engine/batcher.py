@@ -161,7 +161,7 @@ class Batcher(Generic[J, R]):
             self._require_time(caller.deadline, job.rows)
         target = 0
         if self._held is None and not self._line and not self._running and self._quick(job.rows):
-            target = self._policy.gather(job.rows)
+            target = self._policy.gather(job.rows, job.rows)
             if target <= job.rows:
                 self._admission.require_open()
                 return self._run_now(job)
@@ -284,7 +284,8 @@ class Batcher(Generic[J, R]):
         # Without the wait, each would have been run as it came. What is longer than the patience was not idle.
         idle_s = min(max(held.held_s - came * _ARRIVAL_S, 0.0), _PATIENCE_S)
         last_s = min(max(held.last_s - came * _ARRIVAL_S, 0.0), idle_s)
-        self._policy.gathered(rows, came, idle_s, last_s, in_time=in_time)
+        saved_s = (came + 1) * self._cost.seconds(rows / (came + 1)) - self._cost.seconds(max(rows, 1))
+        self._policy.gathered(rows, saved_s, idle_s, last_s, in_time=in_time)
 
     def _deliver(self, taken: Taken[J, R], results: Sequence[R | Exception], seconds: float) -> None:
         """Each caller its own."""
@@ -335,19 +336,18 @@ class Batcher(Generic[J, R]):
 
     def _await_rows(self) -> None:
         """Hold the run back as long as the policy expects that to pay."""
-        before = self._line.rows
-        target = self._policy.gather(before) if before else 0
+        before, each = self._line.rows, self._line.each
+        target = self._policy.gather(before, each) if before else 0
         if target <= before:
             return
         wait = Wait(self._line.arrivals)
-        while (
-            self._line.rows < target and (left := wait.left_s(self._line.rows, self._line.arrivals, self._policy)) > 0
-        ):
+        while (rows := self._line.rows) < target:
+            if (left := wait.left_s(rows, each, self._line.arrivals, self._policy)) <= 0.0:
+                break
             sleep(min(_TICK_S, left))
-        rows = self._line.rows
         # Without the wait, those that came would have come during the run, and made the next one together.
-        runs = int(rows > before)
-        self._policy.gathered(rows, runs, wait.held_s, wait.last_s, in_time=rows >= target)
+        saved_s = self._cost.saving(before, rows - before) if rows > before else 0.0
+        self._policy.gathered(rows, saved_s, wait.held_s, wait.last_s, in_time=rows >= target)
 
     def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None

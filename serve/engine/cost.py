@@ -81,9 +81,9 @@ class CostModel:
         slope = max(0.0, (y1 - y0) / (x1 - x0))
         return y0 + slope * (rows - x0) if rows <= x1 else y1 + slope * (rows - x1)
 
-    def saving(self, rows: float) -> float:
-        """Seconds saved when a row joins a run of `rows` instead of being run alone; below 0 where joining costs."""
-        return self.seconds(1) + self.seconds(rows) - self.seconds(rows + 1)
+    def saving(self, rows: float, more: float = 1.0) -> float:
+        """Seconds saved when `more` rows join a run of `rows` instead of having one of their own; below 0 if it costs."""
+        return self.seconds(more) + self.seconds(rows) - self.seconds(rows + more)
 
     def best_rows(self, most: int) -> int:
         """Rows of a run, up to `most`, at which a row costs least; twice as far as was measured where that is the end of it.

@@ -64,6 +64,11 @@ class Line(Generic[J, R]):
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def each(self) -> float:
+        """Rows of a request that waits, on average; 1 where none does."""
+        return self.rows / max(len(self._queue), 1) or 1.0
+
     def put(self, waiting: Waiting[J, R]) -> None:
         """At the end."""
         with self._lock:

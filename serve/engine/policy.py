@@ -41,23 +41,31 @@ class Policy(Protocol):
         """Rows that a run takes at most, unless one request alone has more."""
         ...
 
-    def gather(self, rows: int) -> int:
-        """Rows that a run is held back for, with `rows` waiting; no more than those: it is not held back."""
+    def gather(self, rows: int, each: float) -> int:
+        """Rows that a run is held back for; no more than `rows`: it is not held back.
+
+        Parameters
+        ----------
+        rows : int
+            Waiting.
+        each : float
+            Rows of a request, on average.
+        """
         ...
 
-    def patience_s(self, rows: int) -> float:
+    def patience_s(self, rows: int, each: float) -> float:
         """Seconds from the last arrival on, with `rows` waiting, after which a run that is held back goes."""
         ...
 
-    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
+    def gathered(self, after: int, saved_s: float, idle_s: float, last_s: float, *, in_time: bool) -> None:
         """Learn from a run that was held back.
 
         Parameters
         ----------
         after : int
             Rows in the end.
-        runs : int
-            Runs that were saved: those that came would have made so many of their own.
+        saved_s : float
+            What the runs would have taken that those who came would have made of their own.
         idle_s, last_s : float
             Seconds that were lost, in all and until the last arrival.
         in_time : bool
@@ -82,15 +90,15 @@ class Fixed:
         """As set."""
         return self._rows
 
-    def gather(self, rows: int) -> int:
+    def gather(self, rows: int, each: float) -> int:
         """The size set, where a wait is."""
         return self._rows if self._wait_s > 0.0 else 0
 
-    def patience_s(self, rows: int) -> float:
+    def patience_s(self, rows: int, each: float) -> float:
         """As set, whatever has arrived since; `wait_max_s` bounds the whole wait."""
         return self._wait_s
 
-    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
+    def gathered(self, after: int, saved_s: float, idle_s: float, last_s: float, *, in_time: bool) -> None:
         """Nothing is learned."""
 
 
@@ -122,29 +130,28 @@ class Adaptive:
         """The size at which a row costs least; any, for a trial: what is known may be an accident."""
         return self._most if self._trial else self._cost.best_rows(self._most)
 
-    def gather(self, rows: int) -> int:
+    def gather(self, rows: int, each: float) -> int:
         """As many as came the last time, where that has paid; as many as may come, for a trial."""
         self._runs += 1
         self._trial = self._runs >= self._pause
         most = self.limit()
         if self._trial or rows >= most:
             return most
-        return min(self._target, most) if self._balance > 0.0 and self._cost.saving(rows) > 0.0 else 0
+        return min(self._target, most) if self._balance > 0.0 and self._cost.saving(rows, each) > 0.0 else 0
 
-    def patience_s(self, rows: int) -> float:
-        """What one more row would save."""
-        return max(0.0, self._cost.saving(rows))
+    def patience_s(self, rows: int, each: float) -> float:
+        """What one more request would save."""
+        return max(0.0, self._cost.saving(rows, each))
 
-    def gathered(self, after: int, runs: int, idle_s: float, last_s: float, *, in_time: bool) -> None:
+    def gathered(self, after: int, saved_s: float, idle_s: float, last_s: float, *, in_time: bool) -> None:
         """Keep the balance, in seconds of the worker."""
-        saved = runs * self._cost.saving(1)
         if self._trial:  # with what it tells, the next run goes when the last of these has come
             self._runs = 0
-            self._pause = min(2 * self._pause, _TRIAL_MAX) if after <= self._target or saved <= last_s else _TRIAL_MIN
-            if saved > last_s:
+            self._pause = min(2 * self._pause, _TRIAL_MAX) if after <= self._target or saved_s <= last_s else _TRIAL_MIN
+            if saved_s > last_s:
                 self._target = after
-                self._balance = max(self._balance, saved - last_s)
+                self._balance = max(self._balance, saved_s - last_s)
             return
-        self._balance += _WEIGHT * (saved - idle_s - self._balance)
+        self._balance += _WEIGHT * (saved_s - idle_s - self._balance)
         if not in_time:
             self._target = max(after, self._target // 2)

@@ -46,12 +46,12 @@ class Wait:
         self._arrivals = arrivals
         self._began = self._last = perf_counter()
 
-    def left_s(self, rows: int, arrivals: int, policy: Policy) -> float:
+    def left_s(self, rows: int, each: float, arrivals: int, policy: Policy) -> float:
         """Seconds that it may last on; at most 0 where it is over."""
         now = perf_counter()
         if arrivals != self._arrivals:
             self._arrivals, self._last = arrivals, now
-        return min(self._last + policy.patience_s(max(rows, 1)), self._began + policy.wait_max_s) - now
+        return min(self._last + policy.patience_s(max(rows, 1), each), self._began + policy.wait_max_s) - now
 
     @property
     def last_s(self) -> float:

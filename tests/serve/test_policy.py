@@ -55,18 +55,19 @@ def drive(policy, cost, callers, return_s, runs=2000):
         coming.sort()
         now = max(now, coming[0])
         waiting = sum(time <= now for time in coming)
-        target = policy.gather(waiting)
+        target = policy.gather(waiting, 1.0)
         if target > waiting:
             before, began, last = waiting, now, now
             while waiting < target:
-                ends = min(last + policy.patience_s(waiting), began + policy.wait_max_s)
+                ends = min(last + policy.patience_s(waiting, 1.0), began + policy.wait_max_s)
                 nearest = min((time for time in coming[waiting:]), default=float("inf"))
                 if nearest > ends:
                     now = ends
                     break
                 now = last = nearest
                 waiting = sum(time <= now for time in coming)
-            policy.gathered(waiting, int(waiting > before), now - began, last - began, in_time=waiting >= target)
+            saved_s = cost.saving(before, waiting - before) if waiting > before else 0.0
+            policy.gathered(waiting, saved_s, now - began, last - began, in_time=waiting >= target)
         taken = min(waiting, policy.limit())
         now += cost.seconds(taken) + HANDLING_S
         done += taken
