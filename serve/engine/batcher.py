@@ -361,7 +361,7 @@ class Batcher(Generic[J, R]):
     def _take(self, share: int) -> Taken[J, R]:
         """A batch of what waits, or of a share of it where others take too."""
         limit = max(1, min(self._policy.limit(), -(-self._line.rows // share)))
-        taken = self._line.take(limit, self._expected_s(min(limit, self._line.rows)))
+        taken = self._line.take(limit, self._expected_s)
         self._busy_until = perf_counter() + self._expected_s(sum(waiting.job.rows for waiting in taken.batch))
         return taken
 

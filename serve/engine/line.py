@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
+from math import inf
 from time import monotonic, perf_counter
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 _MARGIN: Final = 1.2
 """Runs are expected to take so many times what they took on average."""
+
+_REPLY_S: Final = 1e-3
+"""From the end of a run until the caller has the reply, at least."""
 
 
 class Job(Protocol):
@@ -86,28 +91,31 @@ class Line(Generic[J, R]):
                 return
             self.rows -= waiting.job.rows
 
-    def take(self, limit: int, seconds: float) -> Taken[J, R]:
-        """From the front.
+    def take(self, limit: int, expected_s: Callable[[int], float]) -> Taken[J, R]:
+        """From the front, as many as end in time together.
 
         Parameters
         ----------
         limit : int
             Rows at most, unless the first request alone has more.
-        seconds : float
-            What the run is expected to take.
+        expected_s : callable
+            Seconds that a run of so many rows is expected to take.
         """
         batch: list[Waiting[J, R]] = []
         late: list[Waiting[J, R]] = []
         with self._lock:
-            now, ends, rows = perf_counter(), monotonic() + _MARGIN * seconds, 0
+            now, start, rows, tightest = perf_counter(), monotonic() + _REPLY_S, 0, inf
             while self._queue:
                 waiting = self._queue[0]
                 size = waiting.job.rows
-                if waiting.deadline is not None and waiting.deadline < ends:
+                deadline = inf if waiting.deadline is None else waiting.deadline
+                if deadline < inf and deadline < start + _MARGIN * expected_s(size):
                     late.append(waiting)
-                elif batch and rows + size > limit:
-                    break
                 else:
+                    tightest = min(tightest, deadline)
+                    full = rows + size > limit
+                    if batch and (full or (tightest < inf and tightest < start + _MARGIN * expected_s(rows + size))):
+                        break
                     waiting.job.queued_s = now - waiting.since
                     batch.append(waiting)
                     rows += size
