@@ -261,7 +261,7 @@ class Model:
 
     def _transmit_job(self, rows: int, inputs: Mapping[str, ArrayLike], settings: Settings) -> TransmitJob:
         require_range("snr_db", settings.snr_db, SNR_DB_MIN, SNR_DB_MAX)
-        channel = _channel(
+        channel = channel_of(
             settings.channel or "awgn",
             settings.block_symbols,
             settings.k_factor_db,
@@ -365,7 +365,7 @@ def _hard_llrs(bits: ArrayLike, num_bits: int, others: Mapping[str, ArrayLike | 
 
 
 @lru_cache(maxsize=256)
-def _channel(
+def channel_of(
     name: str, block_symbols: int, k_factor_db: float | None, csi: str, pilots: int, no_offset_db: float
 ) -> Channel:
     """The channel asked for; an option that it has no use for is refused, lest it be believed to matter."""
