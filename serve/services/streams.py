@@ -2,8 +2,8 @@
 
     requests ──> window of a few under way ──> replies, in the order of the requests ──> a peer that reads, or is dropped
 
-A stream holds no more than its window: a client that does not read is not read from either, and is let go after a while. What
-a stream has under way ends with it.
+A stream holds no more than its window: a client that does not read is not read from either, and is let go after a while.
+What a stream has under way ends with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 Transmit = Callable[[pb.TransmitRequest, Caller], Awaitable[pb.TransmitResponse]]
 
-_ABORT_S: Final = 1.0
+ABORT_S: Final = 1.0
 """A peer that reads nothing does not read the status either; the call is ended without it then."""
 
 
@@ -103,7 +103,7 @@ class OrderedStream(ABC, Generic[Request, Response]):
         if stalled:
             text = f"no reply was taken for {self._limits.stall_s:g} s"
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._context.abort(grpc.StatusCode.ABORTED, text), _ABORT_S)
+                await asyncio.wait_for(self._context.abort(grpc.StatusCode.ABORTED, text), ABORT_S)
         elif self._cut:
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 

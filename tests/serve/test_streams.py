@@ -220,10 +220,9 @@ def test_what_a_stream_has_read_is_answered_before_a_server_ends(serving, bundle
         stopped = pool.submit(own.server.stop)
         until(own.server._server._closing.done)
         held.go.set()
-        seeds = []
+        seeds = [next(call).response.settings.seed for _ in range(6)]
         with pytest.raises(grpc.RpcError) as ended:
-            for reply in call:
-                seeds.append(reply.response.settings.seed)
+            next(call)
         stopped.result(60)
         feed.close()
     assert seeds == list(range(6))
