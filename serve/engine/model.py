@@ -307,7 +307,10 @@ class Model:
         return estimate
 
     def _teller(self, operation: str) -> Callable[[Run], None]:
-        return lambda run: self.means.ran(operation, run)
+        ran = (
+            self.means.ran
+        )  # and not the model: nothing that it holds may hold it, so that it goes with its last request
+        return lambda run: ran(operation, run)
 
     def _warm(self, programs: tuple[Any, ...]) -> None:
         """Run each operation on batches of a few sizes: the first run of a graph is slow, and cost is to be known."""
