@@ -183,14 +183,10 @@ def until_fixture():
 
 
 @contextmanager
-def serving(bundle, **sections):
+def several(bundles, **sections):
     """A server of its own; `counted` gives the counters of an operation."""
-    config = ServerConfig(**sections)
-    max_batch, grace_s = config.limits.max_batch, config.lifecycle.grace_s
-    with (
-        Server(bundle, port=0, max_batch=max_batch, grace_s=grace_s, config=config) as server,
-        grpc.insecure_channel(server.address) as channel,
-    ):
+    config = ServerConfig(bundles=tuple(bundles), listen={"port": 0}, **sections)
+    with Server(config=config) as server, grpc.insecure_channel(server.address) as channel:
         admin = AdminClient(channel, server.address)
 
         def counted(operation="link"):
@@ -208,6 +204,11 @@ def serving(bundle, **sections):
         )
 
 
-@pytest.fixture(scope="session", name="serving")
-def serving_fixture():
-    return serving
+@pytest.fixture(scope="session", name="several")
+def several_fixture():
+    return several
+
+
+@pytest.fixture(scope="session")
+def serving():
+    return lambda bundle, **sections: several([bundle], **sections)
