@@ -307,9 +307,8 @@ class Model:
         return estimate
 
     def _teller(self, operation: str) -> Callable[[Run], None]:
-        ran = (
-            self.means.ran
-        )  # and not the model: nothing that it holds may hold it, so that it goes with its last request
+        # Nothing that a model holds may hold the model, so that it goes with its last request.
+        ran = self.means.ran
         return lambda run: ran(operation, run)
 
     def _warm(self, programs: tuple[Any, ...]) -> None:
