@@ -164,7 +164,9 @@ def test_a_client_that_never_reads_is_dropped_while_others_are_served(serving, b
 
 
 @pytest.mark.parametrize("by_deadline", [False, True])
-def test_nothing_of_a_stream_runs_after_its_client_has_gone(serving, bundle_path, images, hold, until, by_deadline):
+def test_nothing_of_a_stream_runs_after_its_client_has_gone(
+    serving, bundle_path, images, hold, until, by_deadline, caplog
+):
     with serving(bundle_path, batching={"workers": 1}) as own:
         held, feed = hold(own.server), Feed()
         # A deadline that the expected cost of a run leaves room for, or the requests were refused at once.
@@ -191,6 +193,7 @@ def test_nothing_of_a_stream_runs_after_its_client_has_gone(serving, bundle_path
         own.stub.Transmit(ask(images).request, timeout=20)
         counted = own.counted()
         feed.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
     assert (counted.executed_requests, counted.wasted_requests, counted.wasted_executions) == (2, 1, 1)
     assert counted.successes == 1
     reasons = counted.failures

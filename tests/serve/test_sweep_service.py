@@ -180,7 +180,7 @@ def is_free(own):
     return own.engine.means.aside._calls == 0
 
 
-def test_a_cancelled_sweep_makes_room(own, images, until):
+def test_a_cancelled_sweep_makes_room(own, images, until, caplog):
     before = own.counted().failures.cancelled if own.counted() else 0
     endless = own.stub.Sweep(ask(images, draws=10**7, snr_db=(-3.0,)))
     until(lambda: sweeps(own) == 1 and own.engine.means.aside._calls == 1)
@@ -188,6 +188,7 @@ def test_a_cancelled_sweep_makes_room(own, images, until):
     until(lambda: sweeps(own) == 0)
     assert is_free(own)
     assert own.counted().failures.cancelled == before + 1
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
     assert own.admin.statistics().in_flight_requests == 0
     assert len(list(own.stub.Sweep(ask(images), timeout=60))) == len(GRID)
 
