@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from serve.engine.admission import Admission
 from serve.engine.aside import Aside
 from serve.engine.batcher import ANYONE, Batcher, Caller, Run, Workers
 from serve.engine.cost import CostModel
+from serve.engine.errors import Expired
 from serve.engine.policy import Adaptive, Fixed, Policy
 from serve.engine.programs import Decode, DecodeJob, Encode, EncodeJob, Transmit, TransmitJob
 from serve.results import Decoded, Encoded, ModelInfo, Settings, Transmitted
@@ -252,10 +253,18 @@ class Model:
         ------
         Overloaded
             If as much is waiting there as may.
+        Expired
+            If the deadline passes before its turn.
         """
+
+        def in_time() -> T:
+            if caller.deadline is not None and caller.deadline <= monotonic():
+                raise Expired("the deadline has passed")
+            return call()
+
         self.means.admission.enter(caller.nbytes, lambda: 1.0)
         try:
-            return await self.means.aside.run(call)
+            return await self.means.aside.run(in_time)
         finally:
             self.means.admission.leave(caller.nbytes)
 

@@ -120,6 +120,22 @@ def test_a_deadline_that_passes_in_the_queue_is_told_and_the_work_never_runs(ser
     assert (counted.successes, counted.failures.expired) == (1, 1)
 
 
+def test_what_waits_beside_the_batches_past_its_deadline_never_runs(serving, bundle_path, images, monkeypatch):
+    ran, go = [], threading.Event()
+    with serving(bundle_path) as own:
+        model = own.engine.model()
+        monkeypatch.setattr(model._transmit, "run", ran.append)
+        own.engine.means.aside._pool.submit(go.wait, 20)
+        request = infer(images, "link", timeout_us=50_000)
+        request.parameters["channel"].string_param = "tdl-a"
+        late = GRPCInferenceServiceStub(own.channel).ModelInfer.future(request, timeout=60)
+        time.sleep(0.2)
+        go.set()
+        assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert own.admin.statistics().in_flight_requests == 0
+    assert ran == []
+
+
 def test_a_deadline_that_has_passed_is_told_at_once(serving, bundle_path, images):
     with serving(bundle_path) as own:
         with pytest.raises(grpc.RpcError) as late:
