@@ -156,7 +156,11 @@ class AsyncServer:
 
     def _add_services(self) -> None:
         config, telemetry = self._config, self._telemetry
-        limits = StreamLimits(samples=config.limits.samples_per_stream, stall_s=config.limits.stall_s)
+        limits = StreamLimits(
+            samples=config.limits.samples_per_stream,
+            stall_s=config.limits.stall_s,
+            max_batch=config.limits.max_batch,
+        )
         link = LinkService(self.engine, limits, self._closing, telemetry.observer)
         add_service(add_LinkServiceServicer_to_server, link, self._server)
         administration = AdminServicer(telemetry.statistics.snapshot, self.repository.reload)

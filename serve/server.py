@@ -10,17 +10,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from serve.async_server import AsyncServer
 from serve.config.schema import ServerConfig
-from serve.engine.model import MAX_BATCH
 
 logger = logging.getLogger(__name__)
 
-HOST: Final = "127.0.0.1"
-PORT: Final = 50051
-GRACE_S: Final = 10.0
+Section = TypeVar("Section", bound=BaseModel)
 
 
 class Server:
@@ -28,19 +27,20 @@ class Server:
 
     Parameters
     ----------
-    bundle : path
+    bundle : path, optional
+        Folder of the bundle to serve; absent: those of `config`.
     receiver : str, optional
         Which of the bundle's receivers answers, where it has several; the first where absent.
-    host : str
+    host : str, optional
         Address to listen on; the default is reachable from this machine only.
-    port : int
+    port : int, optional
         0 takes a free one.
-    max_batch : int
+    max_batch : int, optional
         Most samples in one request.
-    grace_s : float
+    grace_s : float, optional
         Seconds that calls in flight have to finish when the server stops.
     config : ServerConfig, optional
-        Everything else.
+        Everything else, and what of these is not given.
 
     Attributes
     ----------
@@ -55,22 +55,23 @@ class Server:
 
     def __init__(
         self,
-        bundle: Path | str,
+        bundle: Path | str | None = None,
         *,
         receiver: str | None = None,
-        host: str = HOST,
-        port: int = PORT,
-        max_batch: int = MAX_BATCH,
-        grace_s: float = GRACE_S,
+        host: str | None = None,
+        port: int | None = None,
+        max_batch: int | None = None,
+        grace_s: float | None = None,
         config: ServerConfig | None = None,
     ) -> None:
-        given = (config or ServerConfig()).model_copy(update={"bundles": (Path(bundle),), "receiver": receiver})
-        given = given.model_copy(
-            update={
-                "listen": given.listen.model_copy(update={"host": host, "port": port}),
-                "limits": given.limits.model_copy(update={"max_batch": max_batch}),
-                "lifecycle": given.lifecycle.model_copy(update={"grace_s": grace_s}),
-            }
+        config = config or ServerConfig()
+        given = _with(
+            config,
+            bundles=None if bundle is None else (Path(bundle),),
+            receiver=receiver,
+            listen=_with(config.listen, host=host, port=port),
+            limits=_with(config.limits, max_batch=max_batch),
+            lifecycle=_with(config.lifecycle, grace_s=grace_s),
         )
         self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hardpath-serve", daemon=True)
@@ -161,6 +162,11 @@ async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> N
         ready(server.address)
     logger.info("received %s", (await received).name)
     await server.drain()
+
+
+def _with(section: Section, **given: Any) -> Section:
+    """A part of a configuration with what is given in place of what it has."""
+    return section.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 async def _build(config: ServerConfig) -> AsyncServer:

@@ -24,22 +24,30 @@ class Aside:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hardpath-aside", initializer=yield_to_others)
+        self._lock = threading.Lock()  # of _calls
         self._calls = 0
 
     async def run(self, call: Callable[[], T]) -> T:
-        """What `call` answers, once it is its turn.
+        """What `call` answers, once it is its turn; where the caller goes before, it never runs.
+
+        A call that has begun keeps its place until it ends, also where nobody waits for it any more.
 
         Raises
         ------
         Overloaded
             If as many calls wait as may.
         """
-        if self._calls > WAITING_MAX:
-            raise Overloaded(f"{WAITING_MAX} long calls (sweeps, channels of TR 38.901) are waiting", _RETRY_S)
-        self._calls += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-        finally:
+        with self._lock:
+            if self._calls > WAITING_MAX:
+                raise Overloaded(f"{WAITING_MAX} long calls (sweeps, channels of TR 38.901) are waiting", _RETRY_S)
+            self._calls += 1
+        work = self._pool.submit(call)
+        work.add_done_callback(self._ended)
+        return await asyncio.wrap_future(work)
+
+    def _ended(self, work: object) -> None:
+        """In whatever thread it ended, or was given up."""
+        with self._lock:
             self._calls -= 1
 
     def close(self) -> None:

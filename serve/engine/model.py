@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -31,6 +31,7 @@ from serve.engine.admission import Admission
 from serve.engine.aside import Aside
 from serve.engine.batcher import ANYONE, Batcher, Caller, Run
 from serve.engine.cost import CostModel
+from serve.engine.errors import Expired
 from serve.engine.policy import Adaptive, Fixed, Policy
 from serve.engine.programs import Decode, DecodeJob, Encode, EncodeJob, Transmit, TransmitJob
 from serve.engine.workers import Workers
@@ -254,16 +255,24 @@ class Model:
         ------
         Overloaded
             If as much is waiting there as may.
+        Expired
+            If the deadline passes before its turn.
         """
+
+        def in_time() -> T:
+            if caller.deadline is not None and caller.deadline <= monotonic():
+                raise Expired("the deadline has passed")
+            return call()
+
         self.means.admission.enter(caller.nbytes, lambda: 1.0)
         try:
-            return await self.means.aside.run(call)
+            return await self.means.aside.run(in_time)
         finally:
             self.means.admission.leave(caller.nbytes)
 
     def _transmit_job(self, rows: int, inputs: Mapping[str, ArrayLike], settings: Settings) -> TransmitJob:
         require_range("snr_db", settings.snr_db, SNR_DB_MIN, SNR_DB_MAX)
-        channel = _channel(
+        channel = channel_of(
             settings.channel or "awgn",
             settings.block_symbols,
             settings.k_factor_db,
@@ -361,7 +370,7 @@ def _hard_llrs(bits: ArrayLike, num_bits: int, others: Mapping[str, ArrayLike | 
 
 
 @lru_cache(maxsize=256)
-def _channel(
+def channel_of(
     name: str, block_symbols: int, k_factor_db: float | None, csi: str, pilots: int, no_offset_db: float
 ) -> Channel:
     """The channel asked for; an option that it has no use for is refused, lest it be believed to matter."""

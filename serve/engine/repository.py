@@ -6,16 +6,18 @@
 A new version is made ready in a thread of low priority beside the old one, which meanwhile answers; then the name stands
 for the new one. Requests that the old one has begun it finishes, and it is freed when the last of them is answered.
 
-A bundle is changed by replacing its folder (or a symbolic link to it), or by exporting into it: the manifest is written
-last, and it is the manifest that is watched.
+A bundle is changed by replacing its folder (or a symbolic link to it), or by exporting into it. It is loaded once its files
+have stopped changing; whether it is another bundle, its manifest tells, which has the hashes of all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 WATCH_S: Final = 1.0
 
-_Signature = tuple[int, int, int, str]
+_Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class Swap(NamedTuple):
@@ -61,14 +63,22 @@ class _Source:
         self.signature: _Signature | None = None
         self.manifest = b""
 
-    def look(self) -> _Signature | None:
-        """What tells that the manifest was written anew; None where it cannot be read."""
+    def look(self) -> _Signature:
+        """What tells that a file was written anew; empty where there is no bundle."""
         try:
-            file = (self.path / MANIFEST_NAME).resolve()
-            found = file.stat()
+            with os.scandir(self.path) as files:
+                found = [(file.path, file.stat()) for file in files]
         except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino, str(file)
+            return ()
+        return tuple(sorted((path, stat.st_mtime_ns, stat.st_size, stat.st_ino) for path, stat in found))
+
+
+class _Loaded(NamedTuple):
+    """A bundle that is ready, and what of its folder was read."""
+
+    model: Model
+    manifest: bytes
+    signature: _Signature
 
 
 class Repository:
@@ -107,8 +117,7 @@ class Repository:
         self._lock = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="hardpath-load", initializer=yield_to_others)
         for source in self._sources:
-            model = self._load(source)
-            if (other := self.engine.put(model)) is not None:
+            if (other := self._serve(source, self._load(source))) is not None:
                 raise BundleError(f"{source.path}: a model named {other.name} is served already, from another folder")
 
     async def reload(self, name: str = "") -> list[Swap]:
@@ -135,44 +144,54 @@ class Repository:
             for source in self._sources:
                 found = source.look()
                 # Twice the same, so that nothing is read while it is being written.
-                if found is None or found == source.signature or found != seen[source.path]:
+                if found == source.signature or found != seen[source.path]:
                     seen[source.path] = found
                     continue
                 async with self._lock:
-                    source.signature = found
-                    try:
+                    with suppress(BundleError):  # which the log has
                         await self._reload(source)
-                    except HardpathError as error:
-                        logger.error("%s goes on as it was: %s", source.name, error)
 
     def close(self) -> None:
         """Load nothing any more."""
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     async def _reload(self, source: _Source) -> Swap:
-        before = self.engine.model(source.name)
+        before = self.engine.model(source.name).version
+        signature = source.look()
         try:
-            model = await asyncio.get_running_loop().run_in_executor(self._loader, self._load_changed, source)
-        except Exception:
+            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._load_changed, source)
+        except BundleError as error:
+            source.signature = signature  # once is enough
             self.refused(source.name)
+            logger.error("%s goes on as it was: %s", source.name, error)
             raise
-        if model is None:
-            return Swap(source.name, before.version, before.version, changed=False)
-        self.engine.put(model)
+        if loaded is None:
+            source.signature = signature
+            return Swap(source.name, before, before, changed=False)
+        model = loaded.model
+        self._serve(source, loaded)
         self.swapped(model)
-        logger.info("%s: version %d answers in place of %d", model.name, model.version, before.version)
-        return Swap(source.name, before.version, model.version, changed=True)
+        logger.info("%s: version %d answers in place of %d", model.name, model.version, before)
+        return Swap(source.name, before, model.version, changed=True)
 
-    def _load_changed(self, source: _Source) -> Model | None:
-        try:
+    def _serve(self, source: _Source, loaded: _Loaded) -> Model | None:
+        source.name, source.manifest, source.signature = loaded.model.name, loaded.manifest, loaded.signature
+        return self.engine.put(loaded.model)
+
+    def _load_changed(self, source: _Source) -> _Loaded | None:
+        with suppress(OSError):  # loading says what is wrong
             if (source.path / MANIFEST_NAME).read_bytes() == source.manifest:
-                source.signature = source.look()
                 return None
-        except OSError:
-            pass  # loading says what is wrong
-        return self._load(source)
+        try:
+            return self._load(source)
+        except BundleError:
+            raise
+        except Exception as error:  # whatever it is, the one in service goes on
+            if not isinstance(error, HardpathError):
+                logger.exception("%s cannot be served", source.path)
+            raise BundleError(f"{source.path}: cannot be served: {(str(error).splitlines() or [''])[0]}") from error
 
-    def _load(self, source: _Source) -> Model:
+    def _load(self, source: _Source) -> _Loaded:
         signature = source.look()
         try:
             manifest = (source.path / MANIFEST_NAME).read_bytes()
@@ -181,6 +200,4 @@ class Repository:
         bundle = load_bundle(source.path, source.receiver)
         if source.name and bundle.manifest.name != source.name:
             raise BundleError(f"{source.path}: holds {bundle.manifest.name}, where {source.name} is served")
-        model = Model(bundle, self._means)
-        source.name, source.signature, source.manifest = model.name, signature, manifest
-        return model
+        return _Loaded(Model(bundle, self._means), manifest, signature)

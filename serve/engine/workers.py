@@ -46,3 +46,4 @@ class Workers:
                 call()
             except Exception:  # a defect of one batch must not take a worker from all others
                 logger.exception("a batch failed in its worker")
+            del call  # while it waits, a worker holds no batcher, and so no model

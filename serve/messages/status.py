@@ -118,6 +118,8 @@ def _status(code: grpc.StatusCode, message: str, *details: Message) -> status_pb
 
 def _path(field: str, request: Message) -> str:
     """Path of an argument in its request: the domain says `snr_db`, TransmitRequest has it as `settings.snr_db`."""
+    if field in request.DESCRIPTOR.fields_by_name:  # a sweep has its points beside its settings
+        return field
     nested = request.DESCRIPTOR.fields_by_name.get(_NESTED)
     arguments = nested.message_type.fields_by_name if nested and nested.message_type else ()
     return f"{_NESTED}.{field}" if field in arguments else field

@@ -19,10 +19,12 @@ from serve.messages.status import refuse
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
 from serve.services.streams import StreamLimits, TransmitStream
-from serve.telemetry.observer import Observer
+from serve.telemetry.observer import Call, Observer
 
-_ENCODE, _DECODE, _TRANSMIT = (f"hardpath.v1.LinkService/{name}" for name in ("Encode", "Decode", "Transmit"))
 NAME = pb.DESCRIPTOR.services_by_name["LinkService"].full_name
+_ENCODE, _DECODE, _TRANSMIT, _STREAM, _SWEEP = (
+    f"{NAME}/{name}" for name in ("Encode", "Decode", "Transmit", "TransmitStream", "Sweep")
+)
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -87,22 +89,27 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
 
     @_answered
     async def Transmit(self, request: pb.TransmitRequest, context: Context) -> pb.TransmitResponse:
-        return await self._transmit(request, caller_of(request, context), context)
+        return await self._transmit(request, caller_of(request, context), self._observer.call(_TRANSMIT, context))
 
     async def TransmitStream(self, requests: AsyncIterator[pb.TransmitStreamRequest], context: Context) -> None:
-        async def transmit(request: pb.TransmitRequest, caller: Caller) -> pb.TransmitResponse:
-            return await self._transmit(request, caller, context)
+        with self._observer.stream() as stream:
 
-        await TransmitStream(context, transmit, self._limits, self._closing).answer(requests)
+            async def transmit(request: pb.TransmitRequest, caller: Caller) -> pb.TransmitResponse:
+                return await self._transmit(request, caller, self._observer.call(_STREAM, context, stream))
+
+            await TransmitStream(context, transmit, self._limits, self._closing).answer(requests)
 
     async def Sweep(self, request: pb.SweepRequest, context: Context) -> None:
         from serve.services.sweeping import sweep
 
         try:
-            await sweep(self._engine.model(request.model), request, context, self._limits)
+            with self._observer.call(_SWEEP, context) as call:
+                model = self._engine.model(request.model)
+                with call.of(f"{model.name}.link").sweep():
+                    await sweep(model, request, context, self._limits)
         except grpc.aio.AbortError:
             raise
-        except Exception as error:
+        except Exception as error:  # every error must become a status; a traceback goes to the log
             await refuse(context, error, request)
 
     @_answered
@@ -113,8 +120,8 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         return list_to_message([model.info for model in self._engine.models])
 
-    async def _transmit(self, request: pb.TransmitRequest, caller: Caller, context: Context) -> pb.TransmitResponse:
-        with self._observer.call(_TRANSMIT, context) as call:
+    async def _transmit(self, request: pb.TransmitRequest, caller: Caller, seen: Call) -> pb.TransmitResponse:
+        with seen as call:
             model = self._engine.model(request.model)
             operation = call.of(f"{model.name}.link")
             settings = convert.settings_from_message(request.settings)

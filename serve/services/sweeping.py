@@ -12,16 +12,17 @@ from typing import Any, Final
 import grpc
 import numpy as np
 
-from link.errors import ArgumentError
+from link.errors import ArgumentError, require_range
 from link.montecarlo import CONFIDENCE, Proportion
 from link.semantic import clean_decisions
+from link.simulator.rule import BLOCKS_MAX
 from link.sweep import SweepPoint, SweepSpec
 from link.sweep import sweep as run_sweep
 from serve.engine.batcher import Caller
-from serve.engine.model import Model
+from serve.engine.model import Model, channel_of
 from serve.messages import convert
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.services.streams import StreamLimits, send
+from serve.services.streams import PeerGone, StreamLimits, drop, write
 
 POINTS_MAX: Final = 1000
 K_FACTOR_DB: Final = 6.0
@@ -36,12 +37,14 @@ class _Cancelled(Exception):
 async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits: StreamLimits) -> None:
     """Run a sweep beside the batches, and write each point as it ends.
 
+    Where the caller goes, a sweep that waits never runs, and one that runs ends with the block that it is at.
+
     Raises
     ------
     ArgumentError
         If an argument is wrong.
     Overloaded
-        If another sweep is being run.
+        If as many long calls wait as may.
     """
     spec = _spec(request)
     inputs = convert.inputs_from_message(request.inputs)
@@ -50,12 +53,8 @@ async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits
     gone = threading.Event()
 
     def run() -> None:
-        rows = model.rows(inputs)
-        labels: Any = np.array(request.labels, dtype=np.int64) if request.labels else None
-        if labels is None:
-            labels = clean_decisions(model.link, inputs)
-        elif len(labels) != rows:
-            raise ArgumentError("labels", f"must hold one class a sample: {rows}, got {len(labels)}")
+        labels = np.array(request.labels, dtype=np.int64) if request.labels else clean_decisions(model.link, inputs)
+        watch(None)
         run_sweep(model.link, inputs, labels, spec, progress=tell, watch=watch)
 
     def tell(point: SweepPoint, done: int, total: int) -> None:
@@ -79,10 +78,15 @@ async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits
             response = pb.SweepResponse(
                 point=_point(point), points_done=done, points=len(spec.snr_db), model_version=model.version
             )
-            await send(context, response, limits.stall_s)
+            await write(context, response, limits.stall_s)
         await task
+    except TimeoutError:
+        await drop(context, f"no point was taken for {limits.stall_s:g} s")
+    except PeerGone:
+        pass  # nobody is left to be told
     finally:
         gone.set()
+        task.cancel()
 
 
 def _spec(request: pb.SweepRequest) -> SweepSpec:
@@ -94,6 +98,15 @@ def _spec(request: pb.SweepRequest) -> SweepSpec:
             raise ArgumentError(f"settings.{name}", f"must be 0: the sweep sets it, got {getattr(given, name)}")
     if not 1 <= len(request.snr_db) <= POINTS_MAX:
         raise ArgumentError("snr_db", f"must hold 1 to {POINTS_MAX} points, got {len(request.snr_db)}")
+    channel_of(
+        given.channel or "awgn",
+        given.block_symbols,
+        given.k_factor_db if given.HasField("k_factor_db") else None,
+        given.csi or "perfect",
+        given.pilots,
+        given.no_offset_db,
+    )  # refuses an option that the channel has no use for, as Transmit does
+    require_range("draws", request.draws or 1, 1, BLOCKS_MAX)
     return SweepSpec(
         snr_db=tuple(request.snr_db),
         channel=given.channel or "awgn",

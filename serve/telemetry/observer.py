@@ -15,6 +15,8 @@ Whatever ends the block otherwise is a failure: of the operation, or of none whe
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, Final
@@ -63,9 +65,18 @@ class Observer:
         self.access = access or AccessLog()
         self.traces = traces
 
-    def call(self, method: str, context: Context) -> Call:
-        """A call of `method`, PACKAGE.SERVICE/METHOD as the server names it; for a `with` block around its answer."""
-        return Call(self, method, context)
+    def call(self, method: str, context: Context, stream: OpenStream | None = None) -> Call:
+        """A call of `method`, PACKAGE.SERVICE/METHOD as the server names it; for a `with` block around its answer.
+
+        A request of a stream counts as a call, of that stream.
+        """
+        return Call(self, method, context, stream)
+
+    @contextmanager
+    def stream(self) -> Iterator[OpenStream]:
+        """A stream is open while the block runs."""
+        with ExitStack() as counted:
+            yield OpenStream(counted)
 
     def refused(self, method: str, code: grpc.StatusCode, context: Context | None = None) -> None:
         """A call was refused before anything was read of it: by the door that asks for tokens, say."""
@@ -73,15 +84,41 @@ class Observer:
         self.access.ended(method, code.name, 0, peer=None if context is None else lambda: _peer(context))
 
 
+class OpenStream:
+    """A stream that is open; it counts with the operation that it asks for first."""
+
+    def __init__(self, counted: ExitStack) -> None:
+        self._counted = counted
+        self._known = False
+
+    def of(self, operation: Operation) -> None:
+        """An operation is asked for."""
+        if not self._known:
+            self._known = True
+            self._counted.enter_context(operation.stream())
+
+
 class Call:
     """One call, from receipt to reply."""
 
-    __slots__ = ("_computed", "_context", "_method", "_observer", "_operation", "_read", "_rows", "_start", "_timing")
+    __slots__ = (
+        "_computed",
+        "_context",
+        "_method",
+        "_observer",
+        "_operation",
+        "_read",
+        "_rows",
+        "_start",
+        "_stream",
+        "_timing",
+    )
 
-    def __init__(self, observer: Observer, method: str, context: Context) -> None:
+    def __init__(self, observer: Observer, method: str, context: Context, stream: OpenStream | None = None) -> None:
         self._observer = observer
         self._method = method
         self._context = context
+        self._stream = stream
         self._operation: Operation | None = None
         self._timing: Timing | None = None
         self._rows = 0
@@ -90,6 +127,8 @@ class Call:
     def of(self, operation: str) -> Operation:
         """The operation that is asked for, of a model that is there."""
         self._operation = self._observer.statistics.operation(operation)
+        if self._stream is not None:
+            self._stream.of(self._operation)
         return self._operation
 
     def read(self) -> None:

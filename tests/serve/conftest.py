@@ -1,7 +1,12 @@
 """A small bundle with a real chain in it, and a server that holds it."""
 
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -15,6 +20,9 @@ from link.constellation import bits_per_symbol, map_bits, max_log_llr
 from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
 from link.manifest import LlrSpec, Manifest, Mode, TaskSpec
 from serve.client import Client
+from serve.client.admin import AdminClient
+from serve.config.schema import ServerConfig
+from serve.pb.hardpath.v1.link_pb2_grpc import LinkServiceStub
 from serve.server import Server
 
 TOKENS, CODEWORDS, DIMENSIONS, ORDER, CLASSES, CLIP = 5, 8, 2, 16, 3, 20.0
@@ -136,3 +144,70 @@ def text_server(text_bundle_path):
 def text_client(text_server):
     with Client(text_server.address) as connected:
         yield connected
+
+
+class Held:
+    """A transmitter that waits in the middle of its runs until it is let go, on a worker."""
+
+    def __init__(self, server, operations=("link",)):
+        model = server.engine.model()
+        for operation in operations:
+            model._batchers[operation]._quick_s = 0.0  # no run of it is made on the event loop
+        transmitter = model.link.transmitter
+        self.run, self.entered, self.go = transmitter.run, threading.Event(), threading.Event()
+        transmitter.run = self
+
+    def __call__(self, *arguments):
+        self.entered.set()
+        assert self.go.wait(20)
+        return self.run(*arguments)
+
+
+@pytest.fixture(scope="session")
+def hold():
+    return Held
+
+
+def until(condition):
+    """Wait for what comes by itself."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session", name="until")
+def until_fixture():
+    return until
+
+
+@contextmanager
+def several(bundles, **sections):
+    """A server of its own; `counted` gives the counters of an operation."""
+    config = ServerConfig(bundles=tuple(bundles), listen={"port": 0}, **sections)
+    with Server(config=config) as server, grpc.insecure_channel(server.address) as channel:
+        admin = AdminClient(channel, server.address)
+
+        def counted(operation="link"):
+            name = f"tiny.{operation}"
+            return next((found for found in admin.statistics().operations if found.name == name), None)
+
+        yield SimpleNamespace(
+            server=server,
+            engine=server.engine,
+            address=server.address,
+            channel=channel,
+            stub=LinkServiceStub(channel),
+            admin=admin,
+            counted=counted,
+        )
+
+
+@pytest.fixture(scope="session", name="several")
+def several_fixture():
+    return several
+
+
+@pytest.fixture(scope="session")
+def serving():
+    return lambda bundle, **sections: several([bundle], **sections)

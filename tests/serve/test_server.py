@@ -104,8 +104,7 @@ class Held:
 
     def __init__(self, server):
         model = server.engine.model()
-        for _ in range(40):  # so slow that no run of it is made on the event loop
-            model.costs["transmitter"].record(4, 1.0)
+        model._batchers["transmitter"]._quick_s = 0.0  # no run of it is made on the event loop
         transmitter = model.link.transmitter
         self.run, self.entered, self.go = transmitter.run, threading.Event(), threading.Event()
         transmitter.run = self

@@ -151,3 +151,27 @@ def test_no_text_is_the_server_s_fault(stub, texts):
     with pytest.raises(grpc.RpcError) if wrong else nullcontext() as refused:
         assert len(stub.Transmit(transmit(text=strings(*texts)), timeout=20).decoded.decisions) == len(texts)
     assert not wrong or refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+FLAGS = {"dull": (False, False), "tour de force": (False, True), "a dull film and a fine one": (True, False)}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_each_request_is_told_which_of_its_own_texts_were_cut_or_are_unknown(stub, streamed):
+    """Also where several requests go together."""
+    texts = list(FLAGS)
+    batches = [texts, texts[::-1], texts[1:2], texts[2:], texts[:1]] * 8
+    requests = [transmit(text=strings(*batch)) for batch in batches]
+    if streamed:
+        messages = [pb.TransmitStreamRequest(request=request) for request in requests]
+        replies = [reply.response for reply in stub.TransmitStream(iter(messages), timeout=60)]
+    else:
+        calls = [stub.Transmit.future(request, timeout=60) for request in requests]
+        replies = [call.result() for call in calls]
+    for batch, reply in zip(batches, replies, strict=True):
+        assert list(zip(reply.truncated, reply.unknown, strict=True)) == [FLAGS[text] for text in batch]
+
+
+def test_encode_says_which_texts_are_unknown(stub):
+    reply = stub.Encode(pb.EncodeRequest(inputs={"text": strings(*FLAGS)}), timeout=20)
+    assert list(zip(reply.truncated, reply.unknown, strict=True)) == list(FLAGS.values())

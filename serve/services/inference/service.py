@@ -31,7 +31,7 @@ from serve.services.inference.statistics import statistics_of
 from serve.services.inference.streaming import InferStream, failed
 from serve.services.inference.tensors import inputs_from_message
 from serve.services.streams import StreamLimits
-from serve.telemetry.observer import Observer
+from serve.telemetry.observer import Call, Observer
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _INFER: Final = f"{NAME}/ModelInfer"
@@ -155,18 +155,20 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     @_answered
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        return await self._infer(request, context, _INFER)
+        return await self._infer(request, context, self._observer.call(_INFER, context))
 
     async def ModelStreamInfer(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
-        async def respond(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
-            try:
-                reply = await self._infer(request, context, _STREAM_INFER)
-            except Exception as error:  # of this request; the stream goes on
-                return failed(request, status_of(error, request).message)
-            reply.parameters[FINAL].bool_param = True
-            return pb.ModelStreamInferResponse(infer_response=reply)
+        with self._observer.stream() as stream:
 
-        await InferStream(context, respond, self._limits, self._closing).answer(requests)
+            async def respond(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+                try:
+                    reply = await self._infer(request, context, self._observer.call(_STREAM_INFER, context, stream))
+                except Exception as error:  # of this request; the stream goes on
+                    return failed(request, status_of(error, request).message)
+                reply.parameters[FINAL].bool_param = True
+                return pb.ModelStreamInferResponse(infer_response=reply)
+
+            await InferStream(context, respond, self._limits, self._closing).answer(requests)
 
     @_answered
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
@@ -224,8 +226,8 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         repository = [] if self._reload is None else ["model_repository"]
         return ["classification", "model_configuration", *repository, "parameters", "statistics"]
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context, method: str) -> pb.ModelInferResponse:
-        with self._observer.call(method, context) as call:
+    async def _infer(self, request: pb.ModelInferRequest, context: Context, seen: Call) -> pb.ModelInferResponse:
+        with seen as call:
             model, served = self._find(request.model_name, request.model_version, "model_version")
             description = served.description
             call.of(description.name)
