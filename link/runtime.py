@@ -344,7 +344,7 @@ def require_finite(field: str, value: NDArray[Any]) -> None:
 
 def _within(value: NDArray[Any], low: float, high: float) -> bool:
     """Whether all of it is in [low, high], and no NaN."""
-    return bool(value.min() >= low and value.max() <= high)
+    return float(value.min()) >= low and float(value.max()) <= high
 
 
 def _has_shape(array: NDArray[Any], shape: tuple[int | None, ...]) -> bool:
