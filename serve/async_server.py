@@ -56,9 +56,9 @@ DESCRIPTIONS: Final = (
 """Of all services, for reflection."""
 
 _CORE: Final = "grpc._cython.cygrpc"
-_LINGER_S: Final = 0.1
+_LINGER_S: Final = 0.25
 """gRPC, when it stops, cancels calls that nobody has taken up: time for them to be, and for later ones to be refused."""
-_REFUSALS: Final = 5
+_REFUSALS: Final = 2
 
 
 class AsyncServer:
