@@ -17,7 +17,8 @@ import numpy as np
 
 from link.bundle import load_bundle
 from serve.engine.engine import Engine
-from serve.engine.model import Means, Model
+from serve.engine.means import Means
+from serve.engine.model import Model
 from serve.pb.inference import grpc_service_pb2 as pb
 from serve.services.inference.service import InferenceService
 from serve.services.inference.tensors import BYTES, Tensor

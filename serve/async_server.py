@@ -24,7 +24,8 @@ from serve.config.schema import ServerConfig
 from serve.engine.admission import Admission
 from serve.engine.batcher import Run
 from serve.engine.engine import Engine
-from serve.engine.model import OPERATIONS, Means, Model
+from serve.engine.means import Means
+from serve.engine.model import OPERATIONS, Model
 from serve.engine.repository import Repository
 from serve.engine.workers import Workers
 from serve.listening import channel_options, listen

@@ -8,7 +8,8 @@ All coroutines belong to one event loop.
 from __future__ import annotations
 
 from serve.engine.errors import ModelNotFound
-from serve.engine.model import Means, Model
+from serve.engine.means import Means
+from serve.engine.model import Model
 
 
 class Engine:

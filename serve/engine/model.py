@@ -11,7 +11,6 @@ What does not depend on other requests is checked here, when a request comes; th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
@@ -27,17 +26,13 @@ from link.provenance import code_version
 from link.randomness import SEED_MAX
 from link.runtime import as_tensor
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
-from serve.engine.admission import Admission
-from serve.engine.aside import Aside
-from serve.engine.batcher import ANYONE, Batcher, Caller, Run
+from serve.engine.batcher import ANYONE, Batcher, Caller
 from serve.engine.cost import CostModel
 from serve.engine.errors import Expired
-from serve.engine.policy import Adaptive, Fixed, Policy
+from serve.engine.means import Means
 from serve.engine.programs import Decode, DecodeJob, Encode, EncodeJob, Transmit, TransmitJob
-from serve.engine.workers import Workers
 from serve.results import Decoded, Encoded, ModelInfo, Settings, Transmitted
 
-MAX_BATCH: Final = 4096
 OPERATIONS: Final = ("transmitter", "receiver", "link")
 """Of a model, as they are called outside: NAME.transmitter and so on."""
 
@@ -48,54 +43,6 @@ _NUMBERS: Final = 2**32
 _CALIBRATION_ROWS: Final = (1, 4, 16, 64)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Means:
-    """What the models of a server share.
-
-    Attributes
-    ----------
-    workers : Workers
-    admission : Admission
-    max_batch : int
-        Most samples in one request.
-    max_rows : int, optional
-        Rows of a run at most; None decides by measured cost, up to `max_batch`.
-    wait_s : float, optional
-        How long a run waits for more rows; None decides by what waiting has paid.
-    threads : int
-        Threads inside one operation of ONNX Runtime.
-    device : str
-        Where the graphs run, see link.runtime.Transmitter.
-    memory_bytes : int, optional
-        What each graph may take of a GPU's memory, see link.session.open_session.
-    ran : callable
-        Called with the name of an operation and each of its runs.
-    aside : Aside
-    """
-
-    workers: Workers = field(default_factory=lambda: Workers(1))
-    admission: Admission = field(default_factory=Admission)
-    max_batch: int = MAX_BATCH
-    max_rows: int | None = None
-    wait_s: float | None = None
-    threads: int = 1
-    device: str = "cpu"
-    memory_bytes: int | None = None
-    ran: Callable[[str, Run], None] = lambda operation, run: None
-    aside: Aside = field(default_factory=Aside)
-
-    def policy(self, cost: CostModel) -> Policy:
-        """How runs are made up."""
-        if self.wait_s is None:
-            return Adaptive(cost, self.max_rows or self.max_batch)
-        return Fixed(self.max_rows or self.max_batch, self.wait_s)
-
-    def close(self) -> None:
-        """Wait for what is being run."""
-        self.workers.close()
-        self.aside.close()
 
 
 class Model:

@@ -26,7 +26,8 @@ from link.errors import ArgumentError, BundleError, HardpathError
 from serve.engine.aside import yield_to_others
 from serve.engine.engine import Engine
 from serve.engine.errors import ModelNotFound
-from serve.engine.model import Means, Model
+from serve.engine.means import Means
+from serve.engine.model import Model
 
 logger = logging.getLogger(__name__)
 

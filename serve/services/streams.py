@@ -20,7 +20,7 @@ import grpc
 
 from serve.engine.batcher import Caller
 from serve.engine.errors import Overloaded
-from serve.engine.model import MAX_BATCH
+from serve.engine.means import MAX_BATCH
 from serve.messages.status import failure_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.services.unreadable import Unreadable

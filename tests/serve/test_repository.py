@@ -25,7 +25,7 @@ from link.errors import BundleError
 from link.randomness import Draws
 from serve.config.schema import ServerConfig
 from serve.engine.batcher import Workers
-from serve.engine.model import Means
+from serve.engine.means import Means
 from serve.engine.repository import Repository
 from serve.messages.tensor import tensor_from_message, tensor_to_message
 from serve.pb.hardpath.v1 import admin_pb2, admin_pb2_grpc

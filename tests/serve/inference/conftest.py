@@ -11,7 +11,8 @@ import pytest
 
 from link.bundle import load_bundle
 from serve.engine.engine import Engine
-from serve.engine.model import Means, Model
+from serve.engine.means import Means
+from serve.engine.model import Model
 from serve.pb.inference import grpc_service_pb2 as pb
 from serve.pb.inference.grpc_service_pb2_grpc import (
     GRPCInferenceServiceStub,
