@@ -1,6 +1,7 @@
 """Bundles of several modes, and any room's small bundle made to take texts; graphs as small as they can be."""
 
 import json
+import logging
 import shutil
 import signal
 import sys
@@ -174,6 +175,15 @@ def ctrl_c_is_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def root_level_stays():
+    """A command that a test runs in this process sets how much is logged, and so what the next test finds in its log."""
+    root = logging.getLogger()
+    before = root.level
+    yield
+    root.setLevel(before)
 
 
 @pytest.fixture(scope="session")
