@@ -205,6 +205,10 @@ def call(
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
         found = text_samples(given, manifest) if given else load_samples(inputs, manifest, named)
         batch = Batch.of(found, manifest, chosen)
+        if rows is not None and not batch.rows:
+            raise ArgumentError(
+                "--rows", f"names none of the {len(next(iter(found.inputs.values())))} rows, got {rows!r}"
+            )
         if rows is not None and batch.rows < chosen.stop - chosen.start and not as_json:
             note(f"rows {rows} reach past the end: {batch.rows} are sent")
         if encode:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 import stat
 import time
@@ -23,7 +24,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from link.errors import ServerError
+from link.errors import ArgumentError, ServerError
 from serve.security.watched import Unusable, read_file, state_of
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Caller(NamedTuple):
     permissions: frozenset[str]
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+Name = Annotated[str, Field(pattern=_NAME.pattern)]
 _FILE: Final = TypeAdapter(dict[Name, Token])
 
 
@@ -72,12 +74,19 @@ def new_token(name: str, permissions: Sequence[Permission] = ("infer",)) -> NewT
     permissions : sequence of str
         Of "infer" and "admin".
 
+    Raises
+    ------
+    ArgumentError
+        If the file could not hold the name.
+
     Examples
     --------
     >>> token, line = new_token("camera")
     >>> token.startswith("hardpath_"), token in line
     (True, False)
     """
+    if not _NAME.fullmatch(name):
+        raise ArgumentError("name", f"must be 1 to 64 letters, digits, - and _, the first no - or _, got {name!r}")
     token = PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
     granted = ", ".join(f'"{permission}"' for permission in permissions)
     return NewToken(token, f'{name} = {{ sha256 = "{_digest(token).hex()}", permissions = [{granted}] }}')

@@ -116,6 +116,12 @@ def test_a_sweep_of_the_server_is_that_of_the_bundle(hardpath, address, bundle, 
     assert "/20" in table.out
 
 
+def test_rows_that_begin_past_the_end_are_refused_before_anything_is_sent(hardpath, address):
+    for job in ((), ("--encode",), ("--sweep", "0")):
+        line = hardpath("call", address, "--rows", "100000:100001", *job).refused(2)
+        assert line.startswith("--rows names none of the ")
+
+
 def test_a_model_is_called_by_its_name(hardpath, address):
     name = hardpath("call", address, "--rows", "0:1", "--model", "digits", "--json")
     assert name.code == 0

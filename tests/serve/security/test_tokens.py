@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from link.errors import ServerError
+from link.errors import ArgumentError, ServerError
 from serve.security.tokens import Tokens, new_token
 
 
@@ -27,6 +27,12 @@ def test_a_new_token_is_of_256_bits_and_its_line_holds_its_hash_alone():
     digest = hashlib.sha256(found.token.encode()).hexdigest()
     assert found.line == f'camera = {{ sha256 = "{digest}", permissions = ["infer", "admin"] }}'
     assert new_token("camera").token != found.token
+
+
+@pytest.mark.parametrize("name", ["", "my camera", "-x", "_x", "a.b", "x\n", "é", "x" * 65])
+def test_no_token_is_made_for_a_name_that_the_file_cannot_hold(name):
+    with pytest.raises(ArgumentError, match=r"^name must be 1 to 64 letters"):
+        new_token(name)
 
 
 def test_a_token_is_found_with_its_owner_and_permissions(file):
