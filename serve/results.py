@@ -166,6 +166,21 @@ class Transmitted(NamedTuple):
     num_pilots: NDArray[np.int64] | None = None
 
 
+class ModelId(NamedTuple):
+    """Which model made a reply.
+
+    Attributes
+    ----------
+    version : int
+        As its manifest has it; exports that nobody numbered share one.
+    digest : str
+        Hash of its manifest, which no two exports share.
+    """
+
+    version: int
+    digest: str
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """The model that a server holds, and what the server takes.
@@ -178,9 +193,12 @@ class ModelInfo:
     channels : tuple of str
     max_batch : int
         Most samples in one request.
+    digest : str
+        Hash of the manifest; empty where the server does not say.
     """
 
     manifest: Manifest
     code_version: str
     channels: tuple[str, ...]
     max_batch: int
+    digest: str = ""

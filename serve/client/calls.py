@@ -122,7 +122,7 @@ class Call:
         except ArgumentError as error:
             raise self.unreadable(str(error)) from None
         info = self.caller.infos.get(job.model)
-        if info is not None and part.version and part.version != info.manifest.version:
+        if info is not None and part.digest and part.digest != info.digest:
             self.caller.infos.pop(job.model, None)
         return part
 
@@ -202,8 +202,8 @@ def part_of(call: Call, asked: Asked | None, reply: pb.TransmitStreamResponse, i
 
 
 def of_one_version(parts: Sequence[Part]) -> bool:
-    """Whether one version of the model gave all answers."""
-    return len({part.version for part in parts}) == 1
+    """Whether one model gave all answers, and not several exports of it."""
+    return len({part.digest for part in parts}) == 1
 
 
 def joined(job: Job[Result], parts: Sequence[Part]) -> Result:

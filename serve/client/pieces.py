@@ -35,10 +35,10 @@ class Piece(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One answer of a job, and the version of the model that gave it; 0 where the server does not say."""
+    """One answer of a job, and which model gave it: its digest, empty where the server does not say."""
 
     result: Any
-    version: int
+    digest: str = ""
 
 
 class Job(NamedTuple, Generic[Result]):

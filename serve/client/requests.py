@@ -269,24 +269,24 @@ def _name(model: str) -> str:
 
 
 def _read_model(reply: pb.GetModelResponse) -> Part:
-    return Part(model_from_message(reply), reply.model.version)
+    return Part(model_from_message(reply), reply.model_digest)
 
 
 def _read_models(reply: pb.ListModelsResponse) -> Part:
-    return Part(tuple(ModelSummary(m.name, m.version, m.task, m.receiver_name) for m in reply.models), 0)
+    return Part(tuple(ModelSummary(m.name, m.version, m.task, m.receiver_name) for m in reply.models))
 
 
 def _read_encoded(reply: pb.EncodeResponse) -> Part:
     return Part(
-        (convert.transmission_from_message(reply), sum(reply.truncated), sum(reply.unknown)), reply.model_version
+        (convert.transmission_from_message(reply), sum(reply.truncated), sum(reply.unknown)), reply.model_digest
     )
 
 
 def _read_decoded(reply: pb.DecodeResponse) -> Part:
     spent = reply.timing
     timing = Timing(spent.transmitter_us, spent.channel_us, spent.receiver_us, spent.queue_us)
-    return Part(convert.decoded_from_message(reply.decoded)._replace(timing=timing), reply.model_version)
+    return Part(convert.decoded_from_message(reply.decoded)._replace(timing=timing), reply.model_digest)
 
 
 def _read_transmitted(reply: pb.TransmitResponse) -> Part:
-    return Part(convert.transmitted_from_message(reply), reply.model_version)
+    return Part(convert.transmitted_from_message(reply), reply.model_digest)

@@ -10,6 +10,7 @@ What does not depend on other requests is checked here, when a request comes; th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from time import monotonic, perf_counter
@@ -31,7 +32,7 @@ from serve.engine.cost import CostModel
 from serve.engine.errors import Expired
 from serve.engine.means import Means
 from serve.engine.programs import Decode, DecodeJob, Encode, EncodeJob, Transmit, TransmitJob
-from serve.results import Decoded, Encoded, ModelInfo, Settings, Transmitted
+from serve.results import Decoded, Encoded, ModelId, ModelInfo, Settings, Transmitted
 
 OPERATIONS: Final = ("transmitter", "receiver", "link")
 """Of a model, as they are called outside: NAME.transmitter and so on."""
@@ -40,6 +41,7 @@ HARD_LLR: Final = 20.0
 """What a hard bit stands for, nats."""
 
 _NUMBERS: Final = 2**32
+_DIGEST: Final = 16
 _CALIBRATION_ROWS: Final = (1, 4, 16, 64)
 
 T = TypeVar("T")
@@ -69,7 +71,8 @@ class Model:
     def __init__(self, bundle: Bundle, means: Means) -> None:
         self.link = Link(bundle, means.threads, means.device, means.memory_bytes)
         self.means = means
-        self.info = ModelInfo(self.link.manifest, code_version(), CHANNELS, means.max_batch)
+        digest = hashlib.sha256(self.link.manifest.model_dump_json().encode()).hexdigest()[:_DIGEST]
+        self.info = ModelInfo(self.link.manifest, code_version(), CHANNELS, means.max_batch, digest)
         self._transmit = Transmit(self.link)
         programs: tuple[Any, ...] = (Encode(self.link), Decode(self.link), self._transmit)
         self.costs = {operation: CostModel() for operation in OPERATIONS}
@@ -95,6 +98,11 @@ class Model:
     def version(self) -> int:
         """As the manifest has it."""
         return self.link.manifest.version
+
+    @property
+    def id(self) -> ModelId:
+        """What tells it from every other."""
+        return ModelId(self.version, self.info.digest)
 
     @property
     def waiting_rows(self) -> dict[str, int]:

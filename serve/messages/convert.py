@@ -13,7 +13,7 @@ from link.header import HeaderOutcome
 from link.runtime import Transmission
 from serve.messages.tensor import tensor_from_message, tensor_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.results import Decoded, Encoded, Sent, Settings, Timing, Transmitted
+from serve.results import Decoded, Encoded, ModelId, Sent, Settings, Timing, Transmitted
 
 _SETTINGS: Final = {
     "snr_db": "a number: Es/N0 in dB",
@@ -203,23 +203,25 @@ def decoded_from_message(message: pb.Reception) -> Decoded:
     )
 
 
-def encoded_to_message(encoded: Encoded, request: pb.EncodeRequest, model_version: int) -> pb.EncodeResponse:
+def encoded_to_message(encoded: Encoded, request: pb.EncodeRequest, model: ModelId) -> pb.EncodeResponse:
     """Reply of Encode."""
     return pb.EncodeResponse(
         sent=sent_to_message(encoded.sent, request.tensor_format, include_symbols=True),
         truncated=() if encoded.truncated is None else encoded.truncated.tolist(),
         unknown=() if encoded.unknown is None else encoded.unknown.tolist(),
         timing=timing_to_message(encoded.timing),
-        model_version=model_version,
+        model_version=model.version,
+        model_digest=model.digest,
     )
 
 
-def decode_response(decoded: Decoded, request: pb.DecodeRequest, model_version: int) -> pb.DecodeResponse:
+def decode_response(decoded: Decoded, request: pb.DecodeRequest, model: ModelId) -> pb.DecodeResponse:
     """Reply of Decode."""
     return pb.DecodeResponse(
         decoded=decoded_to_message(decoded, request.tensor_format, request.include_llr),
         timing=None if decoded.timing is None else timing_to_message(decoded.timing),
-        model_version=model_version,
+        model_version=model.version,
+        model_digest=model.digest,
     )
 
 
@@ -258,7 +260,7 @@ def header_from_message(message: pb.HeaderOutcome) -> HeaderOutcome:
     )
 
 
-def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, model_version: int) -> pb.TransmitResponse:
+def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, model: ModelId) -> pb.TransmitResponse:
     """One pass over the link, with what the request asked to include."""
     message = pb.TransmitResponse(
         sent=sent_to_message(result.sent, request.tensor_format, request.include_symbols),
@@ -269,7 +271,8 @@ def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, mod
         header=None if result.header is None else header_to_message(result.header),
         truncated=() if result.truncated is None else result.truncated.tolist(),
         unknown=() if result.unknown is None else result.unknown.tolist(),
-        model_version=model_version,
+        model_version=model.version,
+        model_digest=model.digest,
         num_pilots=() if result.num_pilots is None else result.num_pilots.tolist(),
     )
     if request.include_symbols and result.y is not None and result.no is not None:

@@ -47,6 +47,7 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
         code_version=info.code_version,
         channels=info.channels,
         max_batch=info.max_batch,
+        model_digest=info.digest,
     )
 
 
@@ -59,6 +60,7 @@ def list_to_message(infos: Iterable[ModelInfo]) -> pb.ListModelsResponse:
                 version=info.manifest.version,
                 task=info.manifest.task.name,
                 receiver_name=info.manifest.receiver_name,
+                digest=info.digest,
             )
             for info in infos
         ]
@@ -101,7 +103,7 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
         raise ServerError(
             f"the server's model is not one that this version of hardpath knows: {where}: {first['msg']}"
         ) from None
-    return ModelInfo(manifest, message.code_version, tuple(message.channels), message.max_batch)
+    return ModelInfo(manifest, message.code_version, tuple(message.channels), message.max_batch, message.model_digest)
 
 
 def _task_from_message(message: pb.Task) -> TaskSpec:

@@ -74,7 +74,7 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             sent = encoded.sent
             call.computed(len(sent.mode), encoded.timing)
             operation.sent(int(sent.num_bits.sum()), int(sent.num_symbols.sum()), len(sent.mode))
-            return convert.encoded_to_message(encoded, request, model.version)
+            return convert.encoded_to_message(encoded, request, model.id)
 
     @_answered
     async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
@@ -85,7 +85,7 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             call.read()
             decoded = await model.decode(*given, caller=caller_of(request, context))
             call.computed(len(decoded.decisions), decoded.timing)
-            return convert.decode_response(decoded, request, model.version)
+            return convert.decode_response(decoded, request, model.id)
 
     @_answered
     async def Transmit(self, request: pb.TransmitRequest, context: Context) -> pb.TransmitResponse:
@@ -132,7 +132,7 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             call.computed(len(sent.mode), result.timing)
             symbols = int(sent.num_symbols.sum()) + (result.header.header_symbols if result.header else 0)
             operation.sent(int(sent.num_bits.sum()), symbols, len(sent.mode), used.snr_db, used.channel)
-            return convert.transmitted_to_message(result, request, model.version)
+            return convert.transmitted_to_message(result, request, model.id)
 
 
 def caller_of(request: Message, context: Context) -> Caller:

@@ -76,7 +76,11 @@ async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits
         while (point := await points.get()) is not None:
             done += 1
             response = pb.SweepResponse(
-                point=_point(point), points_done=done, points=len(spec.snr_db), model_version=model.version
+                point=_point(point),
+                points_done=done,
+                points=len(spec.snr_db),
+                model_version=model.version,
+                model_digest=model.id.digest,
             )
             await write(context, response, limits.stall_s)
         await task

@@ -175,18 +175,20 @@ class EncodeRequest(_message.Message):
     def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., snr_db: _Optional[float] = ..., model: _Optional[str] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
-    __slots__ = ("sent", "truncated", "timing", "model_version", "unknown")
+    __slots__ = ("sent", "truncated", "timing", "model_version", "unknown", "model_digest")
     SENT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     truncated: _containers.RepeatedScalarFieldContainer[bool]
     timing: Timing
     model_version: int
     unknown: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ...) -> None: ...
+    model_digest: str
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("symbols", "no", "mode", "llr_in", "tensor_format", "include_llr", "bits", "model")
@@ -209,14 +211,16 @@ class DecodeRequest(_message.Message):
     def __init__(self, symbols: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ..., mode: _Optional[_Iterable[int]] = ..., llr_in: _Optional[_Union[Tensor, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., bits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class DecodeResponse(_message.Message):
-    __slots__ = ("decoded", "timing", "model_version")
+    __slots__ = ("decoded", "timing", "model_version", "model_digest")
     DECODED_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     decoded: Reception
     timing: Timing
     model_version: int
-    def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ...) -> None: ...
+    model_digest: str
+    def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class TransmitRequest(_message.Message):
     __slots__ = ("inputs", "settings", "tensor_format", "include_llr", "include_symbols", "model")
@@ -242,7 +246,7 @@ class TransmitRequest(_message.Message):
     def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ..., model: _Optional[str] = ...) -> None: ...
 
 class TransmitResponse(_message.Message):
-    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown", "num_pilots")
+    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown", "num_pilots", "model_digest")
     SENT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +258,7 @@ class TransmitResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     NUM_PILOTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     received: Received
     decoded: Reception
@@ -265,7 +270,8 @@ class TransmitResponse(_message.Message):
     model_version: int
     unknown: _containers.RepeatedScalarFieldContainer[bool]
     num_pilots: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., num_pilots: _Optional[_Iterable[int]] = ...) -> None: ...
+    model_digest: str
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., num_pilots: _Optional[_Iterable[int]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class TransmitStreamRequest(_message.Message):
     __slots__ = ("request",)
@@ -327,16 +333,18 @@ class SweepRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., inputs: _Optional[_Mapping[str, Tensor]] = ..., labels: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., snr_db: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., target_errors: _Optional[int] = ..., rel_width: _Optional[float] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class SweepResponse(_message.Message):
-    __slots__ = ("point", "points_done", "points", "model_version")
+    __slots__ = ("point", "points_done", "points", "model_version", "model_digest")
     POINT_FIELD_NUMBER: _ClassVar[int]
     POINTS_DONE_FIELD_NUMBER: _ClassVar[int]
     POINTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     point: SweepPoint
     points_done: int
     points: int
     model_version: int
-    def __init__(self, point: _Optional[_Union[SweepPoint, _Mapping]] = ..., points_done: _Optional[int] = ..., points: _Optional[int] = ..., model_version: _Optional[int] = ...) -> None: ...
+    model_digest: str
+    def __init__(self, point: _Optional[_Union[SweepPoint, _Mapping]] = ..., points_done: _Optional[int] = ..., points: _Optional[int] = ..., model_version: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class Rate(_message.Message):
     __slots__ = ("value", "low", "high")
@@ -385,16 +393,18 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "code_version", "channels", "max_batch")
+    __slots__ = ("model", "code_version", "channels", "max_batch", "model_digest")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CODE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     model: Model
     code_version: str
     channels: _containers.RepeatedScalarFieldContainer[str]
     max_batch: int
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ...) -> None: ...
+    model_digest: str
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -407,16 +417,18 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("name", "version", "task", "receiver_name")
+    __slots__ = ("name", "version", "task", "receiver_name", "digest")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     task: str
     receiver_name: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[str] = ..., receiver_name: _Optional[str] = ...) -> None: ...
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[str] = ..., receiver_name: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json", "header", "tokenizer", "receiver_name")
