@@ -11,15 +11,18 @@ from serve.security.watched import Unusable, read_file
 
 
 def channel_credentials(
-    ca: Path | None = None, certificate: Path | None = None, key: Path | None = None, token: str | None = None
+    ca: Path | str | None = None,
+    certificate: Path | str | None = None,
+    key: Path | str | None = None,
+    token: str | None = None,
 ) -> grpc.ChannelCredentials:
     """A client's side of TLS, for grpc.secure_channel and grpc.aio.secure_channel.
 
     Parameters
     ----------
-    ca : Path, optional
+    ca : path, optional
         Authorities that the server's certificate is held to, PEM; gRPC's own list where absent.
-    certificate, key : Path, optional
+    certificate, key : path, optional
         The client's certificate chain and private key, PEM, where the server asks for them (mTLS).
     token : str, optional
         Sent with each call as `authorization: Bearer TOKEN`; never without TLS.
@@ -67,8 +70,8 @@ def read_token(file: Path) -> str:
     return token
 
 
-def _pem(field: str, file: Path | None) -> bytes | None:
+def _pem(field: str, file: Path | str | None) -> bytes | None:
     try:
-        return None if file is None else read_file(file)
+        return None if file is None else read_file(Path(file))
     except Unusable as error:
         raise ArgumentError(field, f"must be a file that can be read: {error}") from None
