@@ -46,6 +46,7 @@ def listen(server: grpc.aio.Server, security: Security, host: str, port: int) ->
     ServerError
         If the address cannot be had.
     """
+    host = host.removeprefix("[").removesuffix("]")  # an IPv6 address may come as it stands in a URL
     address = f"[{host}]" if ":" in host else host
     if not 0 <= port <= 65535:
         raise ServerError(f"cannot listen on {address}:{port}: a port is in [0, 65535]")

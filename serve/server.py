@@ -150,7 +150,8 @@ async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> N
     def hear(number: signal.Signals) -> None:
         for other in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(other)  # the next one ends the process
-        received.set_result(number)
+        if not received.done():  # both may have come at once
+            received.set_result(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, hear, number)

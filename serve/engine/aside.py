@@ -43,7 +43,10 @@ class Aside:
             self._calls += 1
         work = self._pool.submit(call)
         work.add_done_callback(self._ended)
-        return await asyncio.wrap_future(work)
+        try:
+            return await asyncio.wrap_future(work)
+        finally:
+            del work  # an error's traceback holds this frame, and the future the error: no ring, no garbage
 
     def _ended(self, work: object) -> None:
         """In whatever thread it ended, or was given up."""

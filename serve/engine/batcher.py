@@ -186,6 +186,7 @@ class Batcher(Generic[J, R]):
             raise
         finally:
             self._admission.leave(caller.nbytes)
+            del future, waiting  # an error's traceback holds this frame, and the future the error: no ring, no garbage
 
     @property
     def waiting_rows(self) -> int:
@@ -230,7 +231,10 @@ class Batcher(Generic[J, R]):
         (result,) = self._measured([job])
         self._ran(Run(1, job.rows, 0, perf_counter() - start))
         if isinstance(result, Exception):
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # see submit
         return result
 
     def _schedule(self) -> None:

@@ -310,7 +310,10 @@ def _measure(program: Any, job: Any, cost: CostModel, *, twice: bool) -> None:
 def _only(results: list[T | Exception]) -> T:
     (result,) = results
     if isinstance(result, Exception):
-        raise result
+        try:
+            raise result
+        finally:
+            del results, result  # a ring with the traceback, and garbage
     return result
 
 

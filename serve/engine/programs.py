@@ -343,7 +343,7 @@ def _join(jobs: Sequence[S], plain: _Plain, read: Callable[[Mapping[str, ArrayLi
             reads.append(read(job.inputs))
             good.append(job)
         except HardpathError as error:
-            failed[place] = error
+            failed[place] = error.with_traceback(None)  # it would hold this frame, and everybody's inputs with it
     arrays = {} if not reads else reads[0].arrays
     if len(reads) > 1:
         arrays = {name: np.concatenate([found.arrays[name] for found in reads]) for name in arrays}

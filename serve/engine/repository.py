@@ -180,9 +180,8 @@ class Repository:
         return self.engine.put(loaded.model)
 
     def _load_changed(self, source: _Source) -> _Loaded | None:
-        with suppress(OSError):  # loading says what is wrong
-            if (source.path / MANIFEST_NAME).read_bytes() == source.manifest:
-                return None
+        if source.manifest and _manifest(source.path) == source.manifest:
+            return None
         try:
             return self._load(source)
         except BundleError:
@@ -194,11 +193,17 @@ class Repository:
 
     def _load(self, source: _Source) -> _Loaded:
         signature = source.look()
-        try:
-            manifest = (source.path / MANIFEST_NAME).read_bytes()
-        except OSError:
-            manifest = b""  # loading says what is wrong
+        manifest = _manifest(source.path)
         bundle = load_bundle(source.path, source.receiver)
         if source.name and bundle.manifest.name != source.name:
             raise BundleError(f"{source.path}: holds {bundle.manifest.name}, where {source.name} is served")
         return _Loaded(Model(bundle, self._means), manifest, signature)
+
+
+def _manifest(folder: Path) -> bytes:
+    """What the manifest holds; empty where it cannot be read, or is a pipe, which would hold its reader up for ever."""
+    file = folder / MANIFEST_NAME
+    try:
+        return file.read_bytes() if file.is_file() else b""
+    except OSError:
+        return b""  # loading says what is wrong

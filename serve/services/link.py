@@ -41,6 +41,8 @@ def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
             return await method(service, request, context)
         except Exception as error:  # every error must become a status; a traceback goes to the log
             await refuse(context, error, request)
+        finally:
+            del request, context  # see refuse
 
     return answer
 
@@ -100,17 +102,14 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             await TransmitStream(context, transmit, self._limits, self._closing).answer(requests)
 
     async def Sweep(self, request: pb.SweepRequest, context: Context) -> None:
-        from serve.services.sweeping import sweep
-
         try:
-            with self._observer.call(_SWEEP, context) as call:
-                model = self._engine.model(request.model)
-                with call.of(f"{model.name}.link").sweep():
-                    await sweep(model, request, context, self._limits)
+            await self._sweep(request, context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # every error must become a status; a traceback goes to the log
             await refuse(context, error, request)
+        finally:
+            del request, context  # see refuse
 
     @_answered
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -119,6 +118,14 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
     @_answered
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         return list_to_message([model.info for model in self._engine.models])
+
+    async def _sweep(self, request: pb.SweepRequest, context: Context) -> None:
+        from serve.services.sweeping import sweep
+
+        with self._observer.call(_SWEEP, context) as call:
+            model = self._engine.model(request.model)
+            with call.of(f"{model.name}.link").sweep():
+                await sweep(model, request, context, self._limits)
 
     async def _transmit(self, request: pb.TransmitRequest, caller: Caller, seen: Call) -> pb.TransmitResponse:
         with seen as call:

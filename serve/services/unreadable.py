@@ -72,8 +72,11 @@ def _reader(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | Un
 
 def _readable(method: _Method) -> _Method:
     async def answer(request: Any, context: Context) -> Any:
-        if type(request) is Unreadable:
-            await refuse(context, request.error, request.kind())
-        return await method(request, context)
+        try:
+            if type(request) is Unreadable:
+                await refuse(context, request.error, request.kind())
+            return await method(request, context)
+        finally:
+            del request, context  # see refuse
 
     return answer

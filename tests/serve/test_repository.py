@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import os
 import shutil
 import threading
 import time
@@ -214,6 +215,11 @@ def no_manifest(folder):
     (folder / "manifest.json").unlink()
 
 
+def pipe_for_a_manifest(folder):
+    no_manifest(folder)
+    os.mkfifo(folder / "manifest.json")
+
+
 def other_name(folder):
     describe(folder, name="other")
 
@@ -249,6 +255,14 @@ def test_a_bad_bundle_is_refused_by_call_and_the_old_one_goes_on(serving, versio
         assert len(told(caplog)) == 1
         assert own.stub.Transmit(transmit(images), timeout=20).model_version == 1
     assert_each_is_of_one_version(under.replies, versions, images)
+
+
+def test_a_pipe_for_a_manifest_does_not_hold_the_server_up(serving, folder):
+    with serving(folder) as own:
+        pipe_for_a_manifest(folder)
+        stub = admin_pb2_grpc.AdminServiceStub(own.channel)
+        with pytest.raises(grpc.RpcError, match="is no file but a pipe or a device"):
+            stub.ReloadModel(admin_pb2.ReloadModelRequest(), timeout=20)
 
 
 @pytest.mark.parametrize("spoil", BAD)

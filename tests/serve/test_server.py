@@ -1,3 +1,4 @@
+import re
 import signal
 import socket
 import subprocess
@@ -77,6 +78,12 @@ def test_a_port_in_use_is_refused_by_name_and_in_one_line(server, bundle_path, c
 def test_an_address_that_cannot_be_had_is_refused(bundle_path, host, port):
     with pytest.raises(ServerError, match=f"^cannot listen on {host}:{port}: .+"):
         Server(bundle_path, host=host, port=port)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_may_come_in_brackets(bundle_path, host):
+    with Server(bundle_path, host=host, port=0) as server:
+        assert re.fullmatch(r"\[::1\]:\d+", server.address)
 
 
 def test_nobody_else_can_share_the_port(server):
@@ -226,6 +233,20 @@ def test_a_signal_drains_the_command(bundle_path, images, number):
             with Client(address) as client:
                 assert len(client.encode(images).bits) == len(images)
             process.send_signal(number)
+            assert process.communicate(timeout=20) == ("drained\n", "")
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+def test_two_signals_at_once_drain_it_once(bundle_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(bundle_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            process.stdout.readline()
+            for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+                process.send_signal(number)
             assert process.communicate(timeout=20) == ("drained\n", "")
         finally:
             process.kill()
