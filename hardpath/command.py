@@ -37,6 +37,11 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; answer each mistake with one line and its exit code."""
+    for number in range(3):  # closed by whoever called: what is opened next would take its place
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever called: there is nobody to tell
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
