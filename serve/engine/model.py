@@ -104,11 +104,6 @@ class Model:
         """What tells it from every other."""
         return ModelId(self.version, self.info.digest)
 
-    @property
-    def waiting_rows(self) -> dict[str, int]:
-        """Rows that wait, by operation."""
-        return {operation: batcher.waiting_rows for operation, batcher in self._batchers.items()}
-
     def waiting_requests(self, operation: str) -> int:
         """Requests that wait for a run."""
         return self._batchers[operation].waiting_requests

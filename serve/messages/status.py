@@ -1,4 +1,4 @@
-"""Exceptions to gRPC status, in one table, and back.
+"""Exceptions to gRPC status, in one table; serve.client.failures is the way back.
 
 A caller learns what was wrong with the request: the field's path and the range; and where it may try again, when. Of
 anything that is the server's fault it learns an id, under which the log has the rest.
@@ -14,7 +14,6 @@ import grpc
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
-from grpc_status import rpc_status
 
 from link.errors import ArgumentError, HardpathError, MissingExtra, OutOfMemory, ServerError
 from serve.engine.errors import Expired, ModelNotFound, Overloaded, ShuttingDown
@@ -98,17 +97,6 @@ def failure_of(error: Exception, request: Message) -> pb.Failure:
         elif detail.Unpack(info):
             failure.request_id = info.request_id
     return failure
-
-
-def argument_error(call: grpc.Call) -> ArgumentError | None:
-    """The ArgumentError that `status_of` made a status of, if it did; with the name that the client's caller knows."""
-    status = rpc_status.from_call(call)
-    for detail in status.details if status else ():
-        bad_request = error_details_pb2.BadRequest()
-        if detail.Unpack(bad_request) and bad_request.field_violations:
-            violation = bad_request.field_violations[0]
-            return ArgumentError(violation.field.removeprefix(f"{_NESTED}."), violation.description)
-    return None
 
 
 def _internal(error: Exception, request: Message) -> status_pb2.Status:
