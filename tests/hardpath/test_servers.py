@@ -22,3 +22,12 @@ def test_a_server_has_a_blas_without_threads_unless_somebody_wants_them(given, u
     command = [sys.executable, "-c", PROGRAM, *NAMES]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=120)
     assert done.stderr.split() == used
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_descriptor_that_was_closed_is_not_left_for_what_is_opened_next(number):
+    program = (
+        f"import os; os.close({number})\nfrom hardpath.command import main\n"
+        f"try: main(['--help'])\nexcept SystemExit: os.fstat({number})"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60, capture_output=True).returncode == 0
