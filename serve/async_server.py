@@ -36,13 +36,13 @@ from serve.pb.inference import grpc_service_pb2
 from serve.pb.inference.grpc_service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from serve.security.guard import Security
 from serve.services.admin import AdminServicer
+from serve.services.door import Door
 from serve.services.health import OVERALL, Health
 from serve.services.inference.service import NAME as INFERENCE
 from serve.services.inference.service import InferenceService
 from serve.services.link import NAME, LinkService
 from serve.services.reflection import add_reflection
 from serve.services.streams import StreamLimits
-from serve.services.unreadable import add_service
 from serve.telemetry.assembly import Telemetry
 from serve.telemetry.statistics import InFlight
 
@@ -103,7 +103,6 @@ class AsyncServer:
         self._server = grpc.aio.server(
             interceptors=security.interceptors,
             options=channel_options(config),
-            maximum_concurrent_rpcs=config.limits.concurrent_calls,
         )
         self._add_services()
         self.address = listen(self._server, security, config.listen.host, config.listen.port)
@@ -156,17 +155,20 @@ class AsyncServer:
                 return
 
     def _add_services(self) -> None:
-        config, telemetry = self._config, self._telemetry
+        config, telemetry, server = self._config, self._telemetry, self._server
         limits = StreamLimits(
             samples=config.limits.samples_per_stream,
             stall_s=config.limits.stall_s,
+            idle_s=config.limits.idle_s,
             max_batch=config.limits.max_batch,
         )
+        # Health has a door of its own: a server that is full is not ill.
+        door, health_door = (Door(config.limits.concurrent_calls, config.limits.receive_s) for _ in range(2))
         link = LinkService(self.engine, limits, self._closing, telemetry.observer)
-        add_service(add_LinkServiceServicer_to_server, link, self._server)
+        door.add(add_LinkServiceServicer_to_server, link, server)
         administration = AdminServicer(telemetry.statistics.snapshot, self.repository.reload)
-        add_service(add_AdminServiceServicer_to_server, administration, self._server)
-        add_service(health_pb2_grpc.add_HealthServicer_to_server, self._health, self._server)
+        door.add(add_AdminServiceServicer_to_server, administration, server)
+        health_door.add(health_pb2_grpc.add_HealthServicer_to_server, self._health, server)
         inference = InferenceService(
             self.engine,
             telemetry.observer,
@@ -175,9 +177,9 @@ class AsyncServer:
             limits=limits,
             closing=self._closing,
         )
-        add_service(add_GRPCInferenceServiceServicer_to_server, inference, self._server)
+        door.add(add_GRPCInferenceServiceServicer_to_server, inference, server)
         if config.listen.reflection != "off":
-            add_reflection(self._server, DESCRIPTIONS)
+            add_reflection(server, DESCRIPTIONS, door)
 
     def _swapped(self, model: Model) -> None:
         self._telemetry.loaded(model)

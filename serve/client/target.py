@@ -20,11 +20,11 @@ from typing import Any, Final, NamedTuple
 import grpc
 
 from link.errors import ArgumentError
-from serve.messages.tensor import MESSAGE_BYTES
 
 _OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    # The server bounds what it is sent; its replies are as large as they were asked to be.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
     # A server that starts, or comes back, is found soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -85,7 +85,7 @@ class ListenConfig(_Section):
 class LimitsConfig(_Section):
     """What one peer, and all of them together, may ask for."""
 
-    message_bytes: int = Field(default=64 * MIB, ge=4096, le=_WIRE_BYTES_MAX, description="Largest message, bytes.")
+    message_bytes: int = Field(default=16 * MIB, ge=4096, le=_WIRE_BYTES_MAX, description="Largest request, bytes.")
     max_batch: int = Field(default=4096, ge=1, le=65536, description="Most samples in one message.")
     queue_requests: int = Field(
         default=1024,
@@ -103,13 +103,16 @@ class LimitsConfig(_Section):
         default=4096, ge=1, le=1_000_000, description="Most calls in flight, streams included; more are refused."
     )
     streams_per_connection: int = Field(
-        default=1024,
+        default=65536,
         ge=1,
         le=_WIRE_BYTES_MAX,
-        description="Most calls in flight on one connection; more wait at the client.",
+        description="Most calls in flight on one connection; it refuses more as UNAVAILABLE, and some clients wait instead.",
     )
     samples_per_stream: int | None = Field(
         default=None, ge=1, le=2**53, description="Most samples over the life of one stream; absent: no limit."
+    )
+    receive_s: float = Field(
+        default=60.0, ge=0.1, le=3600, description="Seconds within which a call's request has to be there as a whole."
     )
     stall_s: float = Field(
         default=30.0,
@@ -118,7 +121,10 @@ class LimitsConfig(_Section):
         description="Seconds that a stream's peer may leave replies unread before it is dropped.",
     )
     idle_s: float = Field(
-        default=300.0, ge=1, le=86400, description="Seconds without a call after which a connection is closed."
+        default=300.0,
+        ge=1,
+        le=86400,
+        description="Seconds without a call after which a connection is closed, and without a request a stream.",
     )
     connection_age_s: float | None = Field(
         default=None,

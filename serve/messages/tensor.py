@@ -12,8 +12,8 @@ from link.errors import ArgumentError
 from serve.pb.hardpath.v1 import link_pb2 as pb
 
 MAX_DIMENSIONS: Final = 8
-MESSAGE_BYTES: Final = 64 * 2**20
-"""Largest message that server and client take."""
+MESSAGE_BYTES: Final = 16 * 2**20
+"""Largest request that a server takes unless it is told otherwise (serve.config), and that the client makes."""
 DATA_TYPES: Final = {"float32": pb.DATA_TYPE_FLOAT32, "int64": pb.DATA_TYPE_INT64, "uint8": pb.DATA_TYPE_UINT8}
 DTYPES: Final = {number: name for name, number in DATA_TYPES.items()}
 

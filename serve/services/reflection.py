@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -11,10 +11,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from serve.services.door import Door
+
 _VERSIONS: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor]) -> None:
+def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor], door: Door) -> None:
     """Have a server tell the services of these files, and of reflection itself.
 
     Both versions: grpcio ships v1alpha alone, and v1 differs in the package's name only. The files may come from several
@@ -24,6 +26,8 @@ def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor]) -> 
     ----------
     server : grpc.aio.Server
     files : iterable of FileDescriptor
+    door : Door
+        By which its calls come in.
     """
     told = (*files, reflection_pb2.DESCRIPTOR)
     services = [service.full_name for file in told for service in file.services_by_name.values()]
@@ -31,10 +35,17 @@ def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor]) -> 
     for file in told:
         _add(pool, file, seen)
     servicer = ReflectionServicer(services, pool=pool)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+
+    async def answer(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async for reply in servicer.ServerReflectionInfo(requests, context):
+            await context.write(reply)
+
+    handler = door.guard(
+        grpc.stream_stream_rpc_method_handler(
+            answer,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
     )
     server.add_generic_rpc_handlers(
         tuple(grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}) for name in _VERSIONS)

@@ -46,6 +46,8 @@ class StreamLimits:
         Samples over one stream.
     stall_s : float
         A peer that takes no reply for so long is let go.
+    idle_s : float
+        One that sends no request for so long, and awaits no reply, too.
     max_batch : int
         Most samples in one request; one that holds more is refused, and counts as one sample.
     """
@@ -53,6 +55,7 @@ class StreamLimits:
     window: int = 16
     samples: int | None = None
     stall_s: float = 30.0
+    idle_s: float = 300.0
     max_batch: int = MAX_BATCH
 
     def counted(self, sizes: Iterable[int]) -> int:
@@ -76,7 +79,8 @@ class OrderedStream(ABC, Generic[Request, Response]):
         self._context = context
         self._limits = limits
         self._closing = closing
-        self._cut = False
+        self._under_way = 0
+        self._cut = self._idle = False
         self._replies: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue(limits.window)
 
     @abstractmethod
@@ -99,12 +103,15 @@ class OrderedStream(ABC, Generic[Request, Response]):
                 tasks.create_task(self._read(aiter(requests), tasks))
                 while (reply := await self._replies.get()) is not None:
                     await write(self._context, await reply, self._limits.stall_s)
+                    self._under_way -= 1
         except* TimeoutError:
             stalled = True
         except* PeerGone:
             gone = True
         if stalled:
             await drop(self._context, f"no reply was taken for {self._limits.stall_s:g} s")
+        elif self._idle and not gone:
+            await drop(self._context, f"no request came for {self._limits.idle_s:g} s")
         elif self._cut and not gone:
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
@@ -119,6 +126,7 @@ class OrderedStream(ABC, Generic[Request, Response]):
                 no_more = Overloaded(f"a stream takes at most {most} samples: open another", 0.0)
                 answer = self._refusal(index, request, no_more) if full else self._reply(index, request)
             # A task of the group before it is in the queue: where the put is cancelled, so is the task.
+            self._under_way += 1
             await self._replies.put(tasks.create_task(answer))
             if full:
                 break
@@ -128,8 +136,12 @@ class OrderedStream(ABC, Generic[Request, Response]):
     async def _next(self, requests: AsyncIterator[Request | Unreadable]) -> Request | Unreadable | None:
         """The next request; None where there is none, or is not to be."""
         coming = asyncio.ensure_future(anext(requests, None))
+        either = (coming, self._closing)
         try:
-            await asyncio.wait((coming, self._closing), return_when=asyncio.FIRST_COMPLETED)
+            while not (await asyncio.wait(either, timeout=self._limits.idle_s, return_when=asyncio.FIRST_COMPLETED))[0]:
+                if not self._under_way:
+                    self._idle = True
+                    return None
         finally:
             if not coming.done():
                 coming.cancel()

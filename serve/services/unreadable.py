@@ -6,21 +6,16 @@ wrong argument: the deserializer hands on that it could not read, and what stand
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-import grpc
 from google.protobuf.message import DecodeError, Message
 
 from link.errors import ArgumentError
-from serve.messages.status import refuse
-
-Context = grpc.aio.ServicerContext[Any, Any]
-_Method = Callable[[Any, Context], Awaitable[Any]]
 
 
 class Unreadable(NamedTuple):
-    """What a method gets in place of a message; those that take one message never see it, those that take a stream do."""
+    """What stands in place of a message; methods that take one message never see it, those that take a stream do."""
 
     kind: type[Message]
 
@@ -30,53 +25,13 @@ class Unreadable(NamedTuple):
         return ArgumentError("request", f"must be a serialized {self.kind.DESCRIPTOR.full_name}")
 
 
-def add_service(add: Callable[[Any, Any], None], servicer: object, server: grpc.aio.Server) -> None:
-    """Add a servicer to a server by the generated function that does so, such that it refuses what it cannot read."""
-    add(servicer, _Registrar(server))
-
-
-class _Registrar:
-    """Stands for the server where a generated function adds methods to it."""
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
-        """They are the registered ones once more."""
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        guarded = {name: _guarded(handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
-
-
-def _guarded(handler: Any) -> Any:
-    guarded = handler._replace(request_deserializer=_reader(handler.request_deserializer))
-    for style in ("unary_unary", "unary_stream"):
-        method = getattr(handler, style)
-        if method is not None:
-            guarded = guarded._replace(**{style: _readable(method)})
-    return guarded
-
-
-def _reader(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | Unreadable]:
-    kind: type[Message] = parse.__self__  # type: ignore[attr-defined]  # FromString is a method of the class
+def reader(kind: type[Message]) -> Callable[[bytes], Message | Unreadable]:
+    """A deserializer that does not raise."""
 
     def read(data: bytes) -> Message | Unreadable:
         try:
-            return parse(data)
+            return kind.FromString(data)
         except DecodeError:
             return Unreadable(kind)
 
     return read
-
-
-def _readable(method: _Method) -> _Method:
-    async def answer(request: Any, context: Context) -> Any:
-        try:
-            if type(request) is Unreadable:
-                await refuse(context, request.error, request.kind())
-            return await method(request, context)
-        finally:
-            del request, context  # see refuse
-
-    return answer

@@ -158,7 +158,7 @@ MISFITS = [
     ({"limits.message_bytes": 2**30}, "--set limits.message_bytes: limits.queue_bytes must be at least message_bytes"),
     (
         {"limits.queue_bytes": 2**20},
-        "--set limits.queue_bytes: limits.queue_bytes must be at least message_bytes (67108864)",
+        "--set limits.queue_bytes: limits.queue_bytes must be at least message_bytes (16777216)",
     ),
     (
         {"limits.queue_requests": 9, "limits.concurrent_calls": 8},

@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from serve.pb.hardpath.v1 import link_pb2
 from serve.pb.inference import grpc_service_pb2
+from serve.services.door import Door
 from serve.services.reflection import add_reflection
 
 FILES = (link_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
@@ -18,7 +19,7 @@ def asked(version, *requests):
 
     async def run():
         server = grpc.aio.server()
-        add_reflection(server, FILES)
+        add_reflection(server, FILES, Door(calls=8, receive_s=60.0))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

@@ -1,0 +1,160 @@
+"""What stands between gRPC and the methods: room for the call, its request in time, and one that can be read.
+
+    call ──> room? ──> request ──> read in time? ──> readable? ──> method
+              └── RESOURCE_EXHAUSTED    └── ABORTED      └── INVALID_ARGUMENT
+
+gRPC would read a method's one request before anything of the server sees the call, and wait for it for ever. So to gRPC all
+methods take streams, which on the wire is the same, and the one request is read here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+
+from link.errors import ArgumentError
+from serve.engine.errors import Overloaded
+from serve.messages.status import refuse
+from serve.services.streams import drop
+from serve.services.unreadable import Unreadable, reader
+
+_LOOKS: Final = 4
+"""How often, within the time that a request has, those that are late are looked for."""
+_RETRY_S: Final = 1.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_Unary = Callable[[Any, Context], Awaitable[Any]]
+_Stream = Callable[[AsyncIterator[Any], Context], Awaitable[Any]]
+
+
+class Door:
+    """The way in to some services of a server; belongs to one event loop.
+
+    Parameters
+    ----------
+    calls : int
+        Most calls of these services in flight, streams included.
+    receive_s : float
+        A request has to be there so long after its call began.
+
+    Attributes
+    ----------
+    inside : int
+        Calls in flight.
+    """
+
+    def __init__(self, calls: int, receive_s: float) -> None:
+        self.inside = 0
+        self._most = calls
+        self._receive_s = receive_s
+        self._awaited: dict[asyncio.Task[Any], float] = {}  # the longest awaited first
+        self._late: set[asyncio.Task[Any]] = set()
+        self._looking = False
+
+    def add(self, add: Callable[[Any, Any], None], servicer: object, server: grpc.aio.Server) -> None:
+        """Add a servicer to a server by the generated function that does so, such that its calls come in here."""
+        add(servicer, _Registrar(server, self))
+
+    def guard(self, handler: Any) -> Any:
+        """A method's handler behind this door."""
+        kind = handler.request_deserializer.__self__  # FromString is a method of the class
+        if handler.request_streaming:
+            method = self._streamed(handler.stream_stream or handler.stream_unary, kind)
+        else:
+            method = self._single(handler.unary_unary or handler.unary_stream, kind)
+        to_handler = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return to_handler(method, reader(kind), handler.response_serializer)
+
+    def _single(self, method: _Unary, kind: type[Message]) -> _Stream:
+        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+            request: Any = None
+            self.inside += 1
+            try:
+                if self.inside > self._most:
+                    await refuse(context, self._full(), kind())
+                request = await self._request(context)
+                if type(request) is Unreadable:
+                    await refuse(context, request.error, kind())
+                if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
+                    await refuse(context, ArgumentError("request", "is missing"), kind())
+                return await method(request, context)
+            finally:
+                self.inside -= 1
+                del request, requests, context  # see refuse
+
+        return answer
+
+    def _streamed(self, method: _Stream, kind: type[Message]) -> _Stream:
+        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+            self.inside += 1
+            try:
+                if self.inside > self._most:
+                    await refuse(context, self._full(), kind())
+                return await method(requests, context)
+            finally:
+                self.inside -= 1
+                del requests, context  # see refuse
+
+        return answer
+
+    def _full(self) -> Overloaded:
+        return Overloaded(f"{self._most} calls are in flight, as many as may", _RETRY_S)
+
+    async def _request(self, context: Context) -> Any:
+        """The one request of a call, in time."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._awaited[task] = loop.time()
+        if not self._looking:
+            self._looking = True
+            loop.call_later(self._receive_s / _LOOKS, self._look, loop)
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+        finally:
+            self._awaited.pop(task, None)
+        self._late.discard(task)
+        task.uncancel()
+        await drop(context, f"no whole request came for {self._receive_s:g} s")
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the wait for what is late."""
+        latest = loop.time() - self._receive_s
+        late = []
+        for task, since in self._awaited.items():
+            if since > latest:
+                break
+            late.append(task)
+        for task in late:
+            del self._awaited[task]
+            self._late.add(task)
+            task.cancel()
+        self._looking = bool(self._awaited)
+        if self._looking:
+            loop.call_later(self._receive_s / _LOOKS, self._look, loop)
+
+
+class _Registrar:
+    """Stands for the server where a generated function adds methods to it."""
+
+    def __init__(self, server: grpc.aio.Server, door: Door) -> None:
+        self._server = server
+        self._door = door
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
+        """They are the registered ones once more."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        guarded = {name: self._door.guard(handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
