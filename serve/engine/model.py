@@ -27,7 +27,7 @@ from link.provenance import code_version
 from link.randomness import SEED_MAX
 from link.runtime import as_tensor
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
-from serve.engine.batcher import ANYONE, Batcher, Caller
+from serve.engine.batcher import ANYONE, Batcher, Caller, Run
 from serve.engine.cost import CostModel
 from serve.engine.errors import Expired
 from serve.engine.means import Means
@@ -194,9 +194,22 @@ class Model:
         rows = self.rows(inputs)
         job = self._transmit_job(rows, inputs, settings)
         if job.settings.channel in TR38901:
-            return await self.apart(lambda: _only(self._transmit.run([job])), caller)
+            return await self._transmit_apart(job, caller)
         transmitted: Transmitted = await self._batchers["link"].submit(job, caller)
         return transmitted
+
+    async def _transmit_apart(self, job: TransmitJob, caller: Caller) -> Transmitted:
+        started: list[float] = []
+
+        def run() -> Transmitted:
+            started.append(perf_counter())
+            return _only(self._transmit.run([job]))
+
+        try:
+            return await self.apart(run, caller)
+        finally:
+            if started:
+                self.means.ran(f"{self.name}.link", Run(1, job.rows, 0, perf_counter() - started[0]))
 
     async def apart(self, call: Callable[[], T], caller: Caller = ANYONE) -> T:
         """Run what takes long beside the batches.

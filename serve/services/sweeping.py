@@ -23,6 +23,7 @@ from serve.engine.model import Model, channel_of
 from serve.messages import convert
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.services.streams import PeerGone, StreamLimits, drop, write
+from serve.telemetry.statistics import Operation
 
 POINTS_MAX: Final = 1000
 K_FACTOR_DB: Final = 6.0
@@ -34,8 +35,10 @@ class _Cancelled(Exception):
     """The caller of a sweep is gone."""
 
 
-async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits: StreamLimits) -> None:
-    """Run a sweep beside the batches, and write each point as it ends.
+async def sweep(
+    model: Model, request: pb.SweepRequest, context: Context, limits: StreamLimits, counted: Operation
+) -> int:
+    """Run a sweep beside the batches, and write each point as it ends; how many samples were sent.
 
     Where the caller goes, a sweep that waits never runs, and one that runs ends with the block that it is at.
 
@@ -71,10 +74,12 @@ async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits
 
     task = asyncio.create_task(model.apart(run, Caller(nbytes=request.ByteSize())))
     task.add_done_callback(ended)
-    done = 0
+    done = samples = 0
     try:
         while (point := await points.get()) is not None:
             done += 1
+            samples += point.decisions
+            counted.sent(point.bits, point.symbols + point.header_symbols, point.decisions, point.snr_db, spec.channel)
             response = pb.SweepResponse(
                 point=_point(point),
                 points_done=done,
@@ -92,6 +97,7 @@ async def sweep(model: Model, request: pb.SweepRequest, context: Context, limits
         gone.set()
         task.cancel()
         del task  # its error's traceback holds this frame: no ring, no garbage
+    return samples
 
 
 def _spec(request: pb.SweepRequest) -> SweepSpec:

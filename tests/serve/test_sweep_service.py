@@ -170,7 +170,7 @@ class Busy:
 
 
 def sweeps(own):
-    found = own.counted()
+    found = own.counted("sweep")
     return 0 if found is None else found.sweeps
 
 
@@ -180,14 +180,32 @@ def is_free(own):
     return own.engine.means.aside._calls == 0
 
 
+def test_what_a_sweep_sent_is_counted_apart_from_the_requests(serving, bundle_path, images, link):
+    with serving(bundle_path) as own, Client(own.address) as caller:
+        points = list(caller.sweep(images, GRID, draws=9, channel="rayleigh"))
+        found = own.counted("sweep")
+        assert (found.successes, found.rows) == (1, 9 * len(GRID) * len(images))
+        assert found.bits == sum(point.bits for point in points)
+        assert found.symbols == sum(round(point.symbols_per_sample * point.samples * point.draws) for point in points)
+        assert found.snr_db.count == len(GRID)
+        assert dict(found.channels) == {"rayleigh": found.rows}
+        assert own.counted("link").successes == 0
+
+
+def test_a_run_over_a_channel_of_tr_38901_is_counted(serving, bundle_path, images):
+    with serving(bundle_path) as own, Client(own.address) as caller:
+        caller.transmit(images, snr_db=3.0, channel="tdl-a")
+        assert (own.counted("link").executions, own.counted("link").executed_rows) == (1, len(images))
+
+
 def test_a_cancelled_sweep_makes_room(own, images, until, caplog):
-    before = own.counted().failures.cancelled if own.counted() else 0
+    before = own.counted("sweep").failures.cancelled if own.counted("sweep") else 0
     endless = own.stub.Sweep(ask(images, draws=10**7, snr_db=(-3.0,)))
     until(lambda: sweeps(own) == 1 and own.engine.means.aside._calls == 1)
     endless.cancel()
     until(lambda: sweeps(own) == 0)
     assert is_free(own)
-    assert own.counted().failures.cancelled == before + 1
+    assert own.counted("sweep").failures.cancelled == before + 1
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
     assert own.admin.statistics().in_flight_requests == 0
     assert len(list(own.stub.Sweep(ask(images), timeout=60))) == len(GRID)
