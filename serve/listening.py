@@ -15,7 +15,6 @@ from serve.security.guard import Security
 
 _KEEPALIVE_S: Final = 60
 _PING_TIMEOUT_S: Final = 20
-_INT_MAX: Final = 2**31 - 1
 
 
 def channel_options(config: ServerConfig) -> list[tuple[str, int]]:
@@ -27,9 +26,9 @@ def channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),  # a reply is as large as the request asked for
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
-        # Calls that came and were not looked at yet: gRPC would cancel some, without a word to their callers.
-        ("grpc.server.max_pending_requests", _INT_MAX),
-        ("grpc.server.max_pending_requests_hard_limit", _INT_MAX),
+        # Calls that came and were not looked at yet: gRPC cancels what is more, without a word to the caller.
+        ("grpc.server.max_pending_requests", limits.concurrent_calls),
+        ("grpc.server.max_pending_requests_hard_limit", limits.concurrent_calls),
         ("grpc.max_connection_idle_ms", int(1e3 * limits.idle_s)),
         ("grpc.keepalive_time_ms", 1000 * _KEEPALIVE_S),
         ("grpc.keepalive_timeout_ms", 1000 * _PING_TIMEOUT_S),
