@@ -1,4 +1,4 @@
-"""Requests that are no messages: bytes that cannot be parsed as what a method takes.
+"""What stands in front of every method: it refuses requests that are no messages, bytes that cannot be parsed.
 
 gRPC answers them UNKNOWN, as a fault of the server, with a traceback in the log for each. Here they are refused as any other
 wrong argument: the deserializer hands on that it could not read, and what stands in front of a method says so.
@@ -7,7 +7,7 @@ wrong argument: the deserializer hands on that it could not read, and what stand
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -17,6 +17,7 @@ from serve.messages.status import refuse
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Method = Callable[[Any, Context], Awaitable[Any]]
+_STYLES: Final = ("unary_unary", "unary_stream", "stream_stream")
 
 
 class Unreadable(NamedTuple):
@@ -51,10 +52,10 @@ class _Registrar:
 
 def _guarded(handler: Any) -> Any:
     guarded = handler._replace(request_deserializer=_reader(handler.request_deserializer))
-    for style in ("unary_unary", "unary_stream"):
+    for style in _STYLES:
         method = getattr(handler, style)
         if method is not None:
-            guarded = guarded._replace(**{style: _readable(method)})
+            guarded = guarded._replace(**{style: _called(method)})
     return guarded
 
 
@@ -70,13 +71,22 @@ def _reader(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | Un
     return read
 
 
-def _readable(method: _Method) -> _Method:
+def _called(method: _Method) -> _Method:
+    """A method that is not called with what could not be read, and of which an aborted call keeps nothing.
+
+    gRPC keeps the error that ends a call with the call. Its traceback keeps the frames that it passed: one that holds the
+    call would close a ring, and the request would stay until the collector of garbage comes.
+    """
+
     async def answer(request: Any, context: Context) -> Any:
         try:
             if type(request) is Unreadable:
                 await refuse(context, request.error, request.kind())
             return await method(request, context)
+        except grpc.aio.AbortError as ended:
+            ended.__context__ = None
+            raise ended.with_traceback(None) from None
         finally:
-            del request, context  # see refuse
+            del request, context
 
     return answer
