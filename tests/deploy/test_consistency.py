@@ -9,6 +9,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from serve.async_server import END_S
 from serve.config.layers import FLAGS, load_config
 from serve.telemetry.collector import StatisticsCollector
 from serve.telemetry.statistics import Statistics
@@ -100,9 +101,11 @@ def test_probes_ask_the_port_of_grpc(number):
 def test_a_pod_has_time_to_drain(number):
     container, seconds = containers()[number]
     lifecycle = load_config(BASE / "serve.toml").lifecycle
+    sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     # Half of the drain once more, for a process that starts to stop late.
-    drain = 1.5 * (lifecycle.drain_delay_s + lifecycle.grace_s)
-    assert seconds >= container["lifecycle"]["preStop"]["sleep"]["seconds"] + drain
+    assert seconds >= sleep + 1.5 * (lifecycle.drain_delay_s + lifecycle.grace_s)
+    # A second for the turns in which calls that come late are refused.
+    assert seconds >= sleep + lifecycle.drain_delay_s + lifecycle.grace_s + END_S + 1.0
 
 
 def test_the_server_reads_the_file_that_is_mounted():
