@@ -7,6 +7,8 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import pytest
+
 from serve.client import Client
 
 WAIT_S = 20
@@ -15,13 +17,19 @@ import sys, threading
 from serve import async_server
 from serve.engine import repository
 async_server.END_S = 0.2
-manifest, at_once = repository._manifest, sys.argv[1] == "at once"
-def hang(folder):
-    if threading.current_thread().name.startswith("hardpath-load") or at_once:
-        print("loading", flush=True)
-        threading.Event().wait()
-    return manifest(folder)
-repository._manifest = hang
+def hanging(call, times):
+    calls = []
+    def hang(folder):
+        calls.append(folder)
+        if len(calls) > times:
+            print("hangs", flush=True)
+            threading.Event().wait()
+        return call(folder)
+    return hang
+if sys.argv[1] == "look":
+    repository._Source.look = hanging(repository._Source.look, 1)
+else:
+    repository._manifest = hanging(repository._manifest, int(sys.argv[1]))
 """
 COMMAND = """
 from hardpath.command import main
@@ -78,12 +86,13 @@ def test_sighup_loads_each_bundle_anew_and_one_that_is_not_good_goes_on_as_it_wa
     assert all(f"bad goes on as it was: {bad}: receiver.onnx is not the file" in line for line in refusals)
 
 
-def test_a_load_that_hangs_does_not_keep_the_process_from_its_end(bundle_path):
-    with running(HANGS + COMMAND, "-", bundle_path, "--port", 0, "--grace-s", 0.1) as (process, line):
+@pytest.mark.parametrize("where", ["look", "1"])
+def test_a_load_that_hangs_holds_up_nobody_and_not_the_end_of_the_process(bundle_path, where):
+    with running(HANGS + COMMAND, where, bundle_path, "--port", 0, "--grace-s", 0.1) as (process, line):
         process.send_signal(signal.SIGHUP)
-        assert process.stdout.readline() == "loading\n"
+        assert process.stdout.readline() == "hangs\n"
         with Client(line.rpartition(" ")[2]) as client:
-            assert client.model().manifest.name == "tiny", "nobody else is held up"
+            assert client.model().manifest.name == "tiny"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0
@@ -92,8 +101,8 @@ def test_a_load_that_hangs_does_not_keep_the_process_from_its_end(bundle_path):
 
 
 def test_a_first_load_that_hangs_is_ended_by_sigterm(bundle_path):
-    with running(HANGS + COMMAND, "at once", bundle_path, "--port", 0) as (process, line):
-        assert line == "loading"
+    with running(HANGS + COMMAND, "0", bundle_path, "--port", 0) as (process, line):
+        assert line == "hangs"
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == -signal.SIGTERM
 
