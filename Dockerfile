@@ -1,7 +1,7 @@
 # Two stages: the first builds wheels, the second serves a bundle. No torch, no compiler, no root.
 #
-#   docker build --tag hardpath .
-#   docker run --read-only --publish 127.0.0.1:50051:50051 --volume "$PWD/runs/demo/bundle:/bundle:ro" hardpath
+#   docker build --tag hardpath:0.1.0 .
+#   docker run --read-only --publish 127.0.0.1:50051:50051 --volume "$PWD/runs/demo/bundle:/bundle:ro" hardpath:0.1.0
 
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hardpath.options import ReceiverName, path_of
-from hardpath.terminal import note, say
+from hardpath.terminal import exit_at_once, note, say
 
 commands = typer.Typer()
 
@@ -59,7 +59,7 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Bearer tokens' hashes, see `hardpath token`.", parser=path_of)
     ] = None,
 ) -> None:
-    """Serve bundles over gRPC until SIGINT or SIGTERM, then finish what is in flight.
+    """Serve bundles over gRPC until SIGINT or SIGTERM, then finish what is in flight. SIGHUP: look at all files anew.
 
     Each field of the configuration comes from its default, the file, the environment (HARDPATH_SERVE_SECTION_FIELD) or a
     flag; the later wins.
@@ -100,7 +100,8 @@ def serve(
     def ready(address: str) -> None:
         say(f"serving {', '.join(map(str, configured.config.bundles))} on {address}")
 
-    serve_bundles(configured.config, ready=ready)
+    if not serve_bundles(configured.config, ready=ready):
+        exit_at_once()
 
 
 def _keep_blas_to_its_caller(environ: MutableMapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,6 +102,15 @@ def exit_with_usage(error: Any) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     _say_and_exit(f"{message.rstrip('.')}; see {path} --help", error.exit_code)
+
+
+def exit_at_once() -> NoReturn:
+    """End a process that has done its work but has a thread that hangs, for which the interpreter would wait."""
+    try:
+        logging.shutdown()
+        sys.stdout.flush()
+    finally:
+        os._exit(0)
 
 
 def say(text: str) -> None:

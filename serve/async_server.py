@@ -6,19 +6,23 @@ is noticed there. Graphs run in worker threads, and on the loop itself where tha
 5.5 to 8 thousand.
 
 Draining: health says NOT_SERVING, so that no balancer sends more; after a delay new calls are refused, open streams are told
-to come to an end, and calls in flight finish within the grace.
+to come to an end, and calls in flight finish within the grace. Threads that are still at work then have END_S more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from link.errors import BundleError
 from serve.config.machine import machine
 from serve.config.schema import ServerConfig
 from serve.engine.admission import Admission
@@ -60,6 +64,8 @@ _CORE: Final = "grpc._cython.cygrpc"
 _LINGER_S: Final = 0.25
 """gRPC, when it stops, cancels calls that nobody has taken up: time for them to be, and for later ones to be refused."""
 _REFUSALS: Final = 2
+END_S: Final = 5.0
+"""That threads have to come to their ends after the last call has ended; no one can be stopped from outside."""
 
 
 class AsyncServer:
@@ -74,6 +80,8 @@ class AsyncServer:
     address : str
         Where it listens, as host:port.
     repository : Repository
+    ended : bool
+        Whether all of it came to its end when it was drained; where not, a thread is still at work.
 
     Raises
     ------
@@ -98,14 +106,15 @@ class AsyncServer:
         self._health = Health()
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._draining = False
+        self.ended = False
         self._tasks: list[asyncio.Task[None]] = []
-        security = Security(config)
+        self._security = Security(config)
         self._server = grpc.aio.server(
-            interceptors=security.interceptors,
+            interceptors=self._security.interceptors,
             options=channel_options(config),
         )
         self._add_services()
-        self.address = listen(self._server, security, config.listen.host, config.listen.port)
+        self.address = listen(self._server, self._security, config.listen.host, config.listen.port)
 
     @property
     def engine(self) -> Engine:
@@ -126,6 +135,13 @@ class AsyncServer:
         for model in self.engine.models:
             logger.info("serving %s version %d on %s", model.name, model.version, self.address)
 
+    async def renew(self) -> None:
+        """Look anew at bundles, tokens and certificates; what is not good is told in the log, and the old goes on."""
+        self._security.renew()
+        for model in self.engine.models:
+            with suppress(BundleError):  # which the log has
+                await self.repository.reload(model.name)
+
     async def drain(self) -> None:
         """NOT_SERVING, then no new calls, then wait for those in flight; twice is once."""
         if self._draining:
@@ -143,8 +159,7 @@ class AsyncServer:
             task.cancel()
         await self._quiet()
         await self._server.stop(self._config.lifecycle.grace_s)
-        self.repository.close()
-        await asyncio.get_running_loop().run_in_executor(None, self._close)
+        self.ended = await self._end()
 
     async def _quiet(self) -> None:
         """Until callers have heard that they are refused, or a while has passed."""
@@ -184,9 +199,31 @@ class AsyncServer:
     def _swapped(self, model: Model) -> None:
         self._telemetry.loaded(model)
 
+    async def _end(self) -> bool:
+        """Wait for the threads, but not for ever: a file system or a device may never answer one of them."""
+        ended: Future[None] = Future()
+        ended.set_running_or_notify_cancel()
+
+        def close() -> None:
+            try:
+                self._close()
+            except BaseException as error:
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+        threading.Thread(target=close, name="hardpath-end", daemon=True).start()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(ended), END_S)
+        except TimeoutError:
+            logger.error("a load, a sweep or a run has not ended within %g s: the server ends without it", END_S)
+            return False
+        return True
+
     def _close(self) -> None:
-        self._means.close()
         self._telemetry.close()
+        self.repository.close()
+        self._means.close()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))

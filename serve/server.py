@@ -114,8 +114,8 @@ class Server:
         self._loop.close()
 
 
-def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, then drain; a second signal ends the process at once.
+def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -> bool:
+    """Serve until SIGINT or SIGTERM, then drain; a second one ends the process at once. SIGHUP: look at all files anew.
 
     Call it in the main thread, the only one that may handle signals.
 
@@ -125,12 +125,17 @@ def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -
     ready : callable, optional
         Called with the address once calls are answered.
 
+    Returns
+    -------
+    ended : bool
+        Whether all of the server came to its end. Where not, a thread hangs, and the interpreter would wait for it.
+
     Raises
     ------
     As AsyncServer.
     """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(config, ready))
+        return runner.run(_serve(config, ready))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -143,7 +148,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> None:
+async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> bool:
     loop = asyncio.get_running_loop()
     received: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -153,16 +158,32 @@ async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> N
         if not received.done():  # both may have come at once
             received.set_result(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, hear, number)
+    hangup = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     server = AsyncServer(config)
+    for number in (signal.SIGINT, signal.SIGTERM):  # until here they end the process: there is nothing to drain
+        loop.add_signal_handler(number, hear, number)
     await server.start()
     gc.collect()
     gc.freeze()  # what is there now stays: the collector need not look at it again
     if ready is not None:
         ready(server.address)
+    renewing = loop.create_task(_renew(server, hangup))
     logger.info("received %s", (await received).name)
+    renewing.cancel()
     await server.drain()
+    return server.ended
+
+
+async def _renew(server: AsyncServer, hangup: asyncio.Event) -> None:
+    """At each SIGHUP; those that come meanwhile are one."""
+    while await hangup.wait():
+        hangup.clear()
+        logger.info("received SIGHUP: looking at all files anew")
+        try:
+            await server.renew()
+        except Exception:  # a defect here must not cost the next one
+            logger.exception("looking at all files anew failed")
 
 
 def _with(section: Section, **given: Any) -> Section:

@@ -3,7 +3,8 @@
 python -m benchmarks.chaos.fuzz BUNDLE --requests 20000
 
 Never INTERNAL or UNKNOWN, no hang, no crash: what is refused is INVALID_ARGUMENT, with the field and what is allowed in a
-google.rpc.BadRequest, or NOT_FOUND where it names a model that is not there.
+google.rpc.BadRequest, or NOT_FOUND where it names a model that is not there. On a stream each is refused in its place, and
+the good ones between them are answered rightly.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
-from grpc_status import rpc_status
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.chaos.answers import OK, Answer, answer_of
 from benchmarks.chaos.load import CALL_S, open_channel, unary
 from benchmarks.chaos.malformed import malformed_bytes, malformed_messages
 from benchmarks.chaos.process import ServerProcess
 from benchmarks.chaos.questions import Question, make_questions
+from benchmarks.chaos.streams import Stream, StreamTarget, judge, malformed_streams, stream_targets
 from benchmarks.chaos.targets import Target, inference_targets, link_targets
 from link.bundle import load_bundle
 from link.chain import Link
-from serve.pb.hardpath.v1 import link_pb2 as pb
 
 # A sweep may go on for as long as it was asked to: it is looked at for so long, and cancelled.
 _SWEEP_S: Final = 0.5
 _EVERY: Final = 50
-_SAYS_WHAT_IS_ALLOWED: Final = re.compile(r"\b(must|should|is missing|are missing|is unknown|does not|is set twice)\b")
+_ALONE: Final = 3
+"""Of so many requests and one stream."""
 
 
 class Malformed(NamedTuple):
@@ -61,21 +62,15 @@ class Malformed(NamedTuple):
         return f"{self.target.method} {text[:1500]}"
 
 
-class Answer(NamedTuple):
-    """A status: name, message, and field and text of the violation where there is one."""
-
-    code: str
-    message: str
-    field: str
-    allowed: str
-
-
-def malformed(known: Sequence[Target]) -> st.SearchStrategy[Malformed]:
-    """Requests spoilt in their fields, most of them, or in their bytes."""
+def malformed(known: Sequence[Target], streams: Sequence[StreamTarget]) -> st.SearchStrategy[Malformed | Stream]:
+    """Requests spoilt in their fields, most of them, or in their bytes; alone or on streams."""
     fields = [malformed_messages(t.valid).map(methodcaller("SerializeToString")) for t in known]
     cuts = [malformed_bytes(t.valid.SerializeToString()) for t in known]
     pairs = zip([*known, *known, *known], [*fields, *fields, *cuts], strict=True)
-    return st.one_of(*(st.builds(Malformed, st.just(target), spoilt) for target, spoilt in pairs))
+    alone = [st.builds(Malformed, st.just(target), spoilt) for target, spoilt in pairs]
+    several = [malformed_streams(target) for target in streams]
+    # One way or the other first: `one_of` would take the few kinds of streams as seldom as any kind of request.
+    return st.integers(1, _ALONE + 1).flatmap(lambda n: st.one_of(alone if n <= _ALONE else several))
 
 
 class Fuzzer:
@@ -94,14 +89,18 @@ class Fuzzer:
         self._asked = 0
         self.codes: Counter[str] = Counter()
 
-    def complaint(self, request: Malformed) -> str:
+    def complaint(self, request: Malformed | Stream) -> str:
         """What is wrong with the server's answer; empty where nothing is."""
-        answer = self._ask(request)
-        self.codes[answer.code] += 1
+        if isinstance(request, Stream):
+            codes, complaint = judge(self.channel, request)
+        else:
+            answer = self._ask(request)
+            codes, complaint = (answer.code,), answer.complaint(names_a_field=_can_be_parsed(request))
+        self.codes.update(codes)
         self._asked += 1
         if self._asked % _EVERY == 0 and not self.answers_rightly():
             return "a good request was not answered rightly afterwards"
-        return _complaint(answer, request)
+        return complaint
 
     def answers_rightly(self) -> bool:
         """Whether a good request is answered as if nothing had happened."""
@@ -119,64 +118,26 @@ class Fuzzer:
     def _ask(self, request: Malformed) -> Answer:
         method = request.target.method
         try:
-            if not request.target.streams:
-                unary(self.channel, method)(request.request, timeout=CALL_S)
-                return _OK
-            return self._stream(method, request.request)
+            if request.target.streams:
+                return self._sweep(method, request.request)
+            unary(self.channel, method)(request.request, timeout=CALL_S)
         except grpc.RpcError as error:
-            return _answer(error)
+            return answer_of(error)
+        return OK
 
-    def _stream(self, method: str, request: bytes) -> Answer:
-        """The first reply, or the failure in it."""
-        sweep = method.endswith("/Sweep")
-        call: Any
-        if sweep:
-            kind = self.channel.unary_stream(method, request_serializer=bytes, response_deserializer=bytes)
-            call = kind(request, timeout=_SWEEP_S)
-        else:
-            several = self.channel.stream_stream(method, request_serializer=bytes, response_deserializer=bytes)
-            call = several(iter([request]), timeout=CALL_S)
+    def _sweep(self, method: str, request: bytes) -> Answer:
+        """The answer by the first point."""
+        kind = self.channel.unary_stream(method, request_serializer=bytes, response_deserializer=bytes)
+        call: Any = kind(request, timeout=_SWEEP_S)
         try:
-            reply = next(call, None)
+            next(call, None)
         except grpc.RpcError as error:
-            if sweep and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return _OK
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return OK
             raise
         finally:
             call.cancel()
-        if sweep or reply is None:
-            return _OK
-        outcome = pb.TransmitStreamResponse.FromString(reply)
-        if outcome.WhichOneof("outcome") != "failure":
-            return _OK
-        failure = outcome.failure
-        code = next((c.name for c in grpc.StatusCode if c.value[0] == failure.code), str(failure.code))
-        return Answer(code, failure.message, failure.field, failure.message)
-
-
-_OK: Final = Answer("OK", "", "", "")
-
-
-def _answer(error: Any) -> Answer:
-    code, message = error.code().name, error.details() or ""
-    status = rpc_status.from_call(error)
-    for detail in status.details if status else ():
-        bad = error_details_pb2.BadRequest()
-        if detail.Unpack(bad) and bad.field_violations:
-            return Answer(code, message, bad.field_violations[0].field, bad.field_violations[0].description)
-    return Answer(code, message, "", "")
-
-
-def _complaint(answer: Answer, request: Malformed) -> str:
-    if answer.code in ("OK", "NOT_FOUND"):
-        return ""
-    if answer.code != "INVALID_ARGUMENT":
-        return f"{answer.code}: {answer.message}"
-    if not answer.field and _can_be_parsed(request):
-        return f"INVALID_ARGUMENT without a field: {answer.message}"
-    if not _SAYS_WHAT_IS_ALLOWED.search(answer.allowed):
-        return f"INVALID_ARGUMENT without what is allowed: {answer.field} {answer.allowed or answer.message}"
-    return ""
+        return OK
 
 
 def _can_be_parsed(request: Malformed) -> bool:
@@ -190,7 +151,7 @@ def _can_be_parsed(request: Malformed) -> bool:
 def run(bundle: Path | str, requests: int, *, derandomize: bool = False) -> Iterator[str]:
     """Send so many malformed requests to a new server; yields each kind of complaint once, and at last what was asked."""
     link = Link(load_bundle(bundle))
-    complaints: dict[str, Malformed] = {}
+    complaints: dict[str, Malformed | Stream] = {}
     with ServerProcess(bundle) as server:
         fuzzer = Fuzzer(server.address, make_questions(link, 12))
         known = (*link_targets(link), *inference_targets(link, fuzzer.channel))
@@ -203,8 +164,8 @@ def run(bundle: Path | str, requests: int, *, derandomize: bool = False) -> Iter
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @given(malformed(known))
-        def ask(request: Malformed) -> None:
+        @given(malformed(known, stream_targets(link)))
+        def ask(request: Malformed | Stream) -> None:
             complaint = fuzzer.complaint(request)
             if complaint:
                 complaints.setdefault(

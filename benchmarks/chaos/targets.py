@@ -23,7 +23,7 @@ _CONTENTS: Final = {"float32": "fp32_contents", "int64": "int64_contents", "uint
 
 
 class Target(NamedTuple):
-    """A method and a valid request of it."""
+    """A method that takes one request, and a valid one; `streams` where it answers with several messages."""
 
     method: str
     valid: Message
@@ -42,7 +42,6 @@ def link_targets(link: Link) -> tuple[Target, ...]:
     return (
         *found,
         Target(f"{SERVICE}/Decode", pb.DecodeRequest(bits=bits)),
-        Target(f"{SERVICE}/TransmitStream", pb.TransmitStreamRequest(request=transmit), streams=True),
         Target(f"{SERVICE}/Sweep", sweep, streams=True),
         Target(f"{SERVICE}/GetModel", pb.GetModelRequest(model=link.manifest.name)),
     )

@@ -12,6 +12,7 @@ from link.device import cuda_number
 from link.manifest import ReceiverName
 
 MIB: Final = 2**20
+SAMPLE_RATIO: Final = 0.01
 TOKENS_NEED_TLS: Final = (
     "auth.tokens must have tls.certificate and tls.key beside them where listen.host is beyond loopback, since they would "
     "travel readable (or auth.allow_plaintext, where a proxy in front ends TLS)"
@@ -262,6 +263,12 @@ class TraceConfig(_Section):
     """OpenTelemetry, of the extra `otel`."""
 
     otlp_endpoint: Url | None = Field(default=None, description="Collector that spans are sent to, OTLP; absent: off.")
+    sample_ratio: float = Field(
+        default=SAMPLE_RATIO,
+        ge=0,
+        le=1,
+        description="Share of the calls without a `traceparent` that is traced; of the others the caller decides.",
+    )
 
 
 class ServerConfig(_Section):

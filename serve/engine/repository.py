@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from link.bundle import MANIFEST_NAME, load_bundle
 from link.errors import ArgumentError, BundleError, HardpathError
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 WATCH_S: Final = 1.0
 
+T = TypeVar("T")
 _Signature = tuple[tuple[str, int, int, int], ...]
 
 
@@ -72,6 +73,17 @@ class _Source:
         except OSError:
             return ()
         return tuple(sorted((path, stat.st_mtime_ns, stat.st_size, stat.st_ino) for path, stat in found))
+
+    def told(self, text: str) -> str:
+        """A text with the model's name in place of where its folder is, which is no caller's business."""
+        begin = str(self.path)
+        if text.startswith(begin):
+            text = self.name + text[len(begin) :]
+        places = {begin, os.path.abspath(self.path), os.path.realpath(self.path)}
+        for place in sorted(places, key=len, reverse=True):
+            if os.sep in place.strip(os.sep):  # not a name alone, which a sentence may hold by chance
+                text = text.replace(place, self.name)
+        return text
 
 
 class _Loaded(NamedTuple):
@@ -129,7 +141,7 @@ class Repository:
         ModelNotFound
             If there is no model of that name.
         BundleError
-            If a bundle is not good; the old one goes on.
+            If a bundle is not good; the old one goes on. It names the model, and the log has the folder as well.
         """
         chosen = [source for source in self._sources if not name or source.name == name]
         if not chosen:
@@ -143,7 +155,7 @@ class Repository:
         while True:
             await asyncio.sleep(interval_s)
             for source in self._sources:
-                found = source.look()
+                found = await self._apart(source.look)
                 # Twice the same, so that nothing is read while it is being written.
                 if found == source.signature or found != seen[source.path]:
                     seen[source.path] = found
@@ -153,18 +165,17 @@ class Repository:
                         await self._reload(source)
 
     def close(self) -> None:
-        """Load nothing any more."""
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        """Wait for what is being loaded; nothing is any more."""
+        self._loader.shutdown(cancel_futures=True)
 
     async def _reload(self, source: _Source) -> Swap:
         before = self.engine.model(source.name).version
-        signature = source.look()
+        signature = await self._apart(source.look)
         try:
-            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._load_changed, source)
-        except BundleError as error:
+            loaded = await self._apart(lambda: self._load_changed(source))
+        except BundleError:
             source.signature = signature  # once is enough
             self.refused(source.name)
-            logger.error("%s goes on as it was: %s", source.name, error)
             raise
         if loaded is None:
             source.signature = signature
@@ -175,6 +186,10 @@ class Repository:
         logger.info("%s: version %d answers in place of %d", model.name, model.version, before)
         return Swap(source.name, before, model.version, changed=True)
 
+    async def _apart(self, call: Callable[[], T]) -> T:
+        """Whatever touches a folder: where its file system does not answer, it holds up nothing but loading."""
+        return await asyncio.get_running_loop().run_in_executor(self._loader, call)
+
     def _serve(self, source: _Source, loaded: _Loaded) -> Model | None:
         source.name, source.manifest, source.signature = loaded.model.name, loaded.manifest, loaded.signature
         return self.engine.put(loaded.model)
@@ -184,12 +199,14 @@ class Repository:
             return None
         try:
             return self._load(source)
-        except BundleError:
-            raise
         except Exception as error:  # whatever it is, the one in service goes on
             if not isinstance(error, HardpathError):
                 logger.exception("%s cannot be served", source.path)
-            raise BundleError(f"{source.path}: cannot be served: {(str(error).splitlines() or [''])[0]}") from error
+            reason = str(error)
+            if not isinstance(error, BundleError):
+                reason = f"{source.path}: cannot be served: {(reason.splitlines() or [''])[0]}"
+            logger.error("%s goes on as it was: %s", source.name, reason)
+            raise BundleError(source.told(reason)) from None
 
     def _load(self, source: _Source) -> _Loaded:
         signature = source.look()

@@ -63,20 +63,10 @@ def status_of(error: Exception, request: Message) -> status_pb2.Status:
 
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: Exception, request: Message) -> NoReturn:
-    """End a call with the status that the table has for an error; raises what gRPC ends calls with.
-
-    The call keeps what is raised, and its traceback keeps the frames that it passes: one that holds the call would close a
-    ring, and the request would stay until the collector of garbage comes. So frames let go of both.
-    """
+    """End a call with the status that the table has for an error; raises what gRPC ends calls with."""
     status = status_of(error, request)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    try:
-        await context.abort(code, status.message, ((_DETAILS, status.SerializeToString()),))
-    except grpc.aio.AbortError as ended:
-        ended.__context__ = None
-        raise
-    finally:
-        del context, error, request
+    await context.abort(code, status.message, ((_DETAILS, status.SerializeToString()),))
     raise AssertionError("abort raises")
 
 

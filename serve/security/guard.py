@@ -58,13 +58,21 @@ class Security:
         logging.getLogger(_GRPC).addFilter(_without_metadata)
         self.certificates = Certificates.from_config(config.tls)
         self.interceptors: tuple[Authorization, ...] = ()
+        self._tokens: Tokens | None = None
         if config.auth.tokens is not None:
-            tokens = Tokens(config.auth.tokens, config.lifecycle.watch_interval_s)
+            self._tokens = tokens = Tokens(config.auth.tokens, config.lifecycle.watch_interval_s)
             reflection: Need = "infer" if config.listen.reflection == "infer" else "free"
             self.interceptors = (Authorization(tokens, reflection, denied),)
         caution = _caution(config)
         if caution is not None:
             logger.warning(caution)
+
+    def renew(self) -> None:
+        """Read the files again now; what cannot be used is told in the log, and the old goes on."""
+        if self.certificates is not None:
+            self.certificates.refresh()
+        if self._tokens is not None:
+            self._tokens.refresh()
 
     def add_port(self, server: grpc.aio.Server, address: str) -> int:
         """Let the server listen on HOST:PORT, with TLS where there is a certificate; the port that it got."""

@@ -121,8 +121,11 @@ def _refusal(code: grpc.StatusCode, reason: str, message: str, **metadata: str) 
     detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
     status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=message, details=[detail]))
 
-    async def refuse(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(status.code, status.details, status.trailing_metadata)
+    async def refuse(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        try:
+            await context.abort(status.code, status.details, status.trailing_metadata)
+        finally:
+            del messages, context  # the call keeps its error, whose traceback keeps this frame: no ring, no garbage
 
     # Of a stream of requests, since gRPC reads a single one before it calls the handler.
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -119,7 +119,7 @@ class Tokens:
 
     def find(self, token: str) -> Caller | None:
         """Whose token it is; None where nobody's. Takes as long whichever it is, or none."""
-        self._refresh()
+        self._look()
         digest = _digest(token)
         found = None
         for expected, caller in self._entries:
@@ -127,22 +127,24 @@ class Tokens:
                 found = caller
         return found
 
-    def _refresh(self) -> None:
-        """Look at the file where it is time to; what cannot be used is told once, and the old tokens go on."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        self._look_at = now + self._interval_s
-        state = state_of(self._file)
-        if state == self._state:
-            return
-        self._state = state
+    def refresh(self) -> None:
+        """Read the file again; what cannot be used is told in the log, and the old tokens go on."""
+        self._state = state_of(self._file)
         try:
             self._entries = _load(self._file)
         except Unusable as error:
             logger.error("the new tokens are refused, the old ones go on: %s", error)
         else:
             logger.info("tokens read again from %s: %d", self._file, len(self._entries))
+
+    def _look(self) -> None:
+        """Read the file again where it is time to look at it, and it has changed."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + self._interval_s
+        if state_of(self._file) != self._state:
+            self.refresh()
 
 
 def _digest(token: str) -> bytes:

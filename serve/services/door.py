@@ -62,46 +62,48 @@ class Door:
     def guard(self, handler: Any) -> Any:
         """A method's handler behind this door."""
         kind = handler.request_deserializer.__self__  # FromString is a method of the class
-        if handler.request_streaming:
-            method = self._streamed(handler.stream_stream or handler.stream_unary, kind)
-        else:
+        method = handler.stream_stream or handler.stream_unary
+        if method is None:
             method = self._single(handler.unary_unary or handler.unary_stream, kind)
         to_handler = (
             grpc.stream_stream_rpc_method_handler
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler
         )
-        return to_handler(method, reader(kind), handler.response_serializer)
+        return to_handler(self._counted(method, kind), reader(kind), handler.response_serializer)
 
-    def _single(self, method: _Unary, kind: type[Message]) -> _Stream:
-        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
-            request: Any = None
-            self.inside += 1
-            try:
-                if self.inside > self._most:
-                    await refuse(context, self._full(), kind())
-                request = await self._request(context)
-                if type(request) is Unreadable:
-                    await refuse(context, request.error, kind())
-                if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
-                    await refuse(context, ArgumentError("request", "is missing"), kind())
-                return await method(request, context)
-            finally:
-                self.inside -= 1
-                del request, requests, context  # see refuse
+    def _counted(self, method: _Stream, kind: type[Message]) -> _Stream:
+        """A method that is called while there is room, and of which an aborted call keeps nothing.
 
-        return answer
+        gRPC keeps the error that ends a call with the call. Its traceback keeps the frames that it passed: one that holds
+        the call would close a ring, and the request would stay until the collector of garbage comes.
+        """
 
-    def _streamed(self, method: _Stream, kind: type[Message]) -> _Stream:
         async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
             self.inside += 1
             try:
                 if self.inside > self._most:
                     await refuse(context, self._full(), kind())
                 return await method(requests, context)
+            except grpc.aio.AbortError as ended:
+                ended.__context__ = None
+                raise ended.with_traceback(None) from None
             finally:
                 self.inside -= 1
-                del requests, context  # see refuse
+                del requests, context
+
+        return answer
+
+    def _single(self, method: _Unary, kind: type[Message]) -> _Stream:
+        """A method of one request as one of a stream of them."""
+
+        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+            request = await self._request(context)
+            if type(request) is Unreadable:
+                await refuse(context, request.error, kind())
+            if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
+                await refuse(context, ArgumentError("request", "is missing"), kind())
+            return await method(request, context)
 
         return answer
 

@@ -41,8 +41,6 @@ def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
             return await method(service, request, context)
         except Exception as error:  # every error must become a status; a traceback goes to the log
             await refuse(context, error, request)
-        finally:
-            del request, context  # see refuse
 
     return answer
 
@@ -108,8 +106,6 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             raise
         except Exception as error:  # every error must become a status; a traceback goes to the log
             await refuse(context, error, request)
-        finally:
-            del request, context  # see refuse
 
     @_answered
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:

@@ -46,7 +46,8 @@ class Telemetry:
     """
 
     def __init__(self, config: ServerConfig, in_flight: Callable[[], InFlight]) -> None:
-        traces = None if config.trace.otlp_endpoint is None else Traces(config.trace.otlp_endpoint)
+        trace = config.trace
+        traces = None if trace.otlp_endpoint is None else Traces(trace.otlp_endpoint, ratio=trace.sample_ratio)
         self.statistics = Statistics(in_flight)
         self.observer = Observer(self.statistics, AccessLog(), traces)
         self.serving = threading.Event()

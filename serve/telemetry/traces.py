@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from link.errors import MissingExtra, require_range
 from link.provenance import code_version
+from serve.config.schema import SAMPLE_RATIO
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 NAME: Final = "hardpath"
-RATIO: Final = 0.01
-"""Of the calls without a `traceparent`, the share that is traced."""
 EXPORT_S: Final = 2.0
 """That sending spans may take, and that what is left of them may take when the server stops."""
 
@@ -51,7 +50,7 @@ class Traces:
     ----------
     endpoint : str
         Of a collector that speaks OTLP over gRPC: http://HOST:4317, or https:// with TLS.
-    ratio : float
+    ratio : float, optional
         Share of calls without a `traceparent` that are traced, in [0, 1].
     exporter : SpanExporter, optional
         In place of the one for `endpoint`.
@@ -64,7 +63,7 @@ class Traces:
         If the ratio is none.
     """
 
-    def __init__(self, endpoint: str, *, ratio: float = RATIO, exporter: SpanExporter | None = None) -> None:
+    def __init__(self, endpoint: str, *, ratio: float = SAMPLE_RATIO, exporter: SpanExporter | None = None) -> None:
         require_range("ratio", ratio, 0.0, 1.0)
         try:
             from opentelemetry.sdk.resources import Resource

@@ -1,6 +1,4 @@
 import copy
-import re
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -12,13 +10,14 @@ from kubernetes_validate import ValidationError, utils
 from pydantic import BaseModel, ConfigDict
 from pydantic import ValidationError as ModelError
 
-from serve.config.layers import FLAGS, load_config
+from serve.config.layers import load_config
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 KUBERNETES = "1.37"
 TLS = DEPLOY / "kubernetes" / "tls"
+FILL = DEPLOY / "kubernetes" / "fill.yaml"
 NO_OBJECTS = {"kustomization.yaml", "adapter-rules.yaml"}
 # Their schemas come with their operators, not with Kubernetes: what is used of them is written down below.
 CUSTOM = {"ServingRuntime", "InferenceService", "ServiceMonitor"}
@@ -55,7 +54,7 @@ OBJECTS = [
     for file in sorted(folder.glob("*.yaml"))
     if file.name not in NO_OBJECTS
     for document in read(file)
-]
+] + [("fill.yaml:Pod", read(FILL)[0])]
 PATCHES = [
     (f"tls:{patch['kind']}", patch) for file in ("deployment.yaml", "services.yaml") for patch in read(TLS / file)
 ]
@@ -204,94 +203,6 @@ def test_an_overlay_gives_objects_that_fit_their_schema_and_hides_no_misspelling
             check(overlaid(misspelt(patch, ("spec", *path))))
 
 
-def one(name, kind=None):
-    (found,) = (d for d in read(BASE / name) if kind is None or d["kind"] == kind)
-    return found
-
-
-def pod():
-    return one("deployment.yaml")["spec"]["template"]
-
-
-def containers():
-    """The server's container, as each of the two ways to deploy it has it, with the time that its pod is given to end."""
-    runtime = read(DEPLOY / "kserve" / "servingruntime.yaml")[0]
-    predictor = read(DEPLOY / "kserve" / "inferenceservice.yaml")[0]["spec"]["predictor"]
-    return [
-        (pod()["spec"]["containers"][0], pod()["spec"]["terminationGracePeriodSeconds"]),
-        (runtime["spec"]["containers"][0], predictor["terminationGracePeriodSeconds"]),
-    ]
-
-
-def test_every_file_is_part_of_the_whole():
-    kustomization = read(BASE / "kustomization.yaml")[0]
-    files = {file.name for file in BASE.glob("*.yaml")} - NO_OBJECTS
-    assert set(kustomization["resources"]) == files
-    overlay = read(TLS / "kustomization.yaml")[0]
-    assert {patch["path"] for patch in overlay["patches"]} == {f.name for f in TLS.glob("*.yaml")} - NO_OBJECTS
-    (plain,), (secured,) = kustomization["configMapGenerator"], overlay["configMapGenerator"]
-    assert secured == plain | {"behavior": "replace"}
-
-
-def test_what_selects_the_pods_finds_them():
-    labels = pod()["metadata"]["labels"].items()
-    selectors = [
-        one("deployment.yaml")["spec"]["selector"]["matchLabels"],
-        one("pdb.yaml")["spec"]["selector"]["matchLabels"],
-        one("networkpolicy.yaml")["spec"]["podSelector"]["matchLabels"],
-        *(service["spec"]["selector"] for service in read(BASE / "services.yaml")),
-        *(spread["labelSelector"]["matchLabels"] for spread in pod()["spec"]["topologySpreadConstraints"]),
-    ]
-    assert all(selector and selector.items() <= labels for selector in selectors)
-
-
-def test_ports_are_named_alike_everywhere():
-    ports = {port["name"]: port["containerPort"] for port in pod()["spec"]["containers"][0]["ports"]}
-    for service in read(BASE / "services.yaml"):
-        for port in service["spec"]["ports"]:
-            assert port["port"] == ports[port["targetPort"]]
-    for rule in one("networkpolicy.yaml")["spec"]["ingress"]:
-        assert all(port["port"] in ports for port in rule["ports"])
-
-
-def test_the_server_listens_where_the_containers_say():
-    config = load_config(BASE / "serve.toml")
-    assert config.listen.host == "0.0.0.0"
-    ports = {port["name"]: port["containerPort"] for port in containers()[0][0]["ports"]}
-    assert ports == {"grpc": config.listen.port, "metrics": config.listen.metrics_port}
-    flags = dict(argument.split("=") for argument in containers()[1][0]["args"][1:])
-    assert set(flags) <= set(FLAGS.values())
-    assert int(flags["--port"]) in [port["containerPort"] for port in containers()[1][0]["ports"]]
-    runtime = read(DEPLOY / "kserve" / "servingruntime.yaml")[0]["spec"]
-    assert runtime["annotations"]["prometheus.kserve.io/port"] == flags["--metrics-port"]
-
-
-@pytest.mark.parametrize("number", [0, 1], ids=["deployment", "kserve"])
-def test_probes_ask_the_port_of_grpc(number):
-    container, _ = containers()[number]
-    probes = [container[name]["grpc"]["port"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
-    assert probes == [load_config(BASE / "serve.toml").listen.port] * 3
-
-
-@pytest.mark.parametrize("number", [0, 1], ids=["deployment", "kserve"])
-def test_a_pod_has_time_to_drain(number):
-    container, seconds = containers()[number]
-    lifecycle = load_config(BASE / "serve.toml").lifecycle
-    # Half of the drain once more, for a process that starts to stop late.
-    drain = 1.5 * (lifecycle.drain_delay_s + lifecycle.grace_s)
-    assert seconds >= container["lifecycle"]["preStop"]["sleep"]["seconds"] + drain
-
-
-def test_the_server_reads_the_file_that_is_mounted():
-    container, _ = containers()[0]
-    (folder,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "config")
-    assert container["args"][1] == f"--config={folder}/serve.toml"
-    (volume,) = (volume for volume in pod()["spec"]["volumes"] if volume["name"] == "config")
-    (generated,) = read(BASE / "kustomization.yaml")[0]["configMapGenerator"]
-    assert volume["configMap"] == {"name": generated["name"]}
-    assert generated["files"] == ["serve.toml"]
-
-
 def test_the_overlay_adds_tls_and_tokens_and_changes_nothing_else():
     secured = load_config(TLS / "serve.toml")
     plain = load_config(BASE / "serve.toml")
@@ -307,64 +218,9 @@ def test_the_overlay_adds_tls_and_tokens_and_changes_nothing_else():
     assert "grpc" not in container["readinessProbe"]
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["deployment", "kserve"])
-def test_a_container_may_do_nothing_that_it_need_not(number):
-    container, _ = containers()[number]
-    security = container["securityContext"]
-    assert security["readOnlyRootFilesystem"]
-    assert not security["allowPrivilegeEscalation"]
-    assert security["capabilities"] == {"drop": ["ALL"]}
-    both = pod()["spec"]["securityContext"] | security if number == 0 else security
-    assert both["runAsNonRoot"]
-    assert both["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert str(both["runAsUser"]) == re.search(r"^USER (\d+)$", (ROOT / "Dockerfile").read_text(), re.M)[1]
-
-
-@pytest.mark.parametrize("number", [0, 1], ids=["deployment", "kserve"])
-def test_threads_come_from_whole_cores(number):
-    resources = containers()[number][0]["resources"]
-    assert resources["requests"] == resources["limits"]
-    assert resources["limits"]["cpu"].isdigit()
-
-
-def test_the_autoscaler_scales_the_servers_by_what_the_adapter_offers():
-    spec = one("hpa.yaml")["spec"]
-    (metric,) = spec["metrics"]
-    (rule,) = read(BASE / "adapter-rules.yaml")[0]["rules"]
-    deployment = one("deployment.yaml")
-    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
-    assert re.fullmatch(rule["name"]["matches"], rule["seriesQuery"].partition("{")[0])
-    target = {"apiVersion": deployment["apiVersion"], "kind": "Deployment", "name": deployment["metadata"]["name"]}
-    assert spec["scaleTargetRef"] == target
-    assert "replicas" not in deployment["spec"]
-
-
-def test_prometheus_finds_the_metrics():
-    (common,) = read(BASE / "kustomization.yaml")[0]["labels"]
-    (service,) = (s for s in read(BASE / "services.yaml") if s["metadata"]["name"] == "hardpath-metrics")
-    monitor = one("servicemonitor.yaml")["spec"]
-    labels = service["metadata"]["labels"] | common["pairs"]
-    assert monitor["selector"]["matchLabels"].items() <= labels.items()
-    assert [e["port"] for e in monitor["endpoints"]] == [p["name"] for p in service["spec"]["ports"]]
-
-
-def test_clients_balance_their_calls_themselves():
-    (service,) = (s for s in read(BASE / "services.yaml") if s["metadata"]["name"] == "hardpath")
-    assert service["spec"]["clusterIP"] == "None"
-
-
-def test_the_bundle_is_mounted_where_it_is_served_from_and_cannot_be_written():
-    spec = pod()["spec"]
-    (container,) = spec["containers"]
-    volume = next(volume for volume in spec["volumes"] if volume["name"] == "bundle")
-    mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "bundle")
-    assert mount == {"name": volume["name"], "mountPath": container["args"][0], "readOnly": True}
-    claim = {"claimName": one("bundle.yaml")["metadata"]["name"], "readOnly": True}
-    assert volume["persistentVolumeClaim"] == claim
-
-
-def test_the_image_is_of_this_version():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    (image,) = read(BASE / "kustomization.yaml")[0]["images"]
-    assert image == {"name": pod()["spec"]["containers"][0]["image"], "newTag": version}
-    assert containers()[1][0]["image"] == f"hardpath:{version}"
+def test_secrets_are_read_by_the_servers_group_alone():
+    (patch,) = read(TLS / "deployment.yaml")
+    spec = overlaid(patch)["spec"]["template"]["spec"]
+    secrets = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+    assert [secret["defaultMode"] for secret in secrets] == [0o440, 0o440]
+    assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"]

@@ -97,6 +97,7 @@ REFUSED = [
     ("[listen]\nport = 1979-05-27\n", "FILE: listen.port must be an integer in [0, 65535], got '1979-05-27'"),
     ("[limits]\nstall_s = nan\n", "FILE: limits.stall_s must be a number in [0.1, 3600], got NaN"),
     ("[limits]\nstall_s = inf\n", "FILE: limits.stall_s must be a number in [0.1, 3600], got Infinity"),
+    ("[trace]\nsample_ratio = 1.5\n", "FILE: trace.sample_ratio must be a number in [0, 1], got 1.5"),
     ("[log]\nlevel = 'loud'\n", "FILE: log.level must be one of debug, info, warning, error, got 'loud'"),
     ("[run]\ndevice = 'gpu'\n", "FILE: run.device must be cpu, cuda or cuda:N, got 'gpu'"),
     ("bundles = ['']\n", 'FILE: bundles must be a list of paths, at most 64, got [""]'),

@@ -251,8 +251,11 @@ def test_a_bad_bundle_is_refused_by_call_and_the_old_one_goes_on(serving, versio
             stub.ReloadModel(admin_pb2.ReloadModelRequest(), timeout=60)
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert BAD[spoil] in refused.value.details()
+        assert refused.value.details().startswith("tiny")
+        assert str(folder.parent) not in refused.value.details()
         assert own.admin.statistics().models == (("tiny", 1, 0, 1),)
-        assert len(told(caplog)) == 1
+        (line,) = told(caplog)
+        assert str(folder) in line
         assert own.stub.Transmit(transmit(images), timeout=20).model_version == 1
     assert_each_is_of_one_version(under.replies, versions, images)
 
@@ -328,6 +331,40 @@ def test_the_old_version_is_freed_without_a_collection(serving, versions, folder
             until(lambda: old() is None)
         finally:
             gc.unfreeze()
+
+
+def test_a_bad_bundle_is_told_alike_over_the_other_protocol(serving, folder):
+    with serving(folder) as own:
+        wrong_hash(folder)
+        with pytest.raises(grpc.RpcError) as refused:
+            GRPCInferenceServiceStub(own.channel).RepositoryModelLoad(
+                oip.RepositoryModelLoadRequest(model_name="tiny"), timeout=60
+            )
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert refused.value.details().startswith("tiny: receiver.onnx is not the file that manifest.json describes")
+
+
+@pytest.mark.parametrize("given", ["ABSOLUTE", "LINK", ".", "../served", "../served/"])
+def test_a_caller_is_told_the_model_and_never_where_its_folder_is(versions, folder, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(folder)
+    (tmp_path / "link").symlink_to(folder)
+    path = {"ABSOLUTE": folder, "LINK": tmp_path / "link"}.get(given, given)
+
+    def fail(found, receiver=None):
+        raise OSError(13, "Permission denied", str((found / "receiver.onnx").resolve()))
+
+    async def run():
+        repository = Repository([path], None, Means(workers=Workers(1)))
+        monkeypatch.setattr("serve.engine.repository.load_bundle", fail)
+        describe(folder, version=2)
+        try:
+            await repository.reload()
+        finally:
+            repository.close()
+
+    with pytest.raises(BundleError) as error:
+        asyncio.run(run())
+    assert str(error.value) == "tiny: cannot be served: [Errno 13] Permission denied: 'tiny/receiver.onnx'"
 
 
 def test_a_reload_that_its_caller_gives_up_can_be_made_again(versions, folder, monkeypatch):

@@ -15,6 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from link.errors import ArgumentError
+from serve.config.schema import ServerConfig, TraceConfig
+from serve.telemetry.assembly import Telemetry
+from serve.telemetry.statistics import InFlight
 from serve.telemetry.traces import EXPORT_S, Stage, Traces
 
 METHOD = "hardpath.v1.LinkService/Transmit"
@@ -147,6 +150,18 @@ def test_spans_reach_a_collector_over_grpc_before_the_end():
         ended()(traces)
         traces.close()
     assert collector.names == ["queue", "transmitter", "channel", "receiver", METHOD]
+
+
+@pytest.mark.parametrize(("ratio", "spans"), [(0.0, 0), (1.0, 100)])
+def test_the_share_is_that_of_the_configuration(ratio, spans):
+    collector = Collector()
+    with collecting(collector) as endpoint:
+        config = ServerConfig(trace=TraceConfig(otlp_endpoint=endpoint, sample_ratio=ratio))
+        telemetry = Telemetry(config, lambda: InFlight(0, 0))
+        for _ in range(100):
+            ended(stages=())(telemetry.observer.traces)
+        telemetry.close()
+    assert len(collector.names) == spans
 
 
 def test_a_collector_that_is_away_holds_neither_calls_nor_the_end():

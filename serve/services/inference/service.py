@@ -63,8 +63,6 @@ def _answered(method: _Method[Request, Response]) -> _Method[Request, Response]:
             raise
         except Exception as error:  # every error must become a status; a traceback goes to the log
             await refuse(context, error, request)
-        finally:
-            del request, context  # see refuse
 
     return answer
 

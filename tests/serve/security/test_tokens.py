@@ -6,6 +6,8 @@ import os
 import pytest
 
 from link.errors import ArgumentError, ServerError
+from serve.config.schema import ServerConfig
+from serve.security.guard import Security
 from serve.security.tokens import Tokens, new_token
 
 
@@ -71,6 +73,20 @@ def test_the_file_is_read_again_when_it_changes(file):
     write(file, second)
     assert tokens.find(first.token) is None
     assert tokens.find(second.token) == ("second", {"infer"})
+
+
+def test_the_file_is_read_at_once_where_that_is_asked_for(file):
+    camera, operator = new_token("camera"), new_token("operator")
+    write(file, camera)
+    security = Security(
+        ServerConfig.model_validate({"auth": {"tokens": file}, "lifecycle": {"watch_interval_s": 3600}})
+    )
+    tokens = security.interceptors[0]._tokens
+    write(file, operator)
+    assert tokens.find(operator.token) is None
+    security.renew()
+    assert tokens.find(operator.token) == ("operator", {"infer"})
+    assert tokens.find(camera.token) is None
 
 
 def test_the_file_is_looked_at_once_an_interval(file, monkeypatch):
