@@ -25,8 +25,8 @@ from link.channel import CHANNELS, TR38901, Channel, build_channel
 from link.errors import ArgumentError, require_range
 from link.provenance import code_version
 from link.randomness import SEED_MAX
-from link.runtime import as_tensor
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
+from link.tensors import as_tensor
 from serve.engine.batcher import ANYONE, Batcher, Caller
 from serve.engine.cost import CostModel
 from serve.engine.errors import Expired
