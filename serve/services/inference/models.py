@@ -219,7 +219,7 @@ def _task_inputs(manifest: Manifest) -> list[Tensor]:
 
 
 def _mode(manifest: Manifest) -> list[Tensor]:
-    """The modes asked for, one a sample: not announced, lest who fills every input that there is ask for some."""
+    """The modes asked for, one a sample: not announced, lest a client that fills all inputs ask for mode 0."""
     return [Tensor(MODE, DATATYPES["int64"], optional=True, hidden=True)] if manifest.takes_mode else []
 
 

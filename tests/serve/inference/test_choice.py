@@ -99,7 +99,7 @@ def test_a_wrong_mode_is_named_by_where_it_came_from(steered, oip, latents, mode
 
 
 def test_clients_that_fill_every_input_ask_for_no_mode(steered):
-    """Load generators do, with zeros, which would be mode 0."""
+    """Metadata cannot say what is optional, and zeros would be mode 0."""
     for name, expected in (("rings.transmitter", ["latent", "snr_db"]), ("rings.link", ["latent"])):
         metadata = steered.ModelMetadata(pb.ModelMetadataRequest(name=name))
         assert [tensor.name for tensor in metadata.inputs] == expected
