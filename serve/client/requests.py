@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
-from link.errors import ArgumentError
+from link.errors import ArgumentError, ServerError
 from link.runtime import Transmission
 from serve.client import join, pieces
 from serve.client.pieces import Job, Part, Piece
@@ -110,8 +110,14 @@ class Choice(NamedTuple):
         return None if self.mode is None else pieces.cut(self.mode, rows)
 
     def require(self, sent: NDArray[np.int64]) -> None:
-        """Raise ArgumentError unless they are what was sent: a server that is older does not hear that it is asked."""
-        if self.mode is not None and ((self.mode >= 0) & (self.mode != sent)).any():
+        """Raise unless they are what was sent: a server that is older does not hear that it is asked."""
+        if self.mode is None:
+            return
+        if self.mode.ndim and self.mode.shape != sent.shape:
+            raise ServerError(
+                f"the server's reply has the modes of {len(sent)} samples, where {len(self.mode)} were sent"
+            )
+        if ((self.mode >= 0) & (self.mode != sent)).any():
             raise ArgumentError("mode", "must be absent: the server is older than this option, and chose by itself")
 
 

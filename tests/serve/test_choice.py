@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.chaos.questions import make_questions
 from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import build_channel
-from link.errors import ArgumentError
+from link.errors import ArgumentError, ServerError
 from link.randomness import Draws
 from serve.client import AsyncClient, Client
 from serve.engine.programs import Encode, EncodeJob, Transmit, TransmitJob
@@ -248,3 +249,24 @@ def test_a_server_that_does_not_hear_the_mode_is_found_out(rings, inputs, monkey
             call(inputs, snr_db=15.0, mode=2)
     with pytest.raises(ArgumentError, match=r"^mode must be absent: the server is older than this option"):
         list(rings.transmit_stream([inputs], snr_db=15.0, mode=2))
+
+
+def test_a_reply_about_other_samples_than_were_sent_is_a_fault_of_the_server(rings, inputs, monkeypatch):
+    read = convert.sent_from_message
+    monkeypatch.setattr(
+        convert, "sent_from_message", lambda message: read(message)._replace(mode=np.zeros(3, np.int64))
+    )
+    with pytest.raises(ServerError, match="the server's reply has the modes of 3 samples, where 12 were sent"):
+        rings.transmit(inputs, snr_db=15.0, mode=[0] * ROWS)
+
+
+def test_the_questions_of_the_soak_ask_for_modes_and_are_answered(steered, link):
+    """As the link answers them in this process: every mode is asked for, one for all samples and one for each."""
+    asked = make_questions(link, 36, rows=(1, 3, 8, 2))
+    with grpc.insecure_channel(steered.address) as channel:
+        for question in asked:
+            reply = channel.unary_unary(question.method)(question.request, timeout=20)
+            assert question.is_answered_by(reply)
+    modes = [tuple(pb.EncodeRequest.FromString(q.request).mode) for q in asked if q.method.endswith("/Encode")]
+    assert {len(mode) for mode in modes} >= {0, 1, 3, 8}
+    assert set().union(*modes) == {-1, 0, 1, 2}
