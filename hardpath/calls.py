@@ -119,6 +119,15 @@ def call(
         typer.Option("--sweep", metavar="GRID", help="Send all samples at each Es/N0 in dB: LOW:HIGH:STEP, or 0,6,12."),
     ] = None,
     snr_db: Annotated[float, typer.Option("--snr-db", help="Es/N0 in dB.")] = 12.0,
+    mode: Annotated[
+        int | None,
+        typer.Option(
+            "--mode",
+            metavar="N",
+            min=0,
+            help="Mode to send in, where there are several; absent: the transmitter's choice.",
+        ),
+    ] = None,
     channel: ChannelName = "awgn",
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
@@ -174,6 +183,8 @@ def call(
 
     job = _only_one({"--encode": encode, "--decode": decode is not None, "--sweep": sweep is not None})
     check_out(out, arrays=job != "--sweep")
+    if mode is not None and job in ("--decode", "--sweep"):
+        raise ArgumentError("--mode", f"must be absent beside {job}")
     given = texts_given(text or [], texts, inputs)
     rows = rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
     chosen = slice(0, None) if rows is None else row_range(rows)
@@ -212,12 +223,12 @@ def call(
         if rows is not None and batch.rows < chosen.stop - chosen.start and not as_json:
             note(f"rows {rows} reach past the end: {batch.rows} are sent")
         if encode:
-            _encode(client, batch, snr_db if _has_router(manifest) else None, out, as_json=as_json)
+            _encode(client, batch, snr_db if _has_router(manifest) else None, mode, out, as_json=as_json)
         elif sweep is not None:
             rule = {"draws": draws, "target_errors": target_errors, "rel_width": rel_width, "confidence": confidence}
             _sweep(client, batch, sweep, timeout, options | rule, out, as_json=as_json)
         else:
-            _transmit(client, batch, snr_db, options, out, as_json=as_json)
+            _transmit(client, batch, snr_db, options | {"mode": mode}, out, as_json=as_json)
 
 
 def _transmit(
@@ -242,9 +253,11 @@ def _transmit(
         note_texts(reply.unknown, "have no token that the model knows")
 
 
-def _encode(client: Client, batch: Batch, snr_db: float | None, out: Path | None, *, as_json: bool) -> None:
+def _encode(
+    client: Client, batch: Batch, snr_db: float | None, mode: int | None, out: Path | None, *, as_json: bool
+) -> None:
     with _bar("encoding", batch.rows) as update:
-        sent = client.encode(batch.inputs, snr_db=snr_db, progress=update)
+        sent = client.encode(batch.inputs, snr_db=snr_db, mode=mode, progress=update)
     answers = encoded_answers(sent, batch)
     save(out, answers, sent)
     show(client.address, {}, answers, "encoded", as_json=as_json)

@@ -35,6 +35,8 @@ def describe_sent(manifest: Manifest, *, tokens: bool = True) -> str:
         return describe_mode(manifest.modes[0], tokens=tokens)
     sizes = [mode.num_symbols for mode in manifest.modes]
     chosen = "a router that is told the SNR" if manifest.routed else "the sample"
+    if manifest.takes_mode:
+        chosen += " unless the caller does,"
     return f"one of {len(sizes)} modes of {min(sizes)} to {max(sizes)} symbols, chosen by {chosen} and sent in a header"
 
 

@@ -106,6 +106,7 @@ class Link:
         draws: Draws,
         *,
         snr_error_db: float = 0.0,
+        mode: ArrayLike | None = None,
     ) -> LinkResult:
         """Encode, carry and decode a batch.
 
@@ -120,15 +121,23 @@ class Link:
             their numbers.
         snr_error_db : float
             See `encode`.
+        mode : int or (B,) int, optional
+            See `encode`.
 
         Raises
         ------
         ArgumentError
-            If an input or the SNR is out of range.
+            If an input, the SNR or a mode is out of range.
         """
-        return self.carry(self.encode(inputs, snr_db, snr_error_db), channel, snr_db, draws)
+        return self.carry(self.encode(inputs, snr_db, snr_error_db, mode), channel, snr_db, draws)
 
-    def encode(self, inputs: Mapping[str, ArrayLike], snr_db: float, snr_error_db: float = 0.0) -> Transmission:
+    def encode(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        snr_db: float,
+        snr_error_db: float = 0.0,
+        mode: ArrayLike | None = None,
+    ) -> Transmission:
         """What is sent at an SNR, which matters to a bundle with a router and to no other.
 
         Parameters
@@ -139,14 +148,15 @@ class Link:
         snr_error_db : float
             What the transmitter takes it for is snr_db + snr_error_db, within [-30, 60] dB; in [-30, 30], and 0 where there
             is no router to be misled.
+        mode : int or (B,) int, optional
+            Mode to send each sample in; -1, or none, leaves the choice to the transmitter.
 
         Raises
         ------
         ArgumentError
-            If an input or the SNR is out of range.
+            If an input, the SNR or a mode is out of range.
         """
-        estimate = self.estimate(snr_db, snr_error_db)
-        return self.transmitter(inputs) if estimate is None else self.transmitter(inputs, estimate)
+        return self.transmitter(inputs, self.estimate(snr_db, snr_error_db), mode)
 
     def estimate(self, snr_db: float, snr_error_db: float = 0.0) -> float | None:
         """What the transmitter takes the SNR for, dB; None where there is no router, and nothing depends on it.

@@ -1,6 +1,6 @@
 """What the graphs of a bundle take and answer: names, dtypes and shapes, which follow from its modes and classes.
 
-    task inputs ──> transmitter.onnx ──> mode, indices, bits, num_bits, symbols, num_symbols
+    task inputs [, snr_db] [, mode_in] ──> transmitter.onnx ──> mode, indices, bits, num_bits, symbols, num_symbols
     symbols, no, mode, llr_in ──> receiver.onnx ──> llr, indices_hat, logits
 
 Where modes differ in size, arrays have the size of the largest. What each tensor means stands with those who run the graphs:
@@ -19,6 +19,12 @@ from link.rate import Rate
 
 SNR_INPUT: Final = "snr_db"
 """Input of a transmitter that routes: its own estimate of Es/N0, dB."""
+
+MODE_INPUT: Final = "mode_in"
+"""Input of a transmitter of several modes: the mode to send each sample in, or OWN_CHOICE. (`mode` is what is sent.)"""
+
+OWN_CHOICE: Final = -1
+"""The mode of a sample that the transmitter chooses itself."""
 
 DType = Literal["float32", "int64", "uint8"]
 Dimension = Annotated[int, Field(ge=1)] | Literal["batch"]
@@ -59,6 +65,14 @@ def transmitter_outputs(modes: Iterable[Rate]) -> tuple[TensorSpec, ...]:
         _tensor("num_bits", "int64"),
         _tensor("symbols", "float32", largest.symbols, 2),
         _tensor("num_symbols", "int64"),
+    )
+
+
+def mode_input(modes: int) -> TensorSpec:
+    """Input of a transmitter with so many modes by which a caller chooses among them."""
+    description = f"mode to send the sample in; {OWN_CHOICE}: the transmitter's own choice"
+    return TensorSpec(
+        name=MODE_INPUT, dtype="int64", shape=("batch",), low=OWN_CHOICE, high=modes - 1, description=description
     )
 
 

@@ -13,13 +13,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from link.errors import ArgumentError
-from link.interface import SNR_INPUT, TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.interface import MODE_INPUT, SNR_INPUT, TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
 from link.rate import Rate
 
 SCHEMA_VERSION: Final = 1
 MODES_MAX: Final = 32
 """What the header's first block can name."""
 LLR_CONVENTION: Final = "ln P(b=1)/P(b=0)"
+_TOLD: Final = {SNR_INPUT: ("Es/N0 in dB", ("float32", "batch")), MODE_INPUT: ("a mode", ("int64", "batch"))}
 
 ReceiverName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$")]
@@ -258,9 +259,20 @@ class Manifest(_Frozen):
         return any(spec.name == SNR_INPUT for spec in self.transmitter.inputs)
 
     @cached_property
+    def takes_mode(self) -> bool:
+        """Whether a caller may choose among the modes, by the input `mode_in`; older bundles have none."""
+        return any(spec.name == MODE_INPUT for spec in self._told)
+
+    @cached_property
     def task_inputs(self) -> tuple[TensorSpec, ...]:
-        """The transmitter's inputs that a sample has: all but `snr_db`."""
-        return tuple(spec for spec in self.transmitter.inputs if spec.name != SNR_INPUT)
+        """The transmitter's inputs that a sample has: all but `snr_db` and, where there are several modes, `mode_in`."""
+        return tuple(spec for spec in self.transmitter.inputs if spec not in self._told)
+
+    @cached_property
+    def _told(self) -> tuple[TensorSpec, ...]:
+        """The transmitter's inputs that are no sample's: see link.choice."""
+        names = (SNR_INPUT,) if len(self.modes) == 1 else (SNR_INPUT, MODE_INPUT)
+        return tuple(spec for spec in self.transmitter.inputs if spec.name in names)
 
     @cached_property
     def num_tokens(self) -> int:
@@ -289,12 +301,14 @@ class Manifest(_Frozen):
         if self.default_mode >= len(self.modes):
             raise ValueError(f"default_mode must be below {len(self.modes)}, got {self.default_mode}")
         if not self.task_inputs:
-            raise ValueError(f"transmitter.inputs: must hold an input of the task beside {SNR_INPUT}")
-        for spec in self.transmitter.inputs:
-            if spec.name == SNR_INPUT and (spec.dtype, *spec.shape) != ("float32", "batch"):
+            told = " and ".join(spec.name for spec in self._told) or "none"
+            raise ValueError(f"transmitter.inputs: must hold an input of the task beside {told}")
+        for spec in self._told:
+            what, signature = _TOLD[spec.name]
+            if (spec.dtype, *spec.shape) != signature:
                 raise ValueError(
-                    f"transmitter.inputs: {SNR_INPUT} is {_signature((spec.dtype, *spec.shape))} where Es/N0 in dB is "
-                    "float32 (batch)"
+                    f"transmitter.inputs: {spec.name} is {_signature((spec.dtype, *spec.shape))} where {what} is "
+                    f"{_signature(signature)}"
                 )
         for name, tensors, wanted in (
             ("transmitter.outputs", self.transmitter.outputs, transmitter_outputs(self.modes)),

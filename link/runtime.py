@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.bundle import Bundle
+from link.choice import read_estimate, read_mode
 from link.errors import ArgumentError, BundleError, MissingExtra
-from link.interface import SNR_INPUT, TensorSpec
+from link.interface import MODE_INPUT, OWN_CHOICE, SNR_INPUT
+from link.manifest import GraphSpec
 from link.session import open_session
-from link.snr import NO_MIN, SNR_DB_MAX, SNR_DB_MIN, SYMBOL_MAX
+from link.snr import NO_MIN, SYMBOL_MAX
+from link.tensors import as_tensor, check_inputs, require_finite, within
 
 logger = logging.getLogger(__name__)
-
-LARGEST: Final = float(np.finfo(np.float64).max)
-"""Any finite number is at most this."""
 
 
 class Transmission(NamedTuple):
@@ -117,9 +117,12 @@ class Transmitter:
             self._tokenizer = bundle.tokenizer()
         except MissingExtra:  # integers can be sent without it
             self._tokenizer = None
+        self._snr_range = _range(self._spec, SNR_INPUT)
         self._session = open_session(bundle, self._spec, threads, device, memory_bytes)
 
-    def __call__(self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None) -> Transmission:
+    def __call__(
+        self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None, mode: ArrayLike | None = None
+    ) -> Transmission:
         """Encode a batch.
 
         Parameters
@@ -128,48 +131,46 @@ class Transmitter:
             The task's inputs, as the manifest names them; where the bundle has a tokenizer, a list of B texts may stand in
             place of what it makes of them.
         snr_db : float or (B,) float, optional
-            The transmitter's own estimate of Es/N0, dB, in [-30, 60]: required where the bundle has a router, refused where
-            it has none. Where the graph was made for a narrower range, the nearest end of that is taken.
+            The transmitter's own estimate of Es/N0, dB, in [-30, 60]: required where the bundle has a router and `mode`
+            leaves it a choice, refused where it has none. Where the graph was made for a narrower range, the nearest end of
+            that is taken.
+        mode : int or (B,) int, optional
+            Mode to send each sample in, in [0, M); -1, or none, leaves the choice to the transmitter. Bundles of before
+            there was a choice take none.
 
         Raises
         ------
         ArgumentError
             If an input is missing, unknown, of the wrong shape, not finite or out of range.
         BundleError
-            If the bundle has several modes, and the graph sends what its manifest does not have.
+            If the bundle has several modes, and the graph sends what its manifest does not have, or not as it was told.
         """
-        return self.run(self.tensors(inputs), snr_db)
+        return self.run(self.tensors(inputs), snr_db, mode)
 
-    def run(self, tensors: Mapping[str, NDArray[Any]], snr_db: ArrayLike | None = None) -> Transmission:
-        """Encode what `read` or `tensors` gave; the estimate and errors as for a call."""
-        feed = {**tensors, **self._estimate(snr_db, len(next(iter(tensors.values()))))}
+    def run(
+        self, tensors: Mapping[str, NDArray[Any]], snr_db: ArrayLike | None = None, mode: ArrayLike | None = None
+    ) -> Transmission:
+        """Encode what `read` or `tensors` gave; estimate, modes and errors as for a call."""
+        batch = len(next(iter(tensors.values())))
+        asked = read_mode(self.manifest, mode, batch)
+        estimate = read_estimate(self.manifest, snr_db, batch, asked)
+        feed = dict(tensors)
+        if estimate is not None:
+            feed[SNR_INPUT] = np.clip(estimate, *self._snr_range)
+        if self.manifest.takes_mode:
+            feed[MODE_INPUT] = np.full(batch, OWN_CHOICE, dtype=np.int64) if asked is None else asked
         sent = Transmission(*self._session.run(list(Transmission._fields), feed))
         if len(self.manifest.modes) > 1:
-            self._check(sent)
+            self._check(sent, asked)
         return sent
 
-    def _estimate(self, snr_db: ArrayLike | None, batch: int) -> dict[str, NDArray[Any]]:
-        """The estimate as the graph takes it; nothing where there is no router."""
-        if not self.manifest.routed:
-            if snr_db is not None:
-                raise ArgumentError(SNR_INPUT, "must be absent: this bundle's transmitter does not look at the channel")
-            return {}
-        if snr_db is None:
-            raise ArgumentError(SNR_INPUT, "is missing: this bundle's router chooses by Es/N0, in dB")
-        shape = (batch,) if np.ndim(snr_db) == 0 else np.shape(snr_db)
-        estimate = as_tensor(SNR_INPUT, np.broadcast_to(np.asarray(snr_db), shape), "float32", (batch,), finite=False)
-        if not ((estimate >= SNR_DB_MIN) & (estimate <= SNR_DB_MAX)).all():
-            found = f"[{estimate.min():g}, {estimate.max():g}]"
-            raise ArgumentError(SNR_INPUT, f"must be in [{SNR_DB_MIN:g}, {SNR_DB_MAX:g}], got {found}")
-        (spec,) = (spec for spec in self._spec.inputs if spec.name == SNR_INPUT)
-        low, high = (-np.inf if spec.low is None else spec.low), (np.inf if spec.high is None else spec.high)
-        return {SNR_INPUT: np.clip(estimate, np.float32(low), np.float32(high))}
-
-    def _check(self, sent: Transmission) -> None:
+    def _check(self, sent: Transmission, asked: NDArray[np.int64] | None) -> None:
         """Refuse to send what is not in the manifest: with several modes it would be received as something else."""
         modes = self.manifest.modes
         if not ((sent.mode >= 0) & (sent.mode < len(modes))).all():
             raise self._refused("mode", f"is not in [0, {len(modes)})")
+        if asked is not None and ((asked != OWN_CHOICE) & (asked != sent.mode)).any():
+            raise self._refused("mode", "is not the one that was asked for")
         for name, values in (
             ("num_bits", [mode.num_bits for mode in modes]),
             ("num_symbols", [mode.num_symbols for mode in modes]),
@@ -266,7 +267,7 @@ class Receiver:
         """The arrays as the graph takes them, checked; arguments and errors as for a call."""
         y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2), finite=False)
         batch = len(y)
-        if not _within(y, -SYMBOL_MAX, SYMBOL_MAX):
+        if not within(y, -SYMBOL_MAX, SYMBOL_MAX):
             require_finite("symbols", y)
             raise ArgumentError("symbols", f"must be in [{-SYMBOL_MAX:g}, {SYMBOL_MAX:g}]")
         variances = as_tensor("no", no, "float32", (batch, self.manifest.num_symbols), finite=False)
@@ -277,7 +278,7 @@ class Receiver:
             if mode is None
             else as_tensor("mode", mode, "int64", (batch,))
         )
-        if not _within(modes, 0, len(self.manifest.modes) - 1):
+        if not within(modes, 0, len(self.manifest.modes) - 1):
             raise ArgumentError("mode", f"must be in [0, {len(self.manifest.modes)})")
         prior_llr = (
             np.zeros((batch, self.manifest.num_bits), dtype=np.float32)
@@ -287,93 +288,7 @@ class Receiver:
         return {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr}
 
 
-def check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    """The inputs as contiguous arrays of the graph's dtypes, all of one batch size.
-
-    Raises
-    ------
-    ArgumentError
-        If an input is missing, unknown, of the wrong shape or dtype, not finite or out of range.
-    """
-    names = [spec.name for spec in specs]
-    for name in inputs:
-        if name not in names:
-            raise ArgumentError(f"inputs.{name}", f"is unknown; this bundle takes {', '.join(names)}")
-    feed: dict[str, NDArray[Any]] = {}
-    batch: int | None = None
-    for spec in specs:
-        field = f"inputs.{spec.name}"
-        if spec.name not in inputs:
-            raise ArgumentError(field, "is missing")
-        shape = (batch, *spec.sizes)
-        value = as_tensor(field, inputs[spec.name], spec.dtype, shape, finite=False)
-        low = -LARGEST if spec.low is None else spec.low
-        high = LARGEST if spec.high is None else spec.high
-        if not _within(value, low, high):
-            require_finite(field, value)
-            raise ArgumentError(field, f"must be in [{low:g}, {high:g}], got [{value.min():g}, {value.max():g}]")
-        batch = len(value)
-        feed[spec.name] = value
-    return feed
-
-
-def as_tensor(
-    field: str, value: ArrayLike, dtype: str, shape: tuple[int | None, ...], *, finite: bool = True
-) -> NDArray[Any]:
-    """`value` as a contiguous array of `dtype` and `shape` (None: any size from 1).
-
-    Raises
-    ------
-    ArgumentError
-        If it is no array of numbers, has another shape, loses something in the conversion or is not finite.
-    """
-    if isinstance(value, np.ndarray) and value.dtype == dtype and _has_shape(value, shape):
-        converted = np.ascontiguousarray(value)
-    else:
-        converted = _converted(field, value, dtype, shape)
-    if finite:
-        require_finite(field, converted)
-    return converted
-
-
-def require_finite(field: str, value: NDArray[Any]) -> None:
-    """Raise ArgumentError if there is NaN or infinity."""
-    if not np.isfinite(value).all():
-        raise ArgumentError(field, f"must be finite in {value.dtype}, got NaN or infinity")
-
-
-def _within(value: NDArray[Any], low: float, high: float) -> bool:
-    """Whether all of it is in [low, high], and no NaN."""
-    return float(value.min()) >= low and float(value.max()) <= high
-
-
-def _has_shape(array: NDArray[Any], shape: tuple[int | None, ...]) -> bool:
-    found = array.shape
-    return 0 not in found and len(found) == len(shape) and found[1:] == shape[1:] and shape[0] in (None, found[0])
-
-
-def _converted(field: str, value: ArrayLike, dtype: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ArgumentError(field, "must be an array with rows of equal length") from None
-    if array.dtype.kind not in "biuf":
-        raise ArgumentError(field, f"must hold numbers, got dtype {array.dtype}")
-    expected = tuple("batch" if size is None else size for size in shape)
-    if array.ndim != len(shape) or any(
-        size is not None and size != got for size, got in zip(shape, array.shape, strict=True)
-    ):
-        raise ArgumentError(field, f"must have shape {_text(expected)}, got {_text(array.shape)}")
-    if 0 in array.shape:
-        raise ArgumentError(field, f"must hold at least one sample, got shape {_text(array.shape)}")
-    if np.dtype(dtype).kind != "f" and array.dtype.kind == "f":
-        raise ArgumentError(field, f"must hold integers ({dtype}), got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is caught as such
-        converted = np.ascontiguousarray(array, dtype=dtype)
-    if np.dtype(dtype).kind in "iu" and not (converted == array).all():
-        raise ArgumentError(field, f"does not fit into {dtype}")
-    return converted
-
-
-def _text(shape: tuple[object, ...]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"
+def _range(spec: GraphSpec, name: str) -> tuple[np.float32, np.float32]:
+    """The range that a graph has an input in; without bounds where it tells none, or has no such input."""
+    low, high = next(((tensor.low, tensor.high) for tensor in spec.inputs if tensor.name == name), (None, None))
+    return np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high)

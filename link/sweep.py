@@ -28,12 +28,12 @@ from link.montecarlo import Proportion, clustered_proportion, noise_proportion
 from link.provenance import code_version, library_versions
 from link.reference import bit_error_rate
 from link.results import SweepPoint, SweepProvenance, SweepResult
-from link.runtime import as_tensor
 from link.semantic import CHUNK_ROWS, HEADER_COUNTS, PassCounts, SemanticPasses, summed
 from link.simulator import Answer, Watch
 from link.simulator.block import total
 from link.simulator.conduct import conduct
 from link.stopping import unit_error_rate
+from link.tensors import as_tensor
 
 __all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "sweep"]
 

@@ -20,7 +20,7 @@ from link.bits import group, label_bits, ungroup
 from link.bundle import MANIFEST_NAME, sha256
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
-from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.interface import TensorSpec, mode_input, receiver_inputs, receiver_outputs, transmitter_outputs
 from link.manifest import GraphSpec, HeaderSpec, LlrSpec, Manifest, Mode, Provenance, TaskSpec
 
 # 9 bits in 3 symbols, the same 9 bits in 5 robust ones, and 4 bits in 2: tokens, bits and symbols all differ.
@@ -101,6 +101,14 @@ class RoutedTransmitter(Transmitter):
         lower = (snr_db < 8.0).to(torch.int64) + (snr_db < 0.0).to(torch.int64)
         outer = (self.ring_of(latent) == 2).to(torch.int64)
         return self.send(latent, torch.clip(lower + outer, 0, 2))
+
+
+class SteeredTransmitter(RoutedTransmitter):
+    """The same, where nobody asks for another mode."""
+
+    def forward(self, latent, snr_db, mode_in):
+        own = super().forward(latent, snr_db)[0]
+        return self.send(latent, torch.where(mode_in < 0, own, mode_in))
 
 
 class Receiver(nn.Module):
@@ -231,14 +239,21 @@ def modes_receiver(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def modes_bundle(tmp_path_factory, modes_receiver):
-    """Folder of a bundle of three modes, which the sample chooses."""
+    """Folder of a bundle of three modes, which the sample chooses; of a time when nobody could ask for a mode."""
     return write_bundle(tmp_path_factory.mktemp("modes"), Transmitter(), (LATENT,), modes_receiver)
 
 
 @pytest.fixture(scope="session")
 def routed_bundle(tmp_path_factory, modes_receiver):
-    """Folder of a bundle of three modes, which sample and SNR choose."""
+    """Folder of a bundle of three modes, which sample and SNR choose; of a time when nobody could ask for a mode."""
     return write_bundle(tmp_path_factory.mktemp("routed"), RoutedTransmitter(), (LATENT, SNR_DB), modes_receiver)
+
+
+@pytest.fixture(scope="session")
+def steered_bundle(tmp_path_factory, modes_receiver):
+    """Folder of a bundle of three modes, which sample and SNR choose where a request does not."""
+    inputs = (LATENT, SNR_DB, mode_input(len(MODES)))
+    return write_bundle(tmp_path_factory.mktemp("steered"), SteeredTransmitter(), inputs, modes_receiver)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from torch import Tensor
 from link.bits import group, label_bits
 from link.codebook import scores
 from link.constellation import bits_per_symbol, map_bits
+from link.interface import OWN_CHOICE
 from link.runtime import Transmission
 from train.graphs import TransmitterGraph
 from train.transceiver import ModeCodec, Transceiver
@@ -202,6 +203,8 @@ def checkpoint_transmission(
     """
     graph = TransmitterGraph(model)
     fed = [*inputs, *([] if snr_db is None else [torch.from_numpy(snr_db)])]
+    if model.recipe.modes:
+        fed.append(torch.full((len(inputs[0]),), OWN_CHOICE))
     rows = [
         graph(*(tensor[part] for tensor in fed))
         if mode is None

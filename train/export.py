@@ -21,7 +21,16 @@ from torch import Tensor, nn
 from link.bundle import MANIFEST_NAME, load_bundle, sha256
 from link.chain import Link
 from link.errors import BundleError
-from link.interface import SNR_INPUT, TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
+from link.interface import (
+    MODE_INPUT,
+    OWN_CHOICE,
+    SNR_INPUT,
+    TensorSpec,
+    mode_input,
+    receiver_inputs,
+    receiver_outputs,
+    transmitter_outputs,
+)
 from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TokenizerSpec
 from link.randomness import Draws, Stream
 from train.agreement import parts
@@ -112,6 +121,9 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
             TensorSpec(name=SNR_INPUT, dtype="float32", shape=("batch",), low=low, high=high, description=_SNR),
         )
         inputs[SNR_INPUT] = torch.zeros(len(next(iter(inputs.values()))))
+    if link.modes:
+        takes = (*takes, mode_input(len(link.rates)))
+        inputs[MODE_INPUT] = torch.full((len(next(iter(inputs.values()))),), OWN_CHOICE)
     export_graph(TransmitterGraph(model), inputs, transmitter_outputs(link.rates), folder / "transmitter.onnx")
     manifest = Manifest(
         name=name or checkpoint.recipe.name,
@@ -201,10 +213,27 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
     link = Link(load_bundle(folder))
     inputs = {spec.name: sample.inputs[spec.name] for spec in task.inputs}
     snr_db = spread_snr(model, len(sample))
-    sent = link.transmitter(inputs, snr_db)
-    fed = [torch.from_numpy(inputs[spec.name]) for spec in task.inputs]
+    _check_transmitter(link, model, inputs, snr_db)
+    if link.manifest.takes_mode:  # all of them in turn, the transmitter's own choice among them
+        in_turn = np.arange(len(sample)) % (1 + len(link.manifest.modes)) + OWN_CHOICE
+        _check_transmitter(link, model, inputs, snr_db, in_turn)
+    _check_batch_invariance(link, inputs, snr_db)
+    check_receiver(link, model, _tokens(model, task, sample))
+
+
+def _check_transmitter(
+    link: Link,
+    model: Transceiver,
+    inputs: Mapping[str, NDArray[Any]],
+    snr_db: NDArray[np.float32] | None,
+    mode: NDArray[np.int64] | None = None,
+) -> None:
+    sent = link.transmitter(inputs, snr_db, mode)
+    told: list[NDArray[Any]] = [] if snr_db is None else [snr_db]
+    if model.recipe.modes:
+        told.append(np.full(len(sent.mode), OWN_CHOICE) if mode is None else mode)
     with torch.no_grad():
-        expected = TransmitterGraph(model)(*fed, *(() if snr_db is None else (torch.from_numpy(snr_db),)))
+        expected = TransmitterGraph(model)(*map(torch.from_numpy, (*inputs.values(), *told)))
     routed = float((sent.mode == expected[0].numpy()).mean())
     if routed < 1.0 - 1e-2:
         raise BundleError(f"transmitter.onnx and torch choose the same mode for only {routed:.2%} of the samples")
@@ -220,8 +249,6 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
                 f"{name} of transmitter.onnx and torch differ by {worst:.2e} where their codewords are the same, "
                 f"more than {SYMBOL_TOLERANCE:g}"
             )
-    _check_batch_invariance(link, inputs, snr_db)
-    check_receiver(link, model, _tokens(model, task, sample))
 
 
 def modes_of(model: Transceiver) -> tuple[Mode, ...]:

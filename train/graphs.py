@@ -15,7 +15,10 @@ from train.transceiver import Transceiver, padded
 
 
 class TransmitterGraph(nn.Module):
-    """The hard transmitter with the interface of transmitter.onnx; Es/N0 comes behind the task's inputs where it routes."""
+    """The hard transmitter with the interface of transmitter.onnx.
+
+    Behind the task's inputs comes Es/N0 where it routes, and last the modes that are asked for where there are several.
+    """
 
     def __init__(self, transceiver: Transceiver) -> None:
         super().__init__()
@@ -25,10 +28,12 @@ class TransmitterGraph(nn.Module):
         """mode, indices, bits, num_bits, symbols, num_symbols."""
         model = self.transceiver
         recipe = model.recipe
-        routed = model.router is not None
-        tokens = model.encode(*(inputs[:-1] if routed else inputs))
         if recipe.modes:
-            return self.send(tokens, model.mode_of(tokens, inputs[-1] if routed else None))
+            *samples, asked = inputs
+            snr_db = None if model.router is None else samples.pop()
+            tokens = model.encode(*samples)
+            return self.send(tokens, torch.where(asked < 0, model.mode_of(tokens, snr_db), asked))
+        tokens = model.encode(*inputs)
         sent = model.send_hard(tokens)
         mode = torch.zeros_like(sent.indices[:, 0])
         return (

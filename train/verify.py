@@ -22,8 +22,9 @@ from torch import Tensor
 from link.bundle import Bundle, sha256
 from link.errors import ArgumentError
 from link.provenance import code_version, library_versions
-from link.runtime import Receiver, Transmission, Transmitter, as_tensor
+from link.runtime import Receiver, Transmission, Transmitter
 from link.sequential import DifferenceTest, Verdict, combine
+from link.tensors import as_tensor
 from train import checkpoint as checkpoints
 from train.agreement import TransmitterAgreement, checkpoint_transmission, parts, transmitter_agreement
 from train.checkpoint import Checkpoint

@@ -97,11 +97,12 @@ def _within(spec: TensorSpec, rows: int, random: np.random.Generator) -> NDArray
 
 def _encode(link: Link, random: np.random.Generator, rows: int, number: int) -> Question:
     inputs = sample_inputs(link.manifest.task_inputs, rows, random)
-    request = pb.EncodeRequest(inputs=convert.inputs_to_message(inputs), tensor_format=pb.TENSOR_FORMAT_RAW)
+    modes = _modes(link, rows, number // 3)
+    request = pb.EncodeRequest(inputs=convert.inputs_to_message(inputs), tensor_format=pb.TENSOR_FORMAT_RAW, mode=modes)
     snr_db = float(number % 20)
     if link.manifest.routed:
         request.snr_db = snr_db
-    sent = link.encode(inputs, snr_db)
+    sent = link.encode(inputs, snr_db, mode=convert.mode_from_message(modes))
     answer = (_bytes(sent.indices), _bytes(sent.bits), _bytes(sent.symbols))
     return Question(f"{SERVICE}/Encode", request.SerializeToString(), rows, answer)
 
@@ -126,13 +127,15 @@ def _decode(link: Link, random: np.random.Generator, rows: int, number: int) -> 
 def _transmit(link: Link, random: np.random.Generator, rows: int, number: int) -> Question:
     inputs = sample_inputs(link.manifest.task_inputs, rows, random)
     name, snr_db, seed, offset = CHANNELS[(number // 3) % len(CHANNELS)], number % 17 - 1.5, number, 64 * number
+    modes = _modes(link, rows, number // 3)
     request = pb.TransmitRequest(
         inputs=convert.inputs_to_message(inputs),
         settings=pb.LinkSettings(snr_db=snr_db, channel=name, seed=seed, sample_offset=offset),
         tensor_format=pb.TENSOR_FORMAT_RAW,
+        mode=modes,
     )
     draws = Draws(seed=seed, samples=offset + np.arange(rows))
-    found = link.transmit(inputs, build_channel(name), snr_db, draws)
+    found = link.transmit(inputs, build_channel(name), snr_db, draws, mode=convert.mode_from_message(modes))
     payload = np.arange(found.sent.bits.shape[1]) < found.sent.num_bits[:, None]
     errors = (((found.decoded.llr > 0) != found.sent.bits.astype(bool)) & payload).sum(axis=1)
     answer = (
@@ -144,6 +147,15 @@ def _transmit(link: Link, random: np.random.Generator, rows: int, number: int) -
         _bytes(errors.tolist()),
     )
     return Question(f"{SERVICE}/Transmit", request.SerializeToString(), rows, answer)
+
+
+def _modes(link: Link, rows: int, number: int) -> list[int]:
+    """Modes asked for: one a sample, one for all, and none, in turn; none of a bundle that takes none."""
+    modes = len(link.manifest.modes)
+    if modes > 1 and not link.manifest.takes_mode:
+        return []
+    each = [(number + row) % (modes + 1) - 1 for row in range(rows)]
+    return (each, each[:1], [])[number % 3]
 
 
 def _raw(message: Message, *names: str) -> tuple[bytes, ...]:

@@ -63,6 +63,7 @@ def inference_targets(link: Link, channel: grpc.Channel) -> tuple[Target, ...]:
     carried.parameters["snr_db"].double_param = 5.0
     carried.parameters["channel"].string_param = "awgn"
     carried.parameters["seed"].int64_param = 3
+    carried.parameters["mode"].int64_param = -1
     requests = [
         ("ModelInfer", carried),
         ("ModelInfer", _infer(infer, f"{name}.transmitter", inputs, raw=False)),

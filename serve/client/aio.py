@@ -73,13 +73,15 @@ class AsyncClient:
         x: Inputs,
         *,
         snr_db: float | None = None,
+        mode: ArrayLike | None = None,
         model: str | None = None,
         timeout_s: float | None = None,
         progress: Progress | None = None,
     ) -> Transmission:
         """As Client.encode."""
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
-        return await self._run(call, requests.encode(x, await self._info(call, model), model, snr_db), progress)
+        info = await self._info(call, model)
+        return await self._run(call, requests.encode(x, info, model, snr_db, mode), progress)
 
     async def decode(
         self,
@@ -105,6 +107,7 @@ class AsyncClient:
         x: Inputs,
         *,
         snr_db: float,
+        mode: ArrayLike | None = None,
         include_llr: bool = False,
         include_symbols: bool = False,
         model: str | None = None,
@@ -115,7 +118,7 @@ class AsyncClient:
         """As Client.transmit."""
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
         info = await self._info(call, model)
-        job = requests.transmit(x, info, model, snr_db, include_llr, include_symbols, options)
+        job = requests.transmit(x, info, model, snr_db, include_llr, include_symbols, options, mode)
         return await self._run(call, job, progress)
 
     async def transmit_stream(
@@ -123,6 +126,7 @@ class AsyncClient:
         batches: Iterable[Inputs] | AsyncIterable[Inputs],
         *,
         snr_db: float,
+        mode: ArrayLike | None = None,
         include_llr: bool = False,
         include_symbols: bool = False,
         in_flight: int = calls.IN_STREAM,
@@ -132,7 +136,7 @@ class AsyncClient:
     ) -> AsyncGenerator[Transmitted, None]:
         """As Client.transmit_stream; `batches` may be an asynchronous iterable, and is read in a task of its own."""
         call, model = self._caller.begin(timeout_s, unlimited=True), self._caller.name(model)
-        plan = Plan(await self._info(call, model), model, snr_db, include_llr, include_symbols, options)
+        plan = Plan(await self._info(call, model), model, snr_db, include_llr, include_symbols, options, mode)
         feed, parts = AsyncFeed(plan, batches, in_flight), list[Part]()
         async with aclosing(self._streamed(call, feed)) as answered:
             async for asked, part in answered:

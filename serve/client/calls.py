@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import grpc
+from numpy.typing import ArrayLike
 
 from link.errors import ArgumentError, ServerError
 from serve.client import requests
@@ -171,15 +172,17 @@ class Plan:
         include_llr: bool,
         include_symbols: bool,
         options: Mapping[str, Any],
+        mode: ArrayLike | None = None,
     ) -> None:
         self._fixed = (info, model, snr_db, include_llr, include_symbols)
+        self._mode = mode
         self._options = dict(options)
         self._offset = self._options.pop("sample_offset", 0)
 
     def asked(self, batch: Inputs) -> list[Asked]:
         """The requests of the next batch."""
         options = LinkOptions(**self._options, sample_offset=self._offset)  # type: ignore[typeddict-item]
-        job = requests.transmit(batch, *self._fixed, options)
+        job = requests.transmit(batch, *self._fixed, options, self._mode)
         self._offset += job.rows
         pieces = list(job.pieces())
         return [Asked(job, piece, piece is pieces[-1]) for piece in pieces]

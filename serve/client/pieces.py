@@ -97,7 +97,7 @@ def split(
     offset : int
         Number of the first row's sample.
     """
-    rows = max(map(_count, arrays.values()), default=0)
+    rows = count(arrays)
     header = info.manifest.header if method == "Transmit" else None
     frame = 1 if header is None else header.frame_samples
     row_bytes = max(1, reply_bytes, sum(_bytes(array) // max(1, _count(array)) for array in arrays.values()))
@@ -149,6 +149,11 @@ def borders_of(rows: int, offset: int, most: int, frame: int) -> list[int]:
 def cut(array: Any, rows: slice) -> Any:
     """These rows of it."""
     return array if _is_number(array) else array[rows]  # a number alone is for the server to refuse
+
+
+def count(arrays: Mapping[str, Any]) -> int:
+    """Rows of a batch."""
+    return max(map(_count, arrays.values()), default=0)
 
 
 def _count(array: Any) -> int:

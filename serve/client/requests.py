@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
-from link.errors import ArgumentError
+from link.errors import ArgumentError, ServerError
 from link.runtime import Transmission
 from serve.client import join, pieces
 from serve.client.pieces import Job, Part, Piece
@@ -94,6 +94,33 @@ class ModelSummary(NamedTuple):
     receiver_name: str
 
 
+class Choice(NamedTuple):
+    """The modes that a batch is to be sent in.
+
+    Attributes
+    ----------
+    mode : () or (B,) int, optional
+        One for all samples, or one for each; None where none is asked for.
+    """
+
+    mode: NDArray[Any] | None
+
+    def of(self, rows: slice) -> NDArray[Any] | None:
+        """Of these rows."""
+        return None if self.mode is None else pieces.cut(self.mode, rows)
+
+    def require(self, sent: NDArray[np.int64]) -> None:
+        """Raise unless they are what was sent: a server that is older does not hear that it is asked."""
+        if self.mode is None:
+            return
+        if self.mode.ndim and self.mode.shape != sent.shape:
+            raise ServerError(
+                f"the server's reply has the modes of {len(sent)} samples, where {len(self.mode)} were sent"
+            )
+        if ((self.mode >= 0) & (self.mode != sent)).any():
+            raise ArgumentError("mode", "must be absent: the server is older than this option, and chose by itself")
+
+
 def describe(model: str) -> Job[ModelInfo]:
     """GetModel."""
     return _single("GetModel", model, pb.GetModelRequest(model=_name(model)), _read_model)
@@ -104,18 +131,26 @@ def summaries() -> Job[tuple[ModelSummary, ...]]:
     return _single("ListModels", "", pb.ListModelsRequest(), _read_models)
 
 
-def encode(x: Inputs, info: ModelInfo, model: str, snr_db: float | None) -> Job[Transmission]:
+def encode(
+    x: Inputs, info: ModelInfo, model: str, snr_db: float | None, mode: ArrayLike | None = None
+) -> Job[Transmission]:
     """Encode."""
     inputs = inputs_of(x, info)
+    choice = _choice(mode, inputs)
 
     def request(rows: slice) -> Message:
-        message = convert.encode_request(_inputs(inputs, rows), snr_db)
+        message = convert.encode_request(_inputs(inputs, rows), snr_db, choice.of(rows))
         message.tensor_format = pb.TENSOR_FORMAT_RAW
         message.model = _name(model)
         return message
 
+    def together(parts: Sequence[Any]) -> Transmission:
+        sent = join.transmissions(parts)
+        choice.require(sent.mode)
+        return sent
+
     sent = pieces.sent_bytes(info)
-    return pieces.split("Encode", model, info, inputs, request, _read_encoded, join.transmissions, reply_bytes=sent)
+    return pieces.split("Encode", model, info, inputs, request, _read_encoded, together, reply_bytes=sent)
 
 
 def decode(
@@ -161,9 +196,11 @@ def transmit(
     include_llr: bool,
     include_symbols: bool,
     options: LinkOptions,
+    mode: ArrayLike | None = None,
 ) -> Job[Transmitted]:
     """Transmit."""
     inputs = inputs_of(x, info)
+    choice = _choice(mode, inputs)
     settings = _settings(snr_db, options)
     offset = settings.sample_offset
 
@@ -175,9 +212,15 @@ def transmit(
             include_llr=include_llr,
             include_symbols=include_symbols,
             model=_name(model),
+            mode=convert.mode_to_message(choice.of(rows)),
         )
         message.settings.sample_offset = offset + rows.start
         return message
+
+    def together(parts: Sequence[Transmitted]) -> Transmitted:
+        result = join.rows(parts)
+        choice.require(result.sent.mode)
+        return result
 
     symbols = 12 * pieces.most(info, "num_symbols") if include_symbols else 0
     return pieces.split(
@@ -187,7 +230,7 @@ def transmit(
         inputs,
         request,
         _read_transmitted,
-        join.rows,
+        together,
         reply_bytes=pieces.sent_bytes(info) + pieces.found_bytes(info, include_llr) + symbols,
         offset=offset,
     )
@@ -242,6 +285,16 @@ def _single(method: str, model: str, request: Message, read: Callable[[Any], Par
 
 def _inputs(arrays: Mapping[str, Any], rows: slice) -> dict[str, pb.Tensor]:
     return convert.inputs_to_message({name: pieces.cut(array, rows) for name, array in arrays.items()})
+
+
+def _choice(mode: ArrayLike | None, inputs: Mapping[str, Any]) -> Choice:
+    if mode is None:
+        return Choice(None)
+    count, rows = len(convert.mode_to_message(mode)), pieces.count(inputs)
+    modes: NDArray[Any] = np.asarray(mode)
+    if modes.ndim and count != rows:  # pieces would each find another fault with it, and one of a single row none
+        raise ArgumentError("mode", f"must hold one mode a sample, got {count} for {rows}")
+    return Choice(modes)
 
 
 def _rows_of(field: str, value: ArrayLike) -> Any:

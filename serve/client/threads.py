@@ -99,6 +99,7 @@ class Client:
         x: Inputs,
         *,
         snr_db: float | None = None,
+        mode: ArrayLike | None = None,
         model: str | None = None,
         timeout_s: float | None = None,
         progress: Progress | None = None,
@@ -111,6 +112,9 @@ class Client:
             An array, or texts where the model reads them, where the model has one input; else the inputs by name.
         snr_db : float, optional
             Es/N0 as the transmitter estimates it, dB, in [-30, 60]; for a model with a router, and for no other.
+        mode : int or (B,) int, optional
+            Mode to send each sample in, in [0, M); -1, or none, leaves the choice to the transmitter. For a model whose
+            manifest `takes_mode`; one with a single mode takes 0.
         progress : callable, optional
             Told how many samples are answered, of how many.
 
@@ -120,7 +124,7 @@ class Client:
             As link.runtime.Transmitter has it; the log counts texts that were cut, and that say nothing to the model.
         """
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
-        return self._run(call, requests.encode(x, self._info(call, model), model, snr_db), progress)
+        return self._run(call, requests.encode(x, self._info(call, model), model, snr_db, mode), progress)
 
     def decode(
         self,
@@ -163,6 +167,7 @@ class Client:
         x: Inputs,
         *,
         snr_db: float,
+        mode: ArrayLike | None = None,
         include_llr: bool = False,
         include_symbols: bool = False,
         model: str | None = None,
@@ -178,6 +183,8 @@ class Client:
             As for `encode`.
         snr_db : float
             Es/N0 in dB, in [-30, 60].
+        mode : int or (B,) int, optional
+            As for `encode`. The header says what was sent, and the reply's `sent.mode`.
         include_llr : bool
             Whether to return the LLRs.
         include_symbols : bool
@@ -190,7 +197,7 @@ class Client:
         """
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
         info = self._info(call, model)
-        job = requests.transmit(x, info, model, snr_db, include_llr, include_symbols, options)
+        job = requests.transmit(x, info, model, snr_db, include_llr, include_symbols, options, mode)
         return self._run(call, job, progress)
 
     def transmit_stream(
@@ -198,6 +205,7 @@ class Client:
         batches: Iterable[Inputs],
         *,
         snr_db: float,
+        mode: ArrayLike | None = None,
         include_llr: bool = False,
         include_symbols: bool = False,
         in_flight: int = calls.IN_STREAM,
@@ -212,6 +220,8 @@ class Client:
         batches : iterable
             Each as `x` of `transmit`. It is read in a thread of its own, so it may be a live source. Sample numbers go on
             from one batch to the next; where a header is shared, results are those of one batch if batches end with frames.
+        mode : int or (B,) int, optional
+            As for `encode`, of each batch.
         in_flight : int
             Requests that may be unanswered at a time.
         timeout_s : float, optional
@@ -220,7 +230,7 @@ class Client:
         A stream that breaks is opened anew, and what was not answered is sent again. Closing the generator cancels it.
         """
         call, model = self._caller.begin(timeout_s, unlimited=True), self._caller.name(model)
-        plan = Plan(self._info(call, model), model, snr_db, include_llr, include_symbols, options)
+        plan = Plan(self._info(call, model), model, snr_db, include_llr, include_symbols, options, mode)
         feed, parts = Feed(plan, batches, in_flight), list[Part]()
         with closing(self._streamed(call, feed)) as answered:
             for asked, part in answered:

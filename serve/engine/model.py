@@ -22,11 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 from link.bundle import Bundle
 from link.chain import Link
 from link.channel import CHANNELS, TR38901, Channel, build_channel
+from link.choice import read_estimate, read_mode
 from link.errors import ArgumentError, require_range
 from link.provenance import code_version
 from link.randomness import SEED_MAX
-from link.runtime import as_tensor
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
+from link.tensors import as_tensor
 from serve.engine.batcher import ANYONE, Batcher, Caller, Run
 from serve.engine.cost import CostModel
 from serve.engine.errors import Expired
@@ -109,19 +110,25 @@ class Model:
         return self._batchers[operation].waiting_requests
 
     async def encode(
-        self, inputs: Mapping[str, ArrayLike], snr_db: ArrayLike | None = None, caller: Caller = ANYONE
+        self,
+        inputs: Mapping[str, ArrayLike],
+        snr_db: ArrayLike | None = None,
+        caller: Caller = ANYONE,
+        *,
+        mode: ArrayLike | None = None,
     ) -> Encoded:
         """Encode a batch; arguments as for link.runtime.Transmitter.
 
         Raises
         ------
         ArgumentError
-            If an input is wrong, or the batch larger than `max_batch`.
+            If an input or a mode is wrong, or the batch larger than `max_batch`.
         Refused
             See serve.engine.errors.
         """
         rows = self.rows(inputs)
-        job = EncodeJob(rows, inputs, self._estimate(snr_db, rows))
+        asked = read_mode(self.link.manifest, mode, rows)
+        job = EncodeJob(rows, inputs, read_estimate(self.link.manifest, snr_db, rows, asked), asked)
         encoded: Encoded = await self._batchers["transmitter"].submit(job, caller)
         return encoded
 
@@ -174,7 +181,12 @@ class Model:
         return decoded
 
     async def transmit(
-        self, inputs: Mapping[str, ArrayLike], settings: Settings, caller: Caller = ANYONE
+        self,
+        inputs: Mapping[str, ArrayLike],
+        settings: Settings,
+        caller: Caller = ANYONE,
+        *,
+        mode: ArrayLike | None = None,
     ) -> Transmitted:
         """Carry a batch over the link.
 
@@ -183,16 +195,18 @@ class Model:
         inputs : mapping of name to (B, ...) array
         settings : Settings
         caller : Caller
+        mode : int or (B,) int, optional
+            As for link.runtime.Transmitter.
 
         Raises
         ------
         ArgumentError
-            If an input or a setting is out of range, or the batch larger than `max_batch`.
+            If an input, a setting or a mode is out of range, or the batch larger than `max_batch`.
         Refused
             See serve.engine.errors.
         """
         rows = self.rows(inputs)
-        job = self._transmit_job(rows, inputs, settings)
+        job = self._transmit_job(rows, inputs, settings, mode)
         if job.settings.channel in TR38901:
             return await self._transmit_apart(job, caller)
         transmitted: Transmitted = await self._batchers["link"].submit(job, caller)
@@ -233,7 +247,9 @@ class Model:
         finally:
             self.means.admission.leave(caller.nbytes)
 
-    def _transmit_job(self, rows: int, inputs: Mapping[str, ArrayLike], settings: Settings) -> TransmitJob:
+    def _transmit_job(
+        self, rows: int, inputs: Mapping[str, ArrayLike], settings: Settings, mode: ArrayLike | None = None
+    ) -> TransmitJob:
         require_range("snr_db", settings.snr_db, SNR_DB_MIN, SNR_DB_MAX)
         channel = channel_of(
             settings.channel or "awgn",
@@ -246,7 +262,12 @@ class Model:
         _require_address(settings, rows)
         estimate = self.link.estimate(settings.snr_db, settings.snr_error_db)
         return TransmitJob(
-            rows, inputs, _as_used(settings, channel), channel, None if estimate is None else np.full(rows, estimate)
+            rows,
+            inputs,
+            _as_used(settings, channel),
+            channel,
+            None if estimate is None else np.full(rows, estimate, dtype=np.float32),
+            read_mode(self.link.manifest, mode, rows),
         )
 
     def rows(self, inputs: Mapping[str, ArrayLike]) -> int:
@@ -266,20 +287,6 @@ class Model:
             raise ArgumentError(field, f"must hold at most {self.means.max_batch} samples, got {rows}")
         return max(1, rows)
 
-    def _estimate(self, snr_db: ArrayLike | None, rows: int) -> NDArray[np.float64] | None:
-        if not self.link.manifest.routed:
-            if snr_db is not None:
-                raise ArgumentError("snr_db", "must be absent: this bundle's transmitter does not look at the channel")
-            return None
-        if snr_db is None:
-            raise ArgumentError("snr_db", "is missing: this bundle's router chooses by Es/N0, in dB")
-        given = np.full(rows, snr_db) if np.ndim(snr_db) == 0 else np.asarray(snr_db)
-        estimate = as_tensor("snr_db", given, "float32", (rows,), finite=False).astype(np.float64)
-        if not ((estimate >= SNR_DB_MIN) & (estimate <= SNR_DB_MAX)).all():
-            found = f"[{estimate.min():g}, {estimate.max():g}]"
-            raise ArgumentError("snr_db", f"must be in [{SNR_DB_MIN:g}, {SNR_DB_MAX:g}], got {found}")
-        return estimate
-
     def _warm(self, programs: tuple[Any, ...]) -> None:
         """Run each operation on batches of a few sizes: the first run of a graph is slow, and cost is to be known."""
         manifest = self.link.manifest
@@ -291,7 +298,7 @@ class Model:
                 spec.name: np.full((rows, *spec.sizes), spec.low or 0, dtype=spec.dtype)
                 for spec in manifest.task_inputs
             }
-            estimate = np.full(rows, settings.snr_db) if manifest.routed else None
+            estimate = np.full(rows, settings.snr_db, dtype=np.float32) if manifest.routed else None
             received: dict[str, Any] = {
                 spec.name: np.full((rows, *spec.sizes), spec.name == "no", dtype=spec.dtype)
                 for spec in manifest.receiver.inputs

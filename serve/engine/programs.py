@@ -25,7 +25,7 @@ from link.channel import Channel
 from link.codebook import softmax
 from link.errors import ArgumentError, HardpathError
 from link.header import HeaderOutcome
-from link.interface import TensorSpec
+from link.interface import OWN_CHOICE, TensorSpec
 from link.randomness import Draws
 from link.runtime import Reception, TaskInputs, Transmission
 from serve.results import Decoded, Encoded, Sent, Settings, Timing, Transmitted
@@ -35,11 +35,12 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(slots=True, eq=False)
 class EncodeJob:
-    """Inputs by name, and where the model routes the estimate of Es/N0, (rows,) dB."""
+    """Inputs by name, where the model routes the estimate of Es/N0, (rows,) dB, and the modes asked for, (rows,)."""
 
     rows: int
     inputs: Mapping[str, ArrayLike]
-    estimate: NDArray[np.float64] | None = None
+    estimate: NDArray[np.float32] | None = None
+    mode: NDArray[np.int64] | None = None
     queued_s: float = 0.0
 
 
@@ -62,15 +63,18 @@ class TransmitJob:
         As used: defaults filled in.
     channel : Channel
         Of these settings.
-    estimate : (rows,) float64, optional
+    estimate : (rows,) float32, optional
         What a router takes the SNR for, dB.
+    mode : (rows,) int64, optional
+        Modes asked for, -1 where none is; None where none is asked for at all.
     """
 
     rows: int
     inputs: Mapping[str, ArrayLike]
     settings: Settings
     channel: Channel
-    estimate: NDArray[np.float64] | None = None
+    estimate: NDArray[np.float32] | None = None
+    mode: NDArray[np.int64] | None = None
     queued_s: float = 0.0
 
 
@@ -87,7 +91,7 @@ class Encode:
         joined = self._inputs.join(jobs)
         if not joined.jobs:
             return joined.results([])
-        sent = self._link.transmitter.run(joined.arrays, _estimates(joined.jobs))
+        sent = self._link.transmitter.run(joined.arrays, _estimates(joined.jobs), _modes(joined.jobs))
         spent = 1e6 * (perf_counter() - start)
         return joined.results(
             Encoded(_rows(sent, rows), read.cut, read.unknown, Timing(spent, 0.0, 0.0, 1e6 * job.queued_s))
@@ -129,7 +133,7 @@ class Transmit:
         joined = self._inputs.join(jobs)
         if not joined.jobs:
             return joined.results([])
-        sent = self._link.transmitter.run(joined.arrays, _estimates(joined.jobs))
+        sent = self._link.transmitter.run(joined.arrays, _estimates(joined.jobs), _modes(joined.jobs))
         encoded = perf_counter()
         carried = _carry(self._link, joined.jobs, sent)
         received = perf_counter()
@@ -266,9 +270,16 @@ def _slices(jobs: Sequence[S]) -> Iterator[slice]:
         yield slice(start, stop)
 
 
-def _estimates(jobs: Sequence[EncodeJob | TransmitJob]) -> NDArray[np.float64] | None:
+def _estimates(jobs: Sequence[EncodeJob | TransmitJob]) -> NDArray[np.float32] | None:
     given = [job.estimate for job in jobs if job.estimate is not None]
     return np.concatenate(given) if given else None
+
+
+def _modes(jobs: Sequence[EncodeJob | TransmitJob]) -> NDArray[np.int64] | None:
+    """Of all rows, -1 for those of requests that ask for none."""
+    if all(job.mode is None for job in jobs):
+        return None
+    return np.concatenate([np.full(job.rows, OWN_CHOICE) if job.mode is None else job.mode for job in jobs])
 
 
 class _Plain:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,9 +50,38 @@ def inputs_to_message(inputs: Mapping[str, ArrayLike]) -> dict[str, pb.Tensor]:
     return {name: tensor_to_message(f"inputs.{name}", value) for name, value in inputs.items()}
 
 
-def encode_request(inputs: Mapping[str, pb.Tensor], snr_db: float | None) -> pb.EncodeRequest:
-    """An Encode request, with the estimate of a transmitter that routes."""
-    request = pb.EncodeRequest(inputs=inputs)
+def mode_from_message(mode: Sequence[int]) -> int | NDArray[np.int64] | None:
+    """The modes that an Encode or Transmit request asks for: one for all samples, or one for each."""
+    if len(mode) == 1:
+        return mode[0]
+    return np.array(mode, dtype=np.int64) if mode else None
+
+
+def mode_to_message(mode: ArrayLike | None, *, for_all: bool = True) -> list[int]:
+    """Inverse of `mode_from_message`; where one may not stand `for_all` samples, of Decode's as well.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither an integer nor a row of integers, or one does not fit into its field.
+    """
+    if mode is None:
+        return []
+    try:
+        modes: NDArray[Any] = np.asarray(mode)
+    except ValueError:  # rows of several lengths
+        modes = np.empty((0, 0))
+    fits = modes.dtype.kind in "iu" and (not modes.size or -(2**31) <= modes.min() <= modes.max() < 2**31)
+    if not fits or modes.ndim > 1 or (not modes.ndim and not for_all):
+        raise ArgumentError("mode", f"must {'be an integer, or ' if for_all else ''}hold one mode a sample")
+    return cast("list[int]", modes.reshape(-1).tolist())
+
+
+def encode_request(
+    inputs: Mapping[str, pb.Tensor], snr_db: float | None, mode: ArrayLike | None = None
+) -> pb.EncodeRequest:
+    """An Encode request, with the estimate of a transmitter that routes and the modes that are asked for."""
+    request = pb.EncodeRequest(inputs=inputs, mode=mode_to_message(mode))
     if snr_db is not None:
         try:
             request.snr_db = snr_db
@@ -88,11 +117,7 @@ def decode_request(
     for name, given in (("symbols", symbols), ("no", no), ("llr_in", llr_in), ("bits", bits)):
         if given is not None:
             getattr(request, name).CopyFrom(tensor_to_message(name, given))
-    if mode is not None:
-        modes = np.asarray(mode)
-        if modes.ndim != 1 or modes.dtype.kind not in "iu" or (modes.size and np.abs(modes).max() >= 2**31):
-            raise ArgumentError("mode", "must hold one mode a sample")
-        request.mode.extend(modes.tolist())
+    request.mode.extend(mode_to_message(mode, for_all=False))
     return request
 
 

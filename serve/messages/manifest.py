@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from link.errors import ServerError
-from link.interface import TensorSpec
+from link.interface import MODE_INPUT, TensorSpec, mode_input
 from link.manifest import (
     GraphSpec,
     HeaderSpec,
@@ -37,12 +37,13 @@ def model_to_message(info: ModelInfo) -> pb.GetModelResponse:
             modes=[_mode_to_message(mode) for mode in manifest.modes],
             default_mode=manifest.default_mode,
             llr=pb.LlrConvention(**manifest.llr.model_dump()),
-            transmitter=_graph_to_message(manifest.transmitter),
+            transmitter=_transmitter_to_message(manifest),
             receiver=_graph_to_message(manifest.receiver),
             provenance_json=manifest.provenance.model_dump_json(),
             header=None if manifest.header is None else pb.Header(**manifest.header.model_dump()),
             tokenizer=None if manifest.tokenizer is None else pb.Tokenizer(**manifest.tokenizer.model_dump()),
             receiver_name=manifest.receiver_name,
+            takes_mode=manifest.takes_mode,
         ),
         code_version=info.code_version,
         channels=info.channels,
@@ -89,7 +90,7 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
                 "llr": LlrSpec.model_validate(
                     {"convention": model.llr.convention, "demapper": model.llr.demapper, "clip": model.llr.clip}
                 ),
-                "transmitter": _graph_from_message(model.transmitter),
+                "transmitter": _transmitter_from_message(model),
                 "receiver": _graph_from_message(model.receiver),
                 "provenance": Provenance.model_validate_json(model.provenance_json),
                 "tokenizer": _tokenizer_from_message(model.tokenizer) if model.HasField("tokenizer") else None,
@@ -147,6 +148,21 @@ def _header_from_message(message: pb.Header) -> HeaderSpec:
 
 def _tokenizer_from_message(message: pb.Tokenizer) -> TokenizerSpec:
     return TokenizerSpec.model_validate({name: getattr(message, name) for name in TokenizerSpec.model_fields})
+
+
+def _transmitter_to_message(manifest: Manifest) -> pb.Graph:
+    """Without the input for modes: clients from before there was one would take it for one of the task's."""
+    message = _graph_to_message(manifest.transmitter)
+    kept = [tensor for tensor in message.inputs if not (manifest.takes_mode and tensor.name == MODE_INPUT)]
+    del message.inputs[:]
+    message.inputs.extend(kept)
+    return message
+
+
+def _transmitter_from_message(model: pb.Model) -> GraphSpec:
+    graph = _graph_from_message(model.transmitter)
+    told = (mode_input(len(model.modes)),) if model.takes_mode else ()
+    return graph.model_copy(update={"inputs": (*graph.inputs, *told)})
 
 
 def _graph_to_message(graph: GraphSpec) -> pb.Graph:

@@ -70,7 +70,8 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             snr_db = request.snr_db if request.HasField("snr_db") else None
             inputs = convert.inputs_from_message(request.inputs)
             call.read()
-            encoded = await model.encode(inputs, snr_db, caller_of(request, context))
+            mode = convert.mode_from_message(request.mode)
+            encoded = await model.encode(inputs, snr_db, caller_of(request, context), mode=mode)
             sent = encoded.sent
             call.computed(len(sent.mode), encoded.timing)
             operation.sent(int(sent.num_bits.sum()), int(sent.num_symbols.sum()), len(sent.mode))
@@ -132,7 +133,7 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             settings = convert.settings_from_message(request.settings)
             inputs = convert.inputs_from_message(request.inputs)
             call.read()
-            result = await model.transmit(inputs, settings, caller)
+            result = await model.transmit(inputs, settings, caller, mode=convert.mode_from_message(request.mode))
             sent, used = result.sent, result.settings
             call.computed(len(sent.mode), result.timing)
             symbols = int(sent.num_symbols.sum()) + (result.header.header_symbols if result.header else 0)

@@ -61,3 +61,26 @@ def test_call_shows_mode_and_header_of_each_sample(hardpath, routed_bundle, data
         assert "right" in hardpath("call", server.address, *options).out
         misled = hardpath("call", server.address, *options, "--snr-error-db", "-30", "--json").json["samples"]
         assert [sample["mode"] for sample in misled] == [2, 2, 2, 2]
+
+
+def test_call_sends_in_the_mode_that_it_is_told(hardpath, steered_bundle, data, tmp_path):
+    with Server(steered_bundle, port=0) as server:
+        call = ("call", server.address, "--inputs", data, "--rows", "0:4", "--snr-db", "20", "--json")
+        for what in ((), ("--encode",)):
+            for mode in (0, 1, 2):
+                samples = hardpath(*call, *what, "--mode", mode).json["samples"]
+                assert [sample["mode"] for sample in samples] == [mode] * 4
+        assert [sample["mode"] for sample in hardpath(*call).json["samples"]] == [0, 0, 1, 0]
+        answer = hardpath(*call, "--mode", "3")
+        assert answer.code == 2
+        assert "hardpath: mode must be in [0, 3), or -1 for the transmitter's own choice, got 3" in answer.err
+        for other in (("--sweep", "0,6"), ("--decode", tmp_path / "sent.npz")):
+            answer = hardpath("call", server.address, *other, "--mode", "1")
+            assert answer.code == 2
+            assert f"--mode must be absent beside {other[0]}" in answer.err
+
+
+def test_inspect_says_who_may_choose(hardpath, steered_bundle):
+    assert "chosen by a router that is told the SNR unless the caller does, and sent in a header" in (
+        hardpath("inspect", steered_bundle).out
+    )

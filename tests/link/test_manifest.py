@@ -120,6 +120,13 @@ EDITS = {
         lambda raw: raw["transmitter"]["inputs"].append({"name": "snr_db", "dtype": "float32", "shape": ["batch", 1]}),
         "transmitter.inputs: snr_db is float32 (batch, 1) where Es/N0 in dB is float32 (batch)",
     ),
+    "a choice of modes by fractions": (
+        lambda raw: (
+            raw.update(modes=[mode(raw)] * 2, header={}),
+            raw["transmitter"]["inputs"].append({"name": "mode_in", "dtype": "float32", "shape": ["batch"]}),
+        ),
+        "transmitter.inputs: mode_in is float32 (batch) where a mode is int64 (batch)",
+    ),
     "nothing to send": (
         lambda raw: raw["transmitter"].update(inputs=[{"name": "snr_db", "dtype": "float32", "shape": ["batch"]}]),
         "transmitter.inputs: must hold an input of the task beside snr_db",

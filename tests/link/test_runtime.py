@@ -8,7 +8,8 @@ import pytest
 from link.bundle import load_bundle, sha256
 from link.errors import ArgumentError, BundleError, MissingExtra
 from link.interface import TensorSpec
-from link.runtime import Receiver, Transmitter, as_tensor, check_inputs
+from link.runtime import Receiver, Transmitter
+from link.tensors import as_tensor, check_inputs
 
 SPECS = (
     TensorSpec(name="image", dtype="float32", shape=("batch", 2), low=0.0, high=1.0),

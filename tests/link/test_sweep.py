@@ -372,7 +372,9 @@ def test_the_data_set_is_encoded_once(ring, monkeypatch):
     link, inputs, labels = ring
     encoded = []
     run = type(link.transmitter).__call__
-    monkeypatch.setattr(type(link.transmitter), "__call__", lambda self, x: encoded.append(len(x["x"])) or run(self, x))
+    monkeypatch.setattr(
+        type(link.transmitter), "__call__", lambda self, x, *told: encoded.append(len(x["x"])) or run(self, x, *told)
+    )
     sweep(link, inputs, labels, SPEC, chunk_rows=50)
     assert encoded == [50, 10]
 

@@ -105,17 +105,17 @@ def test_a_router_is_asked_at_each_point_and_a_fixed_bundle_once(link, routed, d
     asked = []
     run = type(link.transmitter).__call__
 
-    def spy(self, x, *estimate):
-        asked.append(estimate)
-        return run(self, x, *estimate)
+    def spy(self, x, *told):
+        asked.append(told)
+        return run(self, x, *told)
 
     monkeypatch.setattr(type(link.transmitter), "__call__", spy)
     spec = SPEC.model_copy(update={"snr_error_db": 3.0})
     sweep(routed, data.inputs, data.labels, spec)
-    assert asked == [(0.0,), (12.0,)]
+    assert asked == [(0.0, None), (12.0, None)]
     asked.clear()
     sweep(link, data.inputs, data.labels, SPEC)
-    assert asked == [()]
+    assert asked == [(None, None)]
 
 
 def test_a_routers_error_changes_the_modes_and_not_the_channel(routed, data):

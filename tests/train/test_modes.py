@@ -7,11 +7,12 @@ import torch
 from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import Awgn
-from link.errors import RecipeError
+from link.errors import BundleError, RecipeError
 from link.header_theory import uniform_rates
 from link.randomness import Draws
 from train import checkpoint as checkpoints
 from train.evaluate import encode, evaluate, tensors
+from train.export import check_bundle
 from train.graphs import ReceiverGraph, TransmitterGraph
 from train.loop import Trainer
 from train.losses import expected_symbols, load_balance
@@ -96,6 +97,24 @@ def test_the_graphs_send_and_decode_what_the_model_does(make_routed_recipe, rout
         ReceiverGraph(model)(y, no, mode, llr_in), (heard.llr, heard.indices_hat, heard.logits), strict=True
     ):
         torch.testing.assert_close(found, wanted)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("routed", [True, False])
+def test_the_graph_sends_what_is_asked_for_and_its_own_choice_elsewhere(make_routed_recipe, routed):
+    trainer, model, tokens = model_and_tokens(make_routed_recipe, router__enabled=routed)
+    inputs = [rows[:ROWS] for rows in tensors(trainer.task, trainer.data.validation)]
+    snr_db = torch.linspace(-6.0, 20.0, len(tokens))
+    own = model.mode_of(tokens, snr_db)
+    asked = torch.arange(len(tokens)) % 4 - 1
+    told = [snr_db, asked] if routed else [asked]
+    mode = torch.where(asked < 0, own, asked)
+    assert (own == 2).all() or routed
+    sent = model.send_hard(tokens, mode)
+    graph = TransmitterGraph(model)(*inputs, *told)
+    for found, wanted in zip(graph[:3], (mode, sent.indices, sent.bits.to(torch.uint8)), strict=True):
+        assert torch.equal(found, wanted)
+    assert torch.equal(graph[4], sent.symbols)
 
 
 def routed_pass(trainer, weights, epoch=4):
@@ -258,6 +277,44 @@ def test_the_exported_link_gives_the_accuracy_and_rate_of_the_evaluation(routed_
         assert correct / (len(split) * recipe.channel.eval_draws) == accuracy
     assert found.symbols == pytest.approx(np.mean(symbols))
     assert sum(found.mode_shares) == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def unrouted(make_routed_recipe, train_run, export_run):
+    """A run without a router, which sends mode 2 of its own accord, and its bundle."""
+    run = train_run(make_routed_recipe(router__enabled=False))
+    return run, export_run(run)
+
+
+@pytest.mark.parametrize("kind", ["routed", "unrouted"])
+def test_the_bundle_sends_in_any_mode_what_torch_sends_in_it(kind, routed_run, routed_signs_bundle, unrouted):
+    run, bundle = (routed_run, routed_signs_bundle) if kind == "routed" else unrouted
+    described, model = checkpoints.load(run)
+    task = load_task(described.recipe.task)
+    split = task.load(None).validation
+    link = Link(load_bundle(bundle))
+    assert link.manifest.takes_mode
+    mode = np.arange(len(split)) % 3
+    expected = model.send_hard(encode(model, tensors(task, split)), torch.from_numpy(mode))
+    sent = link.transmitter(split.inputs, mode=mode)
+    np.testing.assert_array_equal(sent.mode, mode)
+    agree = (sent.indices == expected.indices.numpy()).all(axis=1)
+    assert agree.mean() > 1.0 - 1e-2  # but for near-ties of codewords
+    np.testing.assert_array_equal(sent.bits[agree], expected.bits.numpy()[agree])
+    np.testing.assert_allclose(sent.symbols[agree], expected.symbols.numpy()[agree], atol=1e-6)
+    if kind == "unrouted":
+        assert (link.transmitter(split.inputs).mode == 2).all()
+
+
+def test_a_mode_that_the_transmitter_never_chooses_is_held_to_torch_too(unrouted):
+    run, bundle = unrouted
+    described, model = checkpoints.load(run)
+    task = load_task(described.recipe.task)
+    split = task.load(None).validation
+    check_bundle(bundle, model, task, split)
+    model.modes[1].quantizer.codebook.neg_()
+    with pytest.raises(BundleError, match="choose the same codeword in only"):
+        check_bundle(bundle, model, task, split)
 
 
 def test_an_epoch_of_several_modes_says_which_were_sent(routed_run):

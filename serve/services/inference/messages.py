@@ -37,6 +37,7 @@ class Replies:
     def __init__(self, model: InferenceModel) -> None:
         self._model = model
         self._usual = tuple(map(Wanted, model.usual))
+        self._defaults = {name for name, value in model.options.items() if value is not None}
         self._outputs = lru_cache(_TEMPLATES)(self._find)
         self._template = lru_cache(_TEMPLATES)(self._begin)
 
@@ -57,9 +58,10 @@ class Replies:
     def reply(self, request_id: str, wanted: tuple[Wanted, ...], answer: Answer) -> pb.ModelInferResponse:
         """The reply to a request."""
         reply = pb.ModelInferResponse()
-        reply.CopyFrom(self._template(wanted, answer.rows, bool(answer.options)))
+        usual = self._defaults <= answer.options.keys()
+        reply.CopyFrom(self._template(wanted, answer.rows, usual))
         reply.id = request_id
-        options_to_message(answer.options, reply, self._model.options)
+        options_to_message(answer.options, reply, self._model.options if usual else {})
         result = answer.result
         reply.raw_output_contents.extend([output.write(output.take(result)) for output in self._outputs(wanted)])
         return reply

@@ -28,6 +28,9 @@ from serve.services.inference.tensors import BYTES, DATATYPES, Output, Tensor, n
 SNR_DB: Final = 12.0
 """Es/N0 in dB where a request gives none."""
 
+MODE: Final = "mode"
+"""Input and parameter of a request for modes."""
+
 _LINK_USUAL: Final = ("decisions", "class_names", "probabilities", "logits", "bit_errors")
 
 Arrays = dict[str, NDArray[Any]]
@@ -110,19 +113,18 @@ def transmitter_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel
     """NAME.transmitter; a router's estimate of Es/N0 is an input or a parameter, `snr_db` where it is neither."""
     manifest = info.manifest
     assumed = snr_db if manifest.routed else None
-    estimate = [Tensor(SNR_INPUT, "FP32", optional=True)] if manifest.routed else []
+    told = {tensor.name: tensor for tensor in _mode(manifest)}
+    if manifest.routed:
+        told[SNR_INPUT] = Tensor(SNR_INPUT, "FP32", optional=True)
 
     async def encode(model: Model, arrays: Arrays, options: Options, caller: Caller) -> Answer:
-        each = arrays.pop(SNR_INPUT, None)
-        if each is not None and options:
-            raise ArgumentError(SNR_INPUT, "must be given once, got an input and a parameter")
-        one = options.get(SNR_INPUT, assumed)
-        encoded = await model.encode(arrays, one if each is None else each, caller)
-        used = {SNR_INPUT: one} if each is None and one is not None else {}
-        return Answer(encoded, len(encoded.sent.mode), used)
+        estimate, used = _told(SNR_INPUT, told, arrays, options, assumed)
+        mode, used_mode = _told(MODE, told, arrays, options)
+        encoded = await model.encode(arrays, estimate, caller, mode=mode)
+        return Answer(encoded, len(encoded.sent.mode), used | used_mode)
 
-    outputs = [*_sent(manifest), *_texts(manifest)]
-    return _model(info, "transmitter", [*_task_inputs(manifest), *estimate], outputs, {SNR_INPUT: assumed}, encode)
+    inputs, outputs = [*_task_inputs(manifest), *told.values()], [*_sent(manifest), *_texts(manifest)]
+    return _model(info, "transmitter", inputs, outputs, {SNR_INPUT: assumed, MODE: None}, encode)
 
 
 def receiver_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
@@ -153,11 +155,15 @@ def receiver_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
 def link_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
     """NAME.link, whose channel, its SNR and the address of its randomness are parameters."""
     manifest = info.manifest
+    told = {tensor.name: tensor for tensor in _mode(manifest)}
 
     async def transmit(model: Model, arrays: Arrays, options: Options, caller: Caller) -> Answer:
+        mode, used_mode = _told(MODE, told, arrays, options)
+        options.pop(MODE, None)
         settings = Settings(**options) if SNR_INPUT in options else Settings(snr_db, **options)
-        result = await model.transmit(arrays, settings, caller)
-        return Answer(result, len(result.bit_errors), vars(result.settings))
+        result = await model.transmit(arrays, settings, caller, mode=mode)
+        used = vars(result.settings)
+        return Answer(result, len(result.bit_errors), used | used_mode if used_mode else used)
 
     outputs = [
         *_decoded(manifest, "decoded."),
@@ -167,7 +173,8 @@ def link_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
         *_headers(manifest),
         *_texts(manifest),
     ]
-    return _model(info, "link", _task_inputs(manifest), outputs, vars(Settings(snr_db)), transmit, _LINK_USUAL)
+    inputs, options = [*_task_inputs(manifest), *told.values()], vars(Settings(snr_db)) | {MODE: None}
+    return _model(info, "link", inputs, outputs, options, transmit, _LINK_USUAL)
 
 
 DESCRIBED: Final = dict(zip(OPERATIONS, (transmitter_model, receiver_model, link_model), strict=True))
@@ -209,6 +216,27 @@ def _task_inputs(manifest: Manifest) -> list[Tensor]:
         return list(specs.values())
     tokens = [specs.pop(name)._replace(hidden=True) for name in spec.becomes]
     return [Tensor(spec.text, BYTES), *specs.values(), *tokens]
+
+
+def _mode(manifest: Manifest) -> list[Tensor]:
+    """The modes asked for, one a sample: not announced, lest a client that fills all inputs ask for mode 0."""
+    return [Tensor(MODE, DATATYPES["int64"], optional=True, hidden=True)] if manifest.takes_mode else []
+
+
+def _told(
+    name: str, tensors: Mapping[str, Tensor], arrays: Arrays, options: Options, assumed: Any = None
+) -> tuple[Any, Options]:
+    """What a transmitter is told by an input, one a sample, or by a parameter, for all; and the parameter that was used.
+
+    The input is taken from `arrays`, where it is one of `tensors` and not the task's.
+    """
+    each = arrays.pop(name, None) if name in tensors else None
+    if each is None:
+        one = options.get(name, assumed)
+        return one, {} if one is None else {name: one}
+    if name in options:
+        raise ArgumentError(name, "must be given once, got an input and a parameter")
+    return each, {}
 
 
 def _sent(manifest: Manifest) -> list[Output]:

@@ -144,6 +144,7 @@ _LINK: Final[Mapping[str, _Reader]] = {
     "csi": _text,
     "pilots": _integer,
     "no_offset_db": _number,
+    "mode": _integer,
 }
 _KINDS: Final[Mapping[_Reader, str]] = {_number: "double_param", _integer: "int64_param", _text: "string_param"}
 _FIELDS: Final = {name: _KINDS[read] for name, read in _LINK.items()}

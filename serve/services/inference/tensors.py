@@ -65,7 +65,7 @@ class Tensor(NamedTuple):
     optional : bool
         Whether a request may leave it out.
     hidden : bool
-        Whether it is taken though the model's metadata do not name it: it stands in place of one that they name.
+        Whether it is taken though the model's metadata do not name it.
     """
 
     name: str

@@ -166,9 +166,9 @@ def test_the_deadline_of_a_stream_is_that_of_its_requests(oip, bundle_path, imag
         model = server.engine.model("tiny")
         encode = model.encode
 
-        async def watched(inputs, snr_db, caller):
+        async def watched(inputs, snr_db, caller, **told):
             callers.append(caller)
-            return await encode(inputs, snr_db, caller)
+            return await encode(inputs, snr_db, caller, **told)
 
         monkeypatch.setattr(model, "encode", watched)
         requests = [

@@ -156,7 +156,7 @@ class Timing(_message.Message):
     def __init__(self, transmitter_us: _Optional[float] = ..., channel_us: _Optional[float] = ..., receiver_us: _Optional[float] = ..., queue_us: _Optional[float] = ...) -> None: ...
 
 class EncodeRequest(_message.Message):
-    __slots__ = ("inputs", "tensor_format", "snr_db", "model")
+    __slots__ = ("inputs", "tensor_format", "snr_db", "model", "mode")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -168,11 +168,13 @@ class EncodeRequest(_message.Message):
     TENSOR_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SNR_DB_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.MessageMap[str, Tensor]
     tensor_format: TensorFormat
     snr_db: float
     model: str
-    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., snr_db: _Optional[float] = ..., model: _Optional[str] = ...) -> None: ...
+    mode: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., snr_db: _Optional[float] = ..., model: _Optional[str] = ..., mode: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
     __slots__ = ("sent", "truncated", "timing", "model_version", "unknown", "model_digest")
@@ -223,7 +225,7 @@ class DecodeResponse(_message.Message):
     def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class TransmitRequest(_message.Message):
-    __slots__ = ("inputs", "settings", "tensor_format", "include_llr", "include_symbols", "model")
+    __slots__ = ("inputs", "settings", "tensor_format", "include_llr", "include_symbols", "model", "mode")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -237,13 +239,15 @@ class TransmitRequest(_message.Message):
     INCLUDE_LLR_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.MessageMap[str, Tensor]
     settings: LinkSettings
     tensor_format: TensorFormat
     include_llr: bool
     include_symbols: bool
     model: str
-    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ..., model: _Optional[str] = ...) -> None: ...
+    mode: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ..., model: _Optional[str] = ..., mode: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TransmitResponse(_message.Message):
     __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown", "num_pilots", "model_digest")
@@ -431,7 +435,7 @@ class ModelSummary(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[str] = ..., receiver_name: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json", "header", "tokenizer", "receiver_name")
+    __slots__ = ("schema_version", "name", "version", "task", "modes", "default_mode", "llr", "transmitter", "receiver", "provenance_json", "header", "tokenizer", "receiver_name", "takes_mode")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -445,6 +449,7 @@ class Model(_message.Message):
     HEADER_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_NAME_FIELD_NUMBER: _ClassVar[int]
+    TAKES_MODE_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
     version: int
@@ -458,7 +463,8 @@ class Model(_message.Message):
     header: Header
     tokenizer: Tokenizer
     receiver_name: str
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., default_mode: _Optional[int] = ..., llr: _Optional[_Union[LlrConvention, _Mapping]] = ..., transmitter: _Optional[_Union[Graph, _Mapping]] = ..., receiver: _Optional[_Union[Graph, _Mapping]] = ..., provenance_json: _Optional[str] = ..., header: _Optional[_Union[Header, _Mapping]] = ..., tokenizer: _Optional[_Union[Tokenizer, _Mapping]] = ..., receiver_name: _Optional[str] = ...) -> None: ...
+    takes_mode: bool
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., default_mode: _Optional[int] = ..., llr: _Optional[_Union[LlrConvention, _Mapping]] = ..., transmitter: _Optional[_Union[Graph, _Mapping]] = ..., receiver: _Optional[_Union[Graph, _Mapping]] = ..., provenance_json: _Optional[str] = ..., header: _Optional[_Union[Header, _Mapping]] = ..., tokenizer: _Optional[_Union[Tokenizer, _Mapping]] = ..., receiver_name: _Optional[str] = ..., takes_mode: _Optional[bool] = ...) -> None: ...
 
 class Tokenizer(_message.Message):
     __slots__ = ("file", "sha256", "length", "pad_id", "pad_token", "text", "input_ids", "attention_mask")
