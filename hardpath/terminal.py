@@ -71,6 +71,15 @@ _EXTRAS: Final = {
 }
 
 
+@contextmanager
+def ends_with(line: str) -> Iterator[None]:
+    """Where Ctrl-C ends the block, say this of what was done, which is true of a command alone; also a decorator."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say_and_exit(f"interrupted{line}", INTERRUPTED)
+
+
 def exit_with_line(error: BaseException) -> NoReturn:
     """End the process with the one line and the exit code that an error deserves; re-raise what nobody foresaw."""
     if isinstance(error, KeyboardInterrupt):
