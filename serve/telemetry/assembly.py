@@ -92,7 +92,8 @@ class Telemetry:
             return None
         if listen.metrics_port == listen.port != 0 and listen.metrics_host in (None, listen.host):
             raise ServerError(
-                f"cannot listen for metrics on {listen.host}:{listen.port}: that is the port of gRPC; choose another metrics port"
+                f"cannot listen for metrics on {listen.host}:{listen.port}: that is the port of gRPC; choose another "
+                "metrics port"
             )
         return MetricsServer(
             self.statistics.snapshot,
