@@ -214,11 +214,18 @@ def in_one_line(text: str, width: int = 48) -> str:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file in one step: a crash leaves the old one or the new one."""
+    """Write a file in one step."""
+    with in_place_of(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def in_place_of(file: Path) -> Iterator[Path]:
+    """A file to write, which takes this one's place at the end: a crash leaves the old one or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

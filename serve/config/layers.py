@@ -111,15 +111,15 @@ def config_with_sources(
     found: dict[str, Setting] = {}
     for layer in (_from_file(file), _from_environment(environ), _from_flags(flags), _from_flags(settings, _set)):
         found.update((setting.key, setting) for setting in layer)
-    all_of_them = tuple(found.get(key, Setting(key, field.default, DEFAULT)) for key, field in FIELDS.items())
+    complete = tuple(found.get(key, Setting(key, field.default, DEFAULT)) for key, field in FIELDS.items())
     values: dict[str, Any] = {}
     for key, value, _ in found.values():
         section, dot, name = key.rpartition(".")
         (values.setdefault(section, {}) if dot else values)[name] = value
     try:
-        return Configured(ServerConfig.model_validate(values), all_of_them)
+        return Configured(ServerConfig.model_validate(values), complete)
     except ValidationError as error:
-        raise _misfit(error, all_of_them) from None
+        raise _misfit(error, complete) from None
 
 
 def config_as_toml(configured: Configured) -> str:
