@@ -98,8 +98,8 @@ def _array(file: Path, loaded: Any, name: str) -> NDArray[Any]:
     try:
         found = loaded[name]
     except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        found = None  # Python objects, or bytes that are damaged, encrypted, or packed in a way that is not known
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf" or not found.ndim:
+        raise ArgumentError("--decode", f"{file}: `{name}` is damaged, or holds Python objects") from None
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf" or not found.ndim or not len(found):
         raise ArgumentError("--decode", f"{file} must hold numbers as `{name}`, a row a sample")
     return found
 

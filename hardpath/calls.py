@@ -267,8 +267,13 @@ def _sweep(
     as_json: bool,
 ) -> None:
     """Show the points that came, also where Ctrl-C ends the sweep."""
+    from link.errors import require_range
     from link.grid import parse_grid
 
+    if options["rel_width"] is not None:  # 0 stands for none on the wire
+        require_range("--rel-width", options["rel_width"], 1e-3, 10.0)
+    if not 0.0 < options["confidence"] < 1.0:
+        raise ArgumentError("--confidence", f"must be in (0, 1), got {options['confidence']:g}")
     snr_db = parse_grid(grid, "--sweep")
     given = {name: value for name, value in options.items() if value is not None}
     points: list[SweepPoint] = []
@@ -331,6 +336,8 @@ def _rows(arrays: Mapping[str, Any]) -> int:
 
 def _check_rows(rows: str | None, chosen: slice, found: int, *, as_json: bool) -> None:
     """Refuse rows that begin past the end, and say where some lie there."""
+    if not found:
+        raise ArgumentError("--inputs", "must hold at least one row")
     if rows is None:
         return
     if chosen.start >= found:

@@ -235,10 +235,10 @@ def test_lines_are_written_where_there_is_no_terminal(monkeypatch, server):
 def test_streams_and_sweeps_are_shown_of_their_operation_and_in_all(server, clock):
     watch = top_view.Watch("host:1", server.ask, clock)
     link = server.statistics.operation("digits.link")
-    link.streams, link.sweeps = 3, 1
     server.statistics.loaded("digits", 4)
     server.work()
-    view = watch.look()
+    with link.stream(), link.stream(), link.stream(), link.sweep():
+        view = watch.look()
     assert top_view.lines(view)[0].endswith("Es/N0 dB 12.0, streams 3, sweeps 1")
     (operation,) = top_view.as_json(view)["operations"]
     assert (operation["streams"], operation["sweeps"]) == (3, 1)
