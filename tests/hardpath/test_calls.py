@@ -10,6 +10,7 @@ import pytest
 from link.bundle import load_bundle
 from link.chain import Link
 from link.sweep import SweepSpec, sweep
+from serve.client import Client
 from serve.config.schema import ServerConfig
 from serve.server import Server
 
@@ -290,9 +291,25 @@ def test_ctrl_c_says_that_no_answer_is_kept(hardpath, address, images, monkeypat
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("serve.client.Client.transmit", interrupt)
+    monkeypatch.setattr(Client, "transmit", interrupt)
     line = hardpath("call", address, "--inputs", images).refused(130)
     assert line == "interrupted before the answer was there; nothing is kept"
+
+
+def test_ctrl_c_leaves_the_points_of_a_sweep_that_came(hardpath, address, images, tmp_path, monkeypatch):
+    whole = Client.sweep
+
+    def interrupted(*arguments, **options):
+        yield next(whole(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "sweep", interrupted)
+    file = tmp_path / "points.json"
+    answer = hardpath("call", address, "--inputs", images, "--sweep", "0,6", "--json", "--out", file)
+    assert answer.code == 130
+    assert [point["snr_db"] for point in answer.json["points"]] == [0.0]
+    assert json.loads(file.read_text()) == answer.json["points"]
+    assert answer.err.splitlines()[-1] == "hardpath: interrupted after 1 of 2 points"
 
 
 def test_a_file_that_holds_nothing_to_decode_is_refused(hardpath, address, tmp_path):
