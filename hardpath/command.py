@@ -24,7 +24,7 @@ import typer
 
 from hardpath import bundles, calls, servers, sweeps, top, training
 from hardpath.options import Json, path_of
-from hardpath.terminal import INTERRUPTED, exit_with_line, exit_with_usage, say, say_json
+from hardpath.terminal import GOES_ON, INTERRUPTED, ends_with, exit_with_line, exit_with_usage, say, say_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,6 +81,7 @@ def hardpath(
 
 
 @app.command()
+@ends_with(GOES_ON)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the results.", parser=path_of)] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,

@@ -24,6 +24,7 @@ from link.errors import (
 )
 
 INTERRUPTED: Final = 130
+GOES_ON: Final = "; what was finished is kept: run the same command again to go on"
 TRACEBACK_VARIABLE: Final = "HARDPATH_TRACEBACK"
 EXIT_CODES: Final[tuple[tuple[type[HardpathError], int], ...]] = (
     (ArgumentError, 2),
@@ -83,7 +84,7 @@ def ends_with(line: str) -> Iterator[None]:
 def exit_with_line(error: BaseException) -> NoReturn:
     """End the process with the one line and the exit code that an error deserves; re-raise what nobody foresaw."""
     if isinstance(error, KeyboardInterrupt):
-        _say_and_exit("interrupted; what was finished is kept: run the same command again to go on", INTERRUPTED)
+        _say_and_exit("interrupted", INTERRUPTED)
     if isinstance(error, HardpathError):
         _say_and_exit(str(error), next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
     if isinstance(error, ModuleNotFoundError):

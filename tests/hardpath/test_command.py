@@ -304,6 +304,14 @@ def test_ctrl_c_keeps_the_finished_epochs_and_exits_with_130(run_folder, tmp_pat
     assert (folder / "last" / "model.safetensors").is_file()
 
 
+def test_ctrl_c_promises_nothing_of_a_command_that_keeps_nothing(hardpath, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("link.bundle.load_bundle", interrupt)
+    assert hardpath("inspect", "bundle").refused(130) == "interrupted"
+
+
 def _small():
     return (
         "--set", "schedule.epochs=8", "--set", "schedule.warmup_epochs=3", "--set", "schedule.alignment_start_epoch=6",
