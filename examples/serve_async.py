@@ -35,9 +35,10 @@ async def main() -> None:
     """Print what came back, and how long it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address", help="host:port; several with commas are called in turn")
+    parser.add_argument("--model", default="", help="which model, where the server holds several")
     parser.add_argument("--batches", type=int, default=100)
     asked = parser.parse_args()
-    async with AsyncClient(asked.address, timeout_s=2.0) as client:
+    async with AsyncClient(asked.address, model=asked.model, timeout_s=2.0) as client:
         (spec,) = (await client.model()).manifest.transmitter.inputs
         sent: list[float] = []
         took: list[float] = []

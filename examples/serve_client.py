@@ -23,9 +23,10 @@ def main() -> None:
     """Print what the server answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address", help="host:port; several with commas are called in turn")
+    parser.add_argument("--model", default="", help="which model, where the server holds several")
     parser.add_argument("--samples", type=int, default=10_000, help="size of the large batch")
     asked = parser.parse_args()
-    with Client(asked.address, token=os.environ.get("HARDPATH_TOKEN")) as client:
+    with Client(asked.address, model=asked.model, token=os.environ.get("HARDPATH_TOKEN")) as client:
         for model in client.models():
             print(f"{model.name} version {model.version}: {model.task}, answered by {model.receiver_name}")
         (spec,) = client.model().manifest.transmitter.inputs

@@ -67,11 +67,12 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address", help="host:port")
+    parser.add_argument("--model", default="", help="which model, where the server holds several")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--seed", type=int, default=3)
     asked = parser.parse_args()
     random = np.random.default_rng(asked.seed)
-    with Client(asked.address) as client:
+    with Client(asked.address, model=asked.model) as client:
         (spec,) = client.model().manifest.transmitter.inputs
         samples = random.uniform(spec.low, spec.high, size=(asked.samples, *spec.shape[1:])).astype(np.float32)
         sent = client.encode(samples)

@@ -1,16 +1,11 @@
-"""What people see of a call, and what is saved of it."""
+"""What people see of a call."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hardpath.terminal import in_one_line, note, percent, say_json, say_table, write_text
-from link.errors import ArgumentError
+from hardpath.terminal import in_one_line, note, percent, say_json, say_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,58 +142,6 @@ def note_texts(which: NDArray[Any] | None, what: str) -> None:
     """Say of how many texts something is true, if of any."""
     if which is not None and which.any():
         note(f"{which.sum()} of {len(which)} texts {what}")
-
-
-def check_out(out: Path | None, *, arrays: bool) -> None:
-    """Refuse a name that says no format, before anything is sent.
-
-    Raises
-    ------
-    ArgumentError
-    """
-    known = ((".npz",) if arrays else ()) + (".json", ".csv")
-    if out is not None and out.suffix.lower() not in known:
-        raise ArgumentError("--out", f"must end with {', '.join(known[:-1])} or {known[-1]}, got {out}")
-
-
-def save(out: Path | None, answers: Answers, result: Any) -> None:
-    """What is printed, as JSON or CSV; or all arrays of a result."""
-    if out is None:
-        return
-    if out.suffix.lower() == ".npz":
-        _save_arrays(out, result)
-    elif out.suffix.lower() == ".json":
-        write_text(out, json.dumps(answers, indent=2, allow_nan=False) + "\n")
-    else:
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(answers[0]) if answers else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(answers)
-        write_text(out, table.getvalue())
-
-
-def _save_arrays(out: Path, result: Any) -> None:
-    import numpy as np
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out, **_arrays(result))
-
-
-def _arrays(result: Any) -> dict[str, Any]:
-    """Arrays by name, those of the parts of a result among its own: what --decode reads is named as it wants it."""
-    import numpy as np
-
-    found: dict[str, Any] = {}
-    for name, value in result._asdict().items():
-        if isinstance(value, np.ndarray):
-            found[name] = value
-        elif name == "class_names":
-            found[name] = np.array(value)
-        elif name in ("sent", "decoded"):
-            found |= _arrays(value)
-        elif name == "header" and value is not None:
-            found |= {f"header_{part}": array for part, array in _arrays(value).items()}
-    return found
 
 
 def _decision(found: Decoded, index: int) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,23 +10,32 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from hardpath.call_files import check_out, received, save
+from hardpath.call_options import is_given, refuse_what_does_nothing
 from hardpath.call_tables import (
     Batch,
-    check_out,
     decoded_answers,
     encoded_answers,
     note_texts,
     point_answers,
-    save,
     show,
     show_points,
     transmitted_answers,
+)
+from hardpath.connection import (
+    CONNECTION_PANEL,
+    Ca,
+    Certificate,
+    Key,
+    ServerName,
+    Tls,
+    TokenFile,
+    connection,
 )
 from hardpath.options import (
     OUTPUT_PANEL,
     STOP_PANEL,
     BlockSymbols,
-    ChannelName,
     Confidence,
     CsiKind,
     Json,
@@ -37,35 +44,32 @@ from hardpath.options import (
     Pilots,
     RelWidth,
     Seed,
+    SimulatedChannel,
     SnrError,
     TargetErrors,
     path_of,
     row_range,
 )
-from hardpath.terminal import INTERRUPTED, note, percent, progress
+from hardpath.terminal import INTERRUPTED, ends_with, note, percent, progress
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from hardpath.jobs import Samples
     from link.manifest import Manifest
     from serve.client import Client
     from serve.client.points import SweepPoint
+    from serve.results import ModelInfo
 
 commands = typer.Typer()
 
-TOKEN_VARIABLE: Final = "HARDPATH_TOKEN"
-_CONNECTION_PANEL: Final = "Connection"
 _BAR_ROWS: Final = 1000
 """From so many rows on progress is shown."""
 
 
-def _connection(flag: str, text: str, *, metavar: str | None = None, path: bool = False) -> Any:
-    return typer.Option(
-        flag, help=text, metavar=metavar, parser=path_of if path else None, rich_help_panel=_CONNECTION_PANEL
-    )
-
-
 @commands.command()
+@ends_with(" before the answer was there; nothing is kept")
 def call(
+    context: typer.Context,
     address: Annotated[
         str,
         typer.Argument(
@@ -110,7 +114,8 @@ def call(
         typer.Option(
             "--decode",
             metavar="FILE.npz",
-            help="Decode only: `symbols` with `no`, or `llr_in`, or `bits`, and `mode` where there are several.",
+            help="Decode only: `symbols` with `no`, or `llr_in`, or `bits`, and `mode` where there are several. Of what "
+            "--out saved of a transmission, what was received, `y` with `no`; of --encode, what was sent.",
             parser=path_of,
         ),
     ] = None,
@@ -118,7 +123,9 @@ def call(
         str | None,
         typer.Option("--sweep", metavar="GRID", help="Send all samples at each Es/N0 in dB: LOW:HIGH:STEP, or 0,6,12."),
     ] = None,
-    snr_db: Annotated[float, typer.Option("--snr-db", help="Es/N0 in dB.")] = 12.0,
+    snr_db: Annotated[
+        float, typer.Option("--snr-db", help="Es/N0 in dB; with --encode, for a model with a router alone.")
+    ] = 12.0,
     mode: Annotated[
         int | None,
         typer.Option(
@@ -128,7 +135,7 @@ def call(
             help="Mode to send in, where there are several; absent: the transmitter's choice.",
         ),
     ] = None,
-    channel: ChannelName = "awgn",
+    channel: SimulatedChannel = "awgn",
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
     csi: CsiKind = "perfect",
@@ -147,23 +154,17 @@ def call(
     confidence: Confidence = 0.95,
     timeout: Annotated[
         float | None,
-        _connection("--timeout", "Seconds that the call may take, repetitions included: 30; of --sweep, no limit."),
+        typer.Option(
+            help="Seconds that the call may take, repetitions included: 30; of --sweep, no limit.",
+            rich_help_panel=CONNECTION_PANEL,
+        ),
     ] = None,
-    tls: Annotated[bool, _connection("--tls", "Speak TLS; --ca and --certificate imply it.")] = False,
-    ca: Annotated[
-        Path | None, _connection("--ca", "Authorities to trust in place of the system's, PEM.", path=True)
-    ] = None,
-    certificate: Annotated[
-        Path | None, _connection("--certificate", "One's own certificate, PEM, for mutual TLS.", path=True)
-    ] = None,
-    key: Annotated[Path | None, _connection("--key", "Its key, PEM.", path=True)] = None,
-    server_name: Annotated[
-        str | None, _connection("--server-name", "Name in the server's certificate, where it is not the host.")
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        _connection("--token-file", f"File with the bearer token; where absent, {TOKEN_VARIABLE} is taken.", path=True),
-    ] = None,
+    tls: Tls = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = None,
+    token_file: TokenFile = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -177,14 +178,13 @@ def call(
     as_json: Json = False,
 ) -> None:
     """Send samples over the link of a running server; print what was decided and how many bits were wrong."""
-    from hardpath.jobs import load_samples, text_samples, texts_given
+    from hardpath.jobs import text_samples, texts_given
     from serve.client import Client
     from serve.client.calls import TIMEOUT_S
 
     job = _only_one({"--encode": encode, "--decode": decode is not None, "--sweep": sweep is not None})
+    refuse_what_does_nothing(context, job, channel)
     check_out(out, arrays=job != "--sweep")
-    if mode is not None and job in ("--decode", "--sweep"):
-        raise ArgumentError("--mode", f"must be absent beside {job}")
     given = texts_given(text or [], texts, inputs)
     rows = rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
     chosen = slice(0, None) if rows is None else row_range(rows)
@@ -198,32 +198,26 @@ def call(
         "seed": seed,
         "snr_error_db": snr_error_db,
     }
-    with Client(
-        address,
-        model=model,
-        timeout_s=TIMEOUT_S if timeout is None else timeout,
-        token=_token(token_file),
-        tls=tls,
-        ca=ca,
-        certificate=certificate,
-        key=key,
-        server_name=server_name,
-    ) as client:
+    reached = connection(
+        tls=tls, ca=ca, certificate=certificate, key=key, server_name=server_name, token_file=token_file
+    )
+    timeout_s = TIMEOUT_S if timeout is None else timeout
+    if decode is not None:
+        arrays = received(decode)
+        _check_rows(rows, chosen, _rows(arrays), as_json=as_json)
+        arrays = {name: array[chosen] for name, array in arrays.items()}
+    with Client(address, model=model, timeout_s=timeout_s, **reached) as client:
+        manifest = _model(client, model).manifest
         if decode is not None:
-            _decode(client, decode, chosen, out, as_json=as_json)
+            _decode(client, decode, arrays, chosen.start, out, as_json=as_json)
             return
-        manifest = client.model().manifest
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
-        found = text_samples(given, manifest) if given else load_samples(inputs, manifest, named)
+        found = text_samples(given, manifest) if given else _samples(inputs, manifest, named)
         batch = Batch.of(found, manifest, chosen)
-        if rows is not None and not batch.rows:
-            raise ArgumentError(
-                "--rows", f"names none of the {len(next(iter(found.inputs.values())))} rows, got {rows!r}"
-            )
-        if rows is not None and batch.rows < chosen.stop - chosen.start and not as_json:
-            note(f"rows {rows} reach past the end: {batch.rows} are sent")
+        _check_rows(rows, chosen, _rows(found.inputs), as_json=as_json)
         if encode:
-            _encode(client, batch, snr_db if _has_router(manifest) else None, mode, out, as_json=as_json)
+            told = is_given(context, "snr_db") or manifest.routed
+            _encode(client, batch, snr_db if told else None, mode, out, as_json=as_json)
         elif sweep is not None:
             rule = {"draws": draws, "target_errors": target_errors, "rel_width": rel_width, "confidence": confidence}
             _sweep(client, batch, sweep, timeout, options | rule, out, as_json=as_json)
@@ -245,9 +239,9 @@ def _transmit(
             **options,
         )
     answers = transmitted_answers(reply, batch)
-    save(out, answers, reply)
     asked = {"snr_db": snr_db, "channel": options["channel"], "seed": options["seed"]}
     show(client.address, asked, answers, f"{asked['channel']} at {snr_db:g} dB, seed {asked['seed']}", as_json=as_json)
+    save(out, answers, reply)
     if not as_json:
         note_texts(reply.truncated, "have too many tokens for the model: cut")
         note_texts(reply.unknown, "have no token that the model knows")
@@ -259,33 +253,18 @@ def _encode(
     with _bar("encoding", batch.rows) as update:
         sent = client.encode(batch.inputs, snr_db=snr_db, mode=mode, progress=update)
     answers = encoded_answers(sent, batch)
-    save(out, answers, sent)
     show(client.address, {}, answers, "encoded", as_json=as_json)
+    save(out, answers, sent)
 
 
-def _decode(client: Client, file: Path, rows: slice, out: Path | None, *, as_json: bool) -> None:
-    """Decode what a file holds: symbols where their noise is told, else LLRs, else bits."""
-    import numpy as np
-
-    try:
-        with np.load(file, allow_pickle=False) as loaded:
-            arrays = {name: loaded[name][rows] for name in loaded.files if loaded[name].ndim}
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, KeyError) as error:
-        raise ArgumentError("--decode", f"{file} is no .npz: {error}") from None
-    kinds = ({"symbols", "no"}, {"llr_in"}, {"bits"})
-    kind = next((kind for kind in kinds if kind <= arrays.keys()), None)
-    if kind is None:
-        raise ArgumentError(
-            "--decode", f"{file} must hold symbols and no, llr_in, or bits; it holds {', '.join(arrays)}"
-        )
-    taken = kind | ({"mode", "llr_in"} if "symbols" in kind else {"mode"})
-    with _bar("decoding", len(arrays[min(kind)])) as update:
-        found = client.decode(
-            **{name: arrays[name] for name in taken & arrays.keys()}, include_llr=out is not None, progress=update
-        )
-    answers = decoded_answers(found, rows.start)
-    save(out, answers, found)
+def _decode(
+    client: Client, file: Path, arrays: Mapping[str, Any], first: int, out: Path | None, *, as_json: bool
+) -> None:
+    with _bar("decoding", _rows(arrays)) as update:
+        found = client.decode(**arrays, include_llr=out is not None, progress=update)
+    answers = decoded_answers(found, first)
     show(client.address, {}, answers, f"{file} decoded", as_json=as_json)
+    save(out, answers, found)
 
 
 def _sweep(
@@ -299,8 +278,13 @@ def _sweep(
     as_json: bool,
 ) -> None:
     """Show the points that came, also where Ctrl-C ends the sweep."""
+    from link.errors import require_range
     from link.grid import parse_grid
 
+    if options["rel_width"] is not None:  # 0 stands for none on the wire
+        require_range("--rel-width", options["rel_width"], 1e-3, 10.0)
+    if not 0.0 < options["confidence"] < 1.0:
+        raise ArgumentError("--confidence", f"must be in (0, 1), got {options['confidence']:g}")
     snr_db = parse_grid(grid, "--sweep")
     given = {name: value for name, value in options.items() if value is not None}
     points: list[SweepPoint] = []
@@ -313,7 +297,6 @@ def _sweep(
         except KeyboardInterrupt:
             interrupted = True
     answers = point_answers(points)
-    save(out, answers, None)
     asked = {"channel": options["channel"], "seed": options["seed"]}
     if as_json:
         show(client.address, asked, answers, "", as_json=True, name="points")
@@ -321,6 +304,7 @@ def _sweep(
         show_points(
             f"{client.address} over {options['channel']}, seed {options['seed']}", points, options["confidence"]
         )
+    save(out, answers, None)
     if interrupted:
         note(f"hardpath: interrupted after {len(points)} of {len(snr_db)} points")
         sys.exit(INTERRUPTED)
@@ -333,20 +317,44 @@ def _only_one(jobs: Mapping[str, bool]) -> str | None:
     return asked[0] if asked else None
 
 
-def _token(file: Path | None) -> str | None:
-    """A token is never an option's value: the list of processes shows those."""
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
+def _model(client: Client, model: str) -> ModelInfo:
+    """The model that is called; where it is to be named, the option that does."""
+    from serve.client.failures import ModelNotFound
+
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        raise ArgumentError("--token-file", f"{file} is no text") from None
+        return client.model()
+    except ModelNotFound:
+        if model:
+            raise
+        names = ", ".join(found.name for found in client.models())
+        raise ArgumentError("--model", f"must name one of the models that the server holds: {names}") from None
 
 
-def _has_router(manifest: Manifest) -> bool:
-    from link.interface import SNR_INPUT
+def _samples(inputs: Path | None, manifest: Manifest, named: str) -> Samples:
+    from hardpath.jobs import load_samples
 
-    return any(tensor.name == SNR_INPUT for tensor in manifest.transmitter.inputs)
+    try:
+        return load_samples(inputs, manifest, named)
+    except ArgumentError as error:
+        if error.field == "data":
+            raise ArgumentError("--inputs", error.message) from None
+        raise
+
+
+def _rows(arrays: Mapping[str, Any]) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def _check_rows(rows: str | None, chosen: slice, found: int, *, as_json: bool) -> None:
+    """Refuse rows that begin past the end, and say where some lie there."""
+    if not found:
+        raise ArgumentError("--inputs", "must hold at least one row")
+    if rows is None:
+        return
+    if chosen.start >= found:
+        raise ArgumentError("--rows", f"names none of the {found} rows, got {rows!r}")
+    if chosen.stop > found and not as_json:
+        note(f"rows {rows} reach past the end: {found - chosen.start} are sent")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ Results go to stdout (one JSON object with --json), progress and errors to stder
     3    `verify`: undecided after its budget
     4    a bundle, checkpoint or results folder that is missing, broken, tampered with or of another run
     5    could not be done: a server out of reach, a port in use, a missing package, workers that died, no room to write
-    130  interrupted; what was finished is kept
+    130  interrupted by Ctrl-C; 128 plus its number for another signal
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ import typer
 
 from hardpath import bundles, calls, servers, sweeps, top, training
 from hardpath.options import Json, path_of
-from hardpath.terminal import INTERRUPTED, exit_with_line, exit_with_usage, say, say_json
+from hardpath.terminal import GOES_ON, INTERRUPTED, ends_with, exit_with_line, exit_with_usage, say, say_json
 
 app = typer.Typer(
-    help="Train soft, align hard, deploy digital, and prove that all of it agrees.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it misses fonts that no figure here uses
+    # Each command says itself what is wrong, in one line; set before grpc is imported, which looks once.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="hardpath", standalone_mode=False)
     except typer.Abort as abort:
@@ -62,7 +63,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from link.provenance import code_version
+
+        say(f"hardpath {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def hardpath(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train soft, align hard, deploy digital, and prove that all of it agrees."""
+
+
 @app.command()
+@ends_with(GOES_ON)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the results.", parser=path_of)] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Training seed.")] = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -381,8 +382,9 @@ def _read_arrays(file: Path, manifest: Manifest) -> Samples:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise ArgumentError("data", f"{file} is neither .npz nor .npy: {error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError):
+        # NumPy's own words on a file that is neither are advice to trust it.
+        raise ArgumentError("data", f"{file} is neither .npz nor .npy, is damaged, or holds Python objects") from None
     if isinstance(arrays, np.ndarray):
         if len(names) != 1:
             raise ArgumentError("data", f"{file} holds one array, this bundle takes {', '.join(names)}: save an .npz")

@@ -53,22 +53,13 @@ RUN_PANEL: Final = "Where to run"
 OUTPUT_PANEL: Final = "Output"
 """Headings of the help, below what belongs to a command alone."""
 
-ChannelName = Annotated[
-    str,
-    typer.Option(
-        "--channel",
-        metavar="NAME",
-        help="awgn, rayleigh, rayleigh-fast, rician or rician-fast.",
-        rich_help_panel=CHANNEL_PANEL,
-    ),
-]
 SimulatedChannel = Annotated[
     str,
     typer.Option(
         "--channel",
         metavar="NAME",
         help="awgn; rayleigh or rician, which fade block by block; rayleigh-fast or rician-fast, symbol by symbol; tdl-a to "
-        "tdl-e or cdl-a to cdl-e of 3GPP TR 38.901 over OFDM, which need hardpath\\[sim].",
+        "tdl-e or cdl-a to cdl-e of 3GPP TR 38.901 over OFDM, which need hardpath\\[sim] where they are simulated.",
         rich_help_panel=CHANNEL_PANEL,
     ),
 ]

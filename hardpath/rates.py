@@ -21,8 +21,8 @@ class Rates(NamedTuple):
         Answered and sent, a second.
     rows_per_run : float or None
         Mean.
-    waiting : int
-        Requests that wait now.
+    waiting, streams, sweeps : int
+        Requests that wait, streams that are open and sweeps that run, now.
     queue_ms : float or None
         Mean wait of those that were answered.
     p50_ms, p99_ms : float or None
@@ -41,6 +41,8 @@ class Rates(NamedTuple):
     rows_s: float
     rows_per_run: float | None
     waiting: int
+    streams: int
+    sweeps: int
     queue_ms: float | None
     p50_ms: float | None
     p99_ms: float | None
@@ -82,6 +84,8 @@ def _rates(now: OperationSnapshot, before: OperationSnapshot | None, seconds: fl
         rows_s=added("rows") / seconds,
         rows_per_run=batches.mean,
         waiting=now.pending_requests,
+        streams=now.streams,
+        sweeps=now.sweeps,
         queue_ms=1e-6 * added("queue_ns") / answered if answered else None,
         p50_ms=_milliseconds(durations.quantile(0.5)),
         p99_ms=_milliseconds(durations.quantile(0.99)),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hardpath.options import ReceiverName, path_of
-from hardpath.terminal import exit_at_once, note, say
+from hardpath.terminal import ends_with, exit_at_once, note, say
 
 commands = typer.Typer()
 
@@ -18,10 +18,11 @@ _BLAS_THREADS: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @commands.command()
+@ends_with(" before the server was ready")
 def serve(
     bundles: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[BUNDLE]...", help="Folders of the bundles; their names must differ.", parser=path_of),
+        typer.Argument(metavar="BUNDLE", help="Folders of the bundles; their names must differ.", parser=path_of),
     ] = None,
     receiver: ReceiverName = None,
     config: Annotated[
@@ -58,6 +59,10 @@ def serve(
     tokens: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Bearer tokens' hashes, see `hardpath token`.", parser=path_of)
     ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(metavar="LEVEL", help="Least severity logged: debug, info, warning or error; info where absent."),
+    ] = None,
 ) -> None:
     """Serve bundles over gRPC until SIGINT or SIGTERM, then finish what is in flight. SIGHUP: look at all files anew.
 
@@ -83,9 +88,10 @@ def serve(
         "tls.key": tls_key,
         "tls.client_ca": tls_client_ca,
         "auth.tokens": tokens,
+        "log.level": log_level,
     }
     assert given.keys() == FLAGS.keys()
-    configured = config_with_sources(config, os.environ, given | _settings(settings or []))
+    configured = config_with_sources(config, os.environ, given, _settings(settings or []))
     if show_config:
         say(config_as_toml(configured).rstrip())
         return
@@ -115,6 +121,7 @@ def _keep_blas_to_its_caller(environ: MutableMapping[str, str]) -> None:
 
 
 @commands.command()
+@ends_with(" before there was a token")
 def token(
     name: Annotated[str, typer.Argument(help="Whose token it is; logs have it.")],
     admin: Annotated[bool, typer.Option("--admin", help="Allow administration, too.")] = False,
@@ -128,10 +135,13 @@ def token(
 
 
 def _settings(texts: list[str]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals:
+        key = key.strip()
+        if not equals or not key:
             raise typer.BadParameter(f"must be KEY=VALUE, got {text!r}", param_hint="--set")
-        found[key.strip()] = value
+        if key in found:
+            raise typer.BadParameter(f"gives {key} twice, as {found[key]!r} and {value!r}", param_hint="--set")
+        found[key] = value
     return found

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hardpath.terminal import INTERRUPTED, note, percent, say, say_json, say_table
+from hardpath.terminal import GOES_ON, INTERRUPTED, note, percent, say, say_json, say_table
 
 if TYPE_CHECKING:
     from link.baseline import BaselinePoint
@@ -32,10 +32,8 @@ def shown_where_interrupted(show: Callable[[Any], None], out: Path | None) -> It
         yield
     except Interrupted as interrupted:
         show(interrupted.result)
-        if out is None:
-            note("hardpath: interrupted; without --out nothing is kept")
-            sys.exit(INTERRUPTED)
-        raise
+        note(f"hardpath: interrupted{'; without --out nothing is kept' if out is None else GOES_ON}")
+        sys.exit(INTERRUPTED)
 
 
 def show_sweep(

@@ -25,6 +25,7 @@ from link.errors import (
 )
 
 INTERRUPTED: Final = 130
+GOES_ON: Final = "; what was finished is kept: run the same command again to go on"
 TRACEBACK_VARIABLE: Final = "HARDPATH_TRACEBACK"
 EXIT_CODES: Final[tuple[tuple[type[HardpathError], int], ...]] = (
     (ArgumentError, 2),
@@ -72,10 +73,19 @@ _EXTRAS: Final = {
 }
 
 
+@contextmanager
+def ends_with(line: str) -> Iterator[None]:
+    """Where Ctrl-C ends the block, say this of what was done, which is true of a command alone; also a decorator."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say_and_exit(f"interrupted{line}", INTERRUPTED)
+
+
 def exit_with_line(error: BaseException) -> NoReturn:
     """End the process with the one line and the exit code that an error deserves; re-raise what nobody foresaw."""
     if isinstance(error, KeyboardInterrupt):
-        _say_and_exit("interrupted; what was finished is kept: run the same command again to go on", INTERRUPTED)
+        _say_and_exit("interrupted", INTERRUPTED)
     if isinstance(error, HardpathError):
         _say_and_exit(str(error), next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
     if isinstance(error, ModuleNotFoundError):
@@ -215,11 +225,18 @@ def in_one_line(text: str, width: int = 48) -> str:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file in one step: a crash leaves the old one or the new one."""
+    """Write a file in one step."""
+    with in_place_of(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def in_place_of(file: Path) -> Iterator[Path]:
+    """A file to write, which takes this one's place at the end: a crash leaves the old one or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from hardpath.terminal import say, say_json, say_table
+from hardpath.connection import Ca, Certificate, Key, ServerName, Tls, TokenFile, connection
+from hardpath.terminal import ends_with, say, say_json, say_table
+from link.errors import ArgumentError
 
 if TYPE_CHECKING:
     from serve.telemetry.snapshot import Snapshot
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 _TIMEOUT_S: Final = 2.0
-_RECONNECT_MS: Final = 1000
+_RECONNECT: Final = {"grpc.initial_reconnect_backoff_ms": 1000, "grpc.max_reconnect_backoff_ms": 1000}
+"""Soon after it is back a server that was away is to be seen again."""
 
 
 @commands.command()
+@ends_with("")
 def top(
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where a server listens.")],
     interval: Annotated[float, typer.Option(min=0.1, max=3600.0, metavar="SECONDS", help="Between two looks.")] = 1.0,
@@ -29,16 +33,25 @@ def top(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON to stdout: an object, or without --once an object a line.")
     ] = False,
+    tls: Tls = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Watch a running server: requests, batches, waiting, latency, refusals, bits and SNR, until Ctrl-C."""
-    import grpc
-
     from serve.client.admin import AdminClient
+    from serve.client.target import open_channel, target_of
 
-    # Soon after it is back a server that was away is to be seen again.
-    options = [("grpc.initial_reconnect_backoff_ms", _RECONNECT_MS), ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS)]
-    with grpc.insecure_channel(address, options=options) as channel:
-        client = AdminClient(channel, address, timeout_s=_TIMEOUT_S)
+    if "," in address or address.startswith("dns:"):
+        raise ArgumentError("HOST:PORT", f"must be of one server, whose figures are shown, got {address!r}")
+    target = target_of(
+        address,
+        **connection(tls=tls, ca=ca, certificate=certificate, key=key, server_name=server_name, token_file=token_file),
+    )
+    with open_channel(target, _RECONNECT) as channel:
+        client = AdminClient(channel, address, timeout_s=_TIMEOUT_S, metadata=target.metadata)
         try:
             watch_server(address, client.statistics, interval, once=once, as_json=as_json)
         except KeyboardInterrupt:  # the way to end it

@@ -21,11 +21,12 @@ HISTORY_S: Final = 60.0
 _BARS: Final = 30
 COLUMNS: Final = (
     "operation", "req/s", "rows/s", "rows/run", "waiting", "queue ms", "p50 ms", "p99 ms", "refused/s", "failed/s",
-    "wasted %", "bits/s", "Es/N0 dB",
+    "wasted %", "bits/s", "Es/N0 dB", "streams", "sweeps",
 )  # fmt: skip
 _PAST: Final = "req/s, last minute"
 _LEAVE_OUT: Final = (
-    _PAST, "Es/N0 dB", "rows/run", "queue ms", "bits/s", "rows/s", "wasted %", "waiting", "p50 ms", "failed/s", "refused/s",
+    _PAST, "Es/N0 dB", "rows/run", "queue ms", "bits/s", "rows/s", "wasted %", "streams", "sweeps", "waiting", "p50 ms",
+    "failed/s", "refused/s",
 )  # fmt: skip
 """Columns that a narrow terminal does without, one after the other."""
 _WIDTH_MAX: Final = 10_000
@@ -195,7 +196,7 @@ def caption(snapshot: Snapshot) -> str:
     """Models, what is in flight, and the event loop."""
     models = (
         f"{in_one_line(model.name)} version {model.version}"
-        + (f", {model.swaps} swaps" if model.swaps else "")
+        + (f", {_count(model.swaps, 'swap')}" if model.swaps else "")
         + (f", {model.refusals} refused" if model.refusals else "")
         for model in snapshot.models
     )
@@ -203,10 +204,10 @@ def caption(snapshot: Snapshot) -> str:
     parts = [
         *models,
         f"{snapshot.in_flight_requests} in flight, {snapshot.in_flight_bytes:,} bytes",
-        f"{sum(operation.streams for operation in snapshot.operations)} streams, "
-        f"{sum(operation.sweeps for operation in snapshot.operations)} sweeps",
+        f"{_count(sum(operation.streams for operation in snapshot.operations), 'stream')}, "
+        f"{_count(sum(operation.sweeps for operation in snapshot.operations), 'sweep')}",
         *([] if lag is None else [f"loop lag p99 {1e-6 * lag:.1f} ms since the start"]),
-        *([f"{sum(snapshot.failures)} calls refused at the door"] if any(snapshot.failures) else []),
+        *([f"{_count(sum(snapshot.failures), 'call')} refused at the door"] if any(snapshot.failures) else []),
     ]
     return "; ".join(parts)
 
@@ -227,7 +228,13 @@ def cells(operation: Rates) -> tuple[str, ...]:
         _figure(None if operation.wasted is None else 100.0 * operation.wasted),
         _figure(operation.bits_s),
         "" if operation.snr_db is None else f"{operation.snr_db:.1f}",
+        str(operation.streams),
+        str(operation.sweeps),
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _figure(value: float | None) -> str:

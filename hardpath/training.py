@@ -20,12 +20,13 @@ from hardpath.options import (
     overrides_of,
     path_of,
 )
-from hardpath.terminal import percent, say, say_json
+from hardpath.terminal import GOES_ON, ends_with, percent, say, say_json
 
 commands = typer.Typer()
 
 
 @commands.command()
+@ends_with(GOES_ON)
 def train(
     recipe: Annotated[
         str,
@@ -90,6 +91,7 @@ def train(
 
 
 @commands.command()
+@ends_with(GOES_ON)
 def finetune(
     recipe: Annotated[
         str,
@@ -192,6 +194,7 @@ def diagnose(
 
 
 @commands.command()
+@ends_with(GOES_ON)
 def ablate(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")

@@ -72,5 +72,5 @@ def _obstacle(host: str, port: int) -> str | None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return f"port {port} is in use; stop what holds it or choose another port"
-        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
     return None

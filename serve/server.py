@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -20,6 +21,8 @@ from serve.config.schema import ServerConfig
 logger = logging.getLogger(__name__)
 
 Section = TypeVar("Section", bound=BaseModel)
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server:
@@ -115,7 +118,9 @@ class Server:
 
 
 def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -> bool:
-    """Serve until SIGINT or SIGTERM, then drain; a second one ends the process at once. SIGHUP: look at all files anew.
+    """Serve until SIGINT or SIGTERM, then drain. SIGHUP: look at all files anew.
+
+    A second SIGINT or SIGTERM ends the process at once, with 128 plus its number.
 
     Call it in the main thread, the only one that may handle signals.
 
@@ -134,8 +139,13 @@ def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -
     ------
     As AsyncServer.
     """
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(config, ready))
+    before = [signal.getsignal(number) for number in _SIGNALS]
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_serve(config, ready))
+    finally:
+        for number, handler in zip(_SIGNALS, before, strict=True):
+            signal.signal(number, handler)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -153,15 +163,16 @@ async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> b
     received: asyncio.Future[signal.Signals] = loop.create_future()
 
     def hear(number: signal.Signals) -> None:
-        for other in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(other)  # the next one ends the process
+        for other in _SIGNALS:
+            loop.remove_signal_handler(other)
+            signal.signal(other, _end_at_once)
         if not received.done():  # both may have come at once
             received.set_result(number)
 
     hangup = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
     server = AsyncServer(config)
-    for number in (signal.SIGINT, signal.SIGTERM):  # until here they end the process: there is nothing to drain
+    for number in _SIGNALS:  # until here they end the process: there is nothing to drain
         loop.add_signal_handler(number, hear, number)
     await server.start()
     gc.collect()
@@ -184,6 +195,12 @@ async def _renew(server: AsyncServer, hangup: asyncio.Event) -> None:
             await server.renew()
         except Exception:  # a defect here must not cost the next one
             logger.exception("looking at all files anew failed")
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Whoever sends a second signal does not want to wait: not for calls, nor for threads that compute."""
+    logger.warning("received %s during the drain: calls in flight are cut", signal.Signals(number).name)
+    os._exit(128 + number)
 
 
 def _with(section: Section, **given: Any) -> Section:

@@ -3,11 +3,14 @@
 //     hardpath serve runs/demo/bundle &
 //     cd examples/node && npm install && node transmit.js 127.0.0.1:50051
 //
+// --model names the model where the server holds several, --ca a file with the authority of a server with TLS.
+//
 // A call that the server refuses because it is busy is tried again after the time in RetryInfo; gRPC's own retries would
 // not wait for it.
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
 import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import protobuf from "protobufjs";
@@ -24,8 +27,10 @@ const { Status, RetryInfo } = protobuf.parse(`
   message RetryInfo { Duration retry_delay = 1; }
 `).root;
 
-const [address = "127.0.0.1:50051", ca] = process.argv.slice(2);
-const credentials = ca ? grpc.credentials.createSsl(readFileSync(ca)) : grpc.credentials.createInsecure();
+const options = { model: { type: "string", default: "" }, ca: { type: "string" } };
+const { values: given, positionals } = parseArgs({ options, allowPositionals: true });
+const [address = "127.0.0.1:50051"] = positionals;
+const credentials = given.ca ? grpc.credentials.createSsl(readFileSync(given.ca)) : grpc.credentials.createInsecure();
 const client = new LinkService(address, credentials, { "grpc.max_receive_message_length": 64 * 2 ** 20 });
 
 /** One call, within `seconds` in all; tried again while the server says when. */
@@ -62,7 +67,7 @@ const toTensor = (shape, values) => ({
 });
 const fromTensor = ({ raw }) => Array.from({ length: raw.length / 4 }, (_, index) => raw.readFloatLE(4 * index));
 
-const { model, maxBatch, channels } = await call("getModel", {});
+const { model, maxBatch, channels } = await call("getModel", { model: given.model });
 const [input] = model.transmitter.inputs;
 const shape = input.shape.slice(1);
 const size = shape.reduce((a, b) => a * b, 1);
@@ -72,7 +77,8 @@ console.log(`at most ${maxBatch} samples in a request, over ${channels.join(", "
 /** A Transmit request for `count` samples of random numbers in the range that the model states. */
 function request(count, settings) {
   const values = Array.from({ length: count * size }, () => input.low + (input.high - input.low) * Math.random());
-  return { inputs: { [input.name]: toTensor([count, ...shape], values) }, settings, tensorFormat: "TENSOR_FORMAT_RAW" };
+  const inputs = { [input.name]: toTensor([count, ...shape], values) };
+  return { model: given.model, inputs, settings, tensorFormat: "TENSOR_FORMAT_RAW" };
 }
 
 const reply = await call("transmit", { ...request(4, { snrDb: 9, channel: "rayleigh", seed: 1 }), includeSymbols: true });
@@ -96,7 +102,7 @@ for await (const { index, response, failure } of stream) {
 }
 
 const { inputs } = request(50, {});
-for await (const { point } of client.sweep({ inputs, settings: { seed: 1 }, snrDb: [0, 6, 12], draws: 2 })) {
+for await (const { point } of client.sweep({ model: given.model, inputs, settings: { seed: 1 }, snrDb: [0, 6, 12], draws: 2 })) {
   console.log(`sweep, ${point.snrDb} dB: as without noise ${point.accuracy.value.toFixed(3)}`);
 }
 client.close();

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from link.errors import ServerError
+from serve.client.failures import reason
 from serve.messages.statistics import snapshot_from_message
 from serve.pb.hardpath.v1 import admin_pb2 as pb
 from serve.pb.hardpath.v1 import admin_pb2_grpc
@@ -50,15 +51,25 @@ class AdminClient:
         What errors call the server.
     timeout_s : float
         Seconds that a call may take.
+    metadata : sequence of (str, str)
+        What goes with each call: the token, as serve.client.target has it.
 
     Notes
     -----
     Each method raises ServerError where the server cannot be reached, fails, or refuses, naming the address.
     """
 
-    def __init__(self, channel: grpc.Channel, address: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        address: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.address = address
         self.timeout_s = timeout_s
+        self._metadata = tuple(metadata)
         self._stub = admin_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call]
 
     def statistics(self) -> Snapshot:
@@ -73,7 +84,7 @@ class AdminClient:
 
     def _call(self, method: Callable[..., Reply], request: Message) -> Reply:
         try:
-            return method(request, timeout=self.timeout_s)
+            return method(request, timeout=self.timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._server_error(error) from None
 
@@ -81,7 +92,7 @@ class AdminClient:
         code, details = error.code(), error.details()
         match code:
             case grpc.StatusCode.UNAVAILABLE:
-                return ServerError(f"no server can be reached at {self.address}: {details}")
+                return ServerError(f"no server can be reached at {self.address}: {reason(details or '')}")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return ServerError(f"the server at {self.address} did not answer within {self.timeout_s:g} s")
             case grpc.StatusCode.UNIMPLEMENTED:

@@ -125,7 +125,42 @@ BROKEN: Final = Failure(grpc.StatusCode.UNAVAILABLE, "the stream broke")
 
 _WRITE_FAILED: Final = "Internal error from Core"
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_TLS: Final = tuple(
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (
+            r"CERTIFICATE_VERIFY_FAILED: ([^:]+)",
+            r"its certificate is not trusted, \1: the certificates of its authority are given as ca",
+        ),
+        (r"WRONG_VERSION_NUMBER", r"what listens there speaks no TLS"),
+        (
+            r"Hostname Verification Check failed",
+            r"its certificate is for another name than the address has, which is given as server_name",
+        ),
+        (
+            r"failed to connect to all addresses.*: (?:Socket closed|.*Connection reset by peer)",
+            r"what listens there closed the connection at once: it may speak TLS (tls, ca), or ask for a certificate of the "
+            r"client (certificate, key)",
+        ),
+    )
+)
 _ROW: Final = re.compile(r"(inputs\.[^\[]*|symbols|no|bits|llr_in|mode|labels)\[(\d+)\]")
+
+
+def reason(text: str) -> str:
+    """Why there is no connection: what gRPC says, or in plain words what it says of TLS.
+
+    Examples
+    --------
+    >>> reason("failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:1: Tls handshake failed "
+    ...     "(TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:100000f7:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER")
+    'what listens there speaks no TLS'
+    """
+    for pattern, meaning in _TLS:
+        found = pattern.search(text)
+        if found:
+            return found.expand(meaning)
+    return text
 
 
 def failure_of_call(call: Failed) -> Failure:
@@ -180,7 +215,7 @@ def error_of(failure: Failure, address: str, timeout_s: float | None, first_row:
     if code is grpc.StatusCode.NOT_FOUND:
         return ModelNotFound("model", text.removeprefix("model "))
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return Unreachable(f"no server can be reached at {address}: {text}")
+        return Unreachable(f"no server can be reached at {address}: {reason(text)}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
         return DeadlineExceeded(f"the server at {address} did not answer {within}")

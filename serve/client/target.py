@@ -14,12 +14,15 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import grpc
 
 from link.errors import ArgumentError
+from serve.security.tls import check_client
+from serve.security.watched import Unusable
 
 _OPTIONS: Final = (
     # The server bounds what it is sent; its replies are as large as they were asked to be.
@@ -88,16 +91,17 @@ def target_of(
     Raises
     ------
     ArgumentError
-        If the address or the token cannot be used, or a file cannot be read.
+        If the address or the token cannot be used, a file cannot be read, or holds no certificate or key in PEM.
     """
     if (certificate is None) != (key is None):
         missing = "key" if key is None else "certificate"
         raise ArgumentError(missing, "is missing: certificate and key go together")
     credentials = None
     if tls or ca is not None or certificate is not None:
-        credentials = grpc.ssl_channel_credentials(
-            _read("ca", ca), _read("key", key), _read("certificate", certificate)
-        )
+        pem = {name: _read(name, path) for name, path in (("ca", ca), ("key", key), ("certificate", certificate))}
+        _check("ca", ca)
+        _check("certificate", None, certificate, key)
+        credentials = grpc.ssl_channel_credentials(pem["ca"], pem["key"], pem["certificate"])
     elif server_name is not None:
         raise ArgumentError("server_name", "must be absent without TLS: give tls or ca")
     uri, hosts = _resolve(address)
@@ -107,6 +111,14 @@ def target_of(
     if credentials is not None and (server_name is not None or uri.startswith(("ipv4:", "ipv6:"))):
         options.append(("grpc.ssl_target_name_override", server_name or hosts[0]))
     return Target(address, uri, credentials, tuple(options), _metadata(token, credentials is not None, hosts))
+
+
+def open_channel(target: Target, options: Mapping[str, Any] | None = None) -> grpc.Channel:
+    """A channel for threads, with options of gRPC in place of the target's own."""
+    chosen = list((dict(target.options) | dict(options or {})).items())
+    if target.credentials is None:
+        return grpc.insecure_channel(target.uri, options=chosen)
+    return grpc.secure_channel(target.uri, target.credentials, options=chosen)
 
 
 def _resolve(address: str) -> tuple[str, list[str]]:
@@ -163,6 +175,15 @@ def _is_here(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check(
+    name: str, ca: Path | str | None, certificate: Path | str | None = None, key: Path | str | None = None
+) -> None:
+    try:
+        check_client(*(None if path is None else Path(path) for path in (ca, certificate, key)))
+    except Unusable as error:
+        raise ArgumentError(name, f"cannot be used: {error}") from None
 
 
 def _read(name: str, path: Path | str | None) -> bytes | None:

@@ -22,7 +22,7 @@ from serve.client.pieces import Job, Part, Piece
 from serve.client.points import SweepPoint, point_from_message
 from serve.client.requests import Inputs, LinkOptions, ModelSummary, SweepOptions
 from serve.client.retries import Course, Retries
-from serve.client.target import target_of
+from serve.client.target import open_channel, target_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
 from serve.results import Decoded, ModelInfo, Transmitted
@@ -79,11 +79,7 @@ class Client:
         self.address = address
         self._caller = Caller(target, model, timeout_s, retries, max_batch)
         self._metadata = target.metadata
-        self._channel = (
-            grpc.insecure_channel(target.uri, options=target.options)
-            if target.credentials is None
-            else grpc.secure_channel(target.uri, target.credentials, options=target.options)
-        )
+        self._channel = open_channel(target)
         self._stub = link_pb2_grpc.LinkServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:

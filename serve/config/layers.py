@@ -1,6 +1,6 @@
 """A server's configuration from its layers; each wins over those before it:
 
-    defaults  <  TOML file  <  environment, HARDPATH_SERVE_SECTION_NAME  <  flags of the command
+    defaults  <  TOML file  <  environment, HARDPATH_SERVE_SECTION_NAME  <  flags of the command, --set among them
 
 Each layer is checked by itself, so that a mistake is told with the file, variable or flag that made it, even where a later
 layer replaces the value.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,8 +36,9 @@ FLAGS: Final = {
     "tls.key": "--tls-key",
     "tls.client_ca": "--tls-client-ca",
     "auth.tokens": "--tokens",
+    "log.level": "--log-level",
 }
-"""What the command calls a field; all others are set with --set KEY=VALUE."""
+"""What the command calls a field; --set KEY=VALUE sets any."""
 
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
 """Names the file, where no flag does."""
@@ -65,14 +66,20 @@ class Configured(NamedTuple):
 
 
 def load_config(
-    file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> ServerConfig:
     """The configuration; arguments and errors as for `config_with_sources`."""
-    return config_with_sources(file, environ, flags).config
+    return config_with_sources(file, environ, flags, settings).config
 
 
 def config_with_sources(
-    file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Configured:
     """The configuration with the source of each field.
 
@@ -85,28 +92,34 @@ def config_with_sources(
         `file` does not.
     flags : mapping of key to value, optional
         What the command was given; None is not given, text is parsed as a variable's.
+    settings : mapping of key to str, optional
+        What --set was given, parsed alike.
 
     Raises
     ------
     ArgumentError
-        If the file cannot be read, a key is unknown, or a value is not allowed or does not fit another. The line names file,
-        variable or flag.
+        If the file cannot be read, a key is unknown or given by a flag and by --set, or a value is not allowed or does not
+        fit another. The line names file, variable or flag.
     """
+    flags, settings = flags or {}, settings or {}
+    for key in settings:
+        if flags.get(key) is not None:
+            raise ArgumentError(_set(key), f"must be absent beside {FLAGS.get(key, key)}")
     environ = environ or {}
     named = environ.get(FILE_VARIABLE)
     file = Path(named) if file is None and named else file
     found: dict[str, Setting] = {}
-    for layer in (_from_file(file), _from_environment(environ), _from_flags(flags or {})):
+    for layer in (_from_file(file), _from_environment(environ), _from_flags(flags), _from_flags(settings, _set)):
         found.update((setting.key, setting) for setting in layer)
-    settings = tuple(found.get(key, Setting(key, field.default, DEFAULT)) for key, field in FIELDS.items())
+    complete = tuple(found.get(key, Setting(key, field.default, DEFAULT)) for key, field in FIELDS.items())
     values: dict[str, Any] = {}
     for key, value, _ in found.values():
         section, dot, name = key.rpartition(".")
         (values.setdefault(section, {}) if dot else values)[name] = value
     try:
-        return Configured(ServerConfig.model_validate(values), settings)
+        return Configured(ServerConfig.model_validate(values), complete)
     except ValidationError as error:
-        raise _misfit(error, settings) from None
+        raise _misfit(error, complete) from None
 
 
 def config_as_toml(configured: Configured) -> str:
@@ -186,13 +199,22 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Setting]:
         yield Setting(field.key, field.parse(text, variable), variable)
 
 
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[Setting]:
+def _set(key: str) -> str:
+    """What --set is called where it sets a field."""
+    return f"--set {_one_line(key)}"
+
+
+def _flag(key: str) -> str:
+    return FLAGS.get(key) or _set(key)
+
+
+def _from_flags(flags: Mapping[str, Any], source_of: Callable[[str], str] = _flag) -> Iterator[Setting]:
     for key, value in flags.items():
         if value is None:
             continue
+        source = source_of(key)
         if key not in FIELDS:
-            raise ArgumentError(f"--set {key}", f"is unknown{nearest(key, FIELDS)}")
-        source = FLAGS.get(key, f"--set {key}")
+            raise ArgumentError(source, f"is unknown{nearest(key, FIELDS)}")
         yield Setting(key, _flag_value(FIELDS[key], value, source), source)
 
 

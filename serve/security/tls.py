@@ -137,6 +137,26 @@ class Certificates:
         return _Loaded(configuration, not_after)
 
 
+def check_client(ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+    """Hold a client's files to what they are for, which gRPC would tell its log alone.
+
+    Raises
+    ------
+    Unusable
+        If one cannot be read, `ca` or `certificate` holds no certificate, or the key does not belong to the certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is not None:
+        _trust(context, read_file(ca), ca, "certificate")
+    if certificate is not None and key is not None:
+        _trust(context, read_file(certificate), certificate, "certificate")
+        secret = read_file(key)
+        try:
+            context.load_cert_chain(certificate, key, password=lambda: b"")
+        except OSError as error:  # as ssl.SSLError is
+            raise Unusable(_why(error, certificate, key, secret)) from None
+
+
 def _check_pair(certificate: Path, chain: bytes, key: Path, secret: bytes) -> datetime:
     """Hold certificate and key to each other and to today; when the certificate ends."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from link.errors import ServerError
 from serve.config.schema import ServerConfig
 from serve.engine.batcher import Run
 from serve.engine.model import OPERATIONS, Model
@@ -90,6 +91,11 @@ class Telemetry:
         listen = config.listen
         if listen.metrics_port is None:
             return None
+        if listen.metrics_port == listen.port != 0 and listen.metrics_host in (None, listen.host):
+            raise ServerError(
+                f"cannot listen for metrics on {listen.host}:{listen.port}: that is the port of gRPC; choose another "
+                "metrics port"
+            )
         return MetricsServer(
             self.statistics.snapshot,
             self.serving.is_set,

@@ -33,6 +33,7 @@ BURST: Final = 10
 PER_SECOND: Final = 1.0
 """Records of one kind that are logged after these, on average."""
 
+_OWN: Final = frozenset({"hardpath", "link", "serve"})
 _KINDS: Final = 1024
 _FRAMES: Final = 40
 _CAUSES: Final = 8
@@ -102,6 +103,13 @@ class FloodFilter(logging.Filter):
         if left_out:
             record.left_out = left_out
         return left_out is not None
+
+
+class OwnDebug(logging.Filter):
+    """Leaves out what other packages log at DEBUG; for a handler."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.DEBUG or record.name.partition(".")[0] in _OWN
 
 
 class JsonFormatter(logging.Formatter):
@@ -202,12 +210,13 @@ def configure(
     style : str
         "text" or "json".
     level : str
-        Least severity: "debug", "info", "warning" or "error".
+        Least severity: "debug", of hardpath's own packages alone, "info", "warning" or "error".
     stream : file, optional
         Standard error where absent.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    handler.addFilter(OwnDebug())
     handler.addFilter(FloodFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)

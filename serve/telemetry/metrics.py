@@ -9,7 +9,9 @@ a limit in time or number, and answers every path.)
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 import threading
 import time
@@ -200,14 +202,22 @@ class MetricsServer:
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ServerError(f"cannot listen for metrics on {host}:{port}: the metrics port must be in [0, 65535]")
     try:
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(target[:2], family=family, backlog=CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ServerError(f"cannot listen for metrics on {host}:{port}: {reason}") from None
+    except OSError as error:
+        raise ServerError(f"cannot listen for metrics on {host}:{port}: {_obstacle(error, port)}") from None
     listener.setblocking(False)
     return listener
+
+
+def _obstacle(error: OSError, port: int) -> str:
+    """Why there is no listener, in the system's words, which `socket` lengthens by the address."""
+    if error.errno == errno.EADDRINUSE:
+        return f"the metrics port {port} is in use; stop what holds it or choose another metrics port"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
 def _registry(snapshot: Callable[[], Snapshot]) -> CollectorRegistry:

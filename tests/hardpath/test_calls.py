@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from link.bundle import load_bundle
 from link.chain import Link
 from link.sweep import SweepSpec, sweep
+from serve.client import Client
+from serve.config.schema import ServerConfig
 from serve.server import Server
 
 
@@ -152,10 +155,161 @@ def test_a_token_comes_from_a_file_or_the_environment_and_not_in_clear_text(hard
         (("--sweep", "0", "--out", "found.npz"), "--out must end with .json or .csv, got found.npz"),
         (("--certificate", "a.pem"), "key is missing"),
         (("--timeout", "0"), "timeout"),
+        (("--sweep", "0", "--rel-width", "0"), "--rel-width must be in [0.001, 10], got 0"),
+        (("--sweep", "0", "--confidence", "0"), "--confidence must be in (0, 1), got 0"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(hardpath, address, options, message):
     assert message in hardpath("call", address, *options).refused(2)
+
+
+LINK = {
+    "--channel": "rician", "--block-symbols": 2, "--k-factor-db": 3, "--csi": "ls", "--pilots": 2, "--no-offset-db": 1,
+    "--seed": 4, "--snr-error-db": 0,
+}  # fmt: skip
+STOP = {"--draws": 2, "--target-errors": 5, "--rel-width": 0.5, "--confidence": 0.9}
+SAMPLES = {"--inputs": "images.npz", "--text": "a", "--texts": "texts.txt"}
+OTHERS = {
+    (): STOP,
+    ("--encode",): LINK | STOP,
+    ("--decode", "sent.npz"): LINK | STOP | SAMPLES | {"--snr-db": 12},
+    ("--sweep", "0"): {"--snr-db": 12},
+}
+
+
+@pytest.mark.parametrize(
+    ("job", "option", "value"), [(job, *option) for job, options in OTHERS.items() for option in options.items()]
+)
+def test_an_option_that_the_job_has_no_use_for_is_refused_even_with_its_default(hardpath, job, option, value):
+    line = hardpath("call", "127.0.0.1:1", *job, option, value).refused(2)
+    assert line == f"{option} must be absent {f'beside {job[0]}' if job else 'without --sweep'}"
+
+
+@pytest.mark.parametrize("job", [(), ("--sweep", "6")])
+def test_options_that_the_job_has_a_use_for_are_taken_all_together(hardpath, address, images, job):
+    options = LINK | (STOP if job else {"--snr-db": 3})
+    flat = [part for option in options.items() for part in option]
+    answer = hardpath("call", address, "--inputs", images, "--rows", "0:20", *job, *flat, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["channel"] == "rician"
+
+
+@pytest.mark.parametrize(
+    ("channel", "option"),
+    [
+        *((channel, "--k-factor-db") for channel in ("awgn", "rayleigh", "rayleigh-fast", "tdl-a", "cdl-e")),
+        *((channel, "--block-symbols") for channel in ("awgn", "rayleigh-fast", "rician-fast", "tdl-a")),
+    ],
+)
+def test_an_option_that_the_channel_has_no_use_for_is_refused(hardpath, channel, option):
+    line = hardpath("call", "127.0.0.1:1", "--channel", channel, option, 0).refused(2)
+    assert line.startswith(f"{option} must be absent over {channel}: it is for r")
+
+
+def test_help_names_every_channel(hardpath):
+    text = " ".join(hardpath("call", "--help").out.replace("│", " ").split())
+    for name in ("awgn", "rayleigh", "rician", "rayleigh-fast", "rician-fast", "tdl-a to tdl-e", "cdl-a to cdl-e"):
+        assert name in text
+
+
+def test_the_snr_is_told_to_a_transmitter_that_looks_at_it_alone(hardpath, address, images):
+    line = hardpath("call", address, "--inputs", images, "--encode", "--snr-db", 12).refused(2)
+    assert line == "snr_db must be absent: this bundle's transmitter does not look at the channel"
+
+
+def test_where_a_server_holds_several_models_the_option_that_names_one_is_told(hardpath, bundle, images, tmp_path):
+    other = shutil.copytree(bundle, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"name": "other"}))
+    with Server(config=ServerConfig(bundles=(bundle, other), listen={"port": 0})) as server:
+        for job in ((), ("--encode",), ("--sweep", "0"), ("--decode", images_of_bits(tmp_path))):
+            line = hardpath("call", server.address, *job).refused(2)
+            assert line == "--model must name one of the models that the server holds: digits, other"
+        assert hardpath("call", server.address, "--model", "other", "--inputs", images, "--rows", "0:1").code == 0
+        wrong = hardpath("call", server.address, "--model", "cats").refused(2)
+        assert wrong == "model must be one of digits, other, got 'cats'"
+
+
+def images_of_bits(folder):
+    np.savez(folder / "bits.npz", bits=np.zeros((1, 24), np.uint8))
+    return folder / "bits.npz"
+
+
+def test_what_a_transmission_saved_is_decoded_as_it_was_received(hardpath, address, images, tmp_path):
+    file, again = tmp_path / "found.npz", tmp_path / "again.npz"
+    options = ("--inputs", images, "--rows", "0:100", "--snr-db", "-3", "--channel", "rayleigh")
+    rows = hardpath("call", address, *options, "--out", file, "--json").json["samples"]
+    decoded = hardpath("call", address, "--decode", file, "--out", again, "--json").json["samples"]
+    assert [row["decision"] for row in decoded] == [row["decision"] for row in rows]
+    with np.load(file) as first, np.load(again) as second:
+        np.testing.assert_allclose(second["llr"], first["llr"], rtol=1e-5, atol=1e-5)
+        sent = {"symbols": first["symbols"], "no": first["no"]}
+    np.savez(file, **sent)
+    clean = hardpath("call", address, "--decode", file, "--json").json["samples"]
+    assert [row["decision"] for row in clean] != [row["decision"] for row in rows], "noise that changes nothing"
+
+
+@pytest.mark.parametrize("content", ["text", "nothing", "half", "damaged", "objects", "texts", "a number", "no rows"])
+def test_a_file_that_cannot_be_decoded_is_one_line_without_advice_to_trust_it(hardpath, tmp_path, content):
+    file = tmp_path / "bits.npz"
+    bits = np.random.default_rng(1).integers(0, 2, size=(500, 24)).astype(np.uint8)
+    arrays = {"objects": np.array([{}]), "texts": np.array(["a"]), "a number": np.array(1), "no rows": bits[:0]}
+    np.savez_compressed(file, bits=arrays.get(content, bits))
+    whole = file.read_bytes()
+    if content in ("text", "nothing", "half"):
+        file.write_bytes({"text": b"# A title\n", "nothing": b"", "half": whole[: len(whole) // 2]}[content])
+    elif content == "damaged":
+        file.write_bytes(whole[:200] + bytes(256) + whole[456:])
+    line = hardpath("call", "127.0.0.1:1", "--decode", file).refused(2)
+    assert line.startswith(f"--decode {file}")
+    assert "pickle" not in line
+
+
+@pytest.mark.parametrize("content", [b"# A title\n", b""])
+def test_inputs_that_are_no_array_are_refused_without_advice_to_trust_them(hardpath, address, tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    line = hardpath("call", address, "--inputs", tmp_path / "x.npy").refused(2)
+    assert line == f"--inputs {tmp_path / 'x.npy'} is neither .npz nor .npy, is damaged, or holds Python objects"
+
+
+def test_rows_there_must_be(hardpath, address, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((0, 8, 8), np.float32))
+    assert hardpath("call", address, "--inputs", tmp_path / "x.npy").refused(2) == "--inputs must hold at least one row"
+
+
+def test_a_file_that_cannot_be_written_costs_no_answer(hardpath, address, images, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = hardpath(
+        "call", address, "--inputs", images, "--rows", "0:2", "--json", "--out", tmp_path / "file" / "found.npz"
+    )
+    assert (answer.code, len(answer.json["samples"]), answer.err.count("\n")) == (5, 2, 1)
+    (tmp_path / "folder.npz").mkdir()
+    assert "is a folder" in hardpath("call", address, "--out", tmp_path / "folder.npz").refused(2)
+
+
+def test_ctrl_c_says_that_no_answer_is_kept(hardpath, address, images, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "transmit", interrupt)
+    line = hardpath("call", address, "--inputs", images).refused(130)
+    assert line == "interrupted before the answer was there; nothing is kept"
+
+
+def test_ctrl_c_leaves_the_points_of_a_sweep_that_came(hardpath, address, images, tmp_path, monkeypatch):
+    whole = Client.sweep
+
+    def interrupted(*arguments, **options):
+        yield next(whole(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "sweep", interrupted)
+    file = tmp_path / "points.json"
+    answer = hardpath("call", address, "--inputs", images, "--sweep", "0,6", "--json", "--out", file)
+    assert answer.code == 130
+    assert [point["snr_db"] for point in answer.json["points"]] == [0.0]
+    assert json.loads(file.read_text()) == answer.json["points"]
+    assert answer.err.splitlines()[-1] == "hardpath: interrupted after 1 of 2 points"
 
 
 def test_a_file_that_holds_nothing_to_decode_is_refused(hardpath, address, tmp_path):

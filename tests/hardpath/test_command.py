@@ -1,6 +1,7 @@
 """The command as people and scripts meet it: answers, exit codes, one line for each mistake."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from hardpath.terminal import EXIT_CODES
 from link.errors import HardpathError
+from link.provenance import code_version
 
 COMMANDS = (
     "demo", "train", "evaluate", "diagnose", "export", "verify", "sweep", "ber", "plot", "compare", "serve", "call", "top",
@@ -29,6 +31,21 @@ def test_help_imports_nothing_heavy(command):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_the_version_is_shown(hardpath):
+    assert hardpath("--version") == (0, f"hardpath {code_version()}\n", "")
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "NONE"), ({"GRPC_VERBOSITY": "debug"}, "debug")])
+def test_grpcs_own_lines_are_off_unless_somebody_wants_them(given, found):
+    environ = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"} | given
+    program = (
+        "import os, sys\nfrom hardpath.command import main\n"
+        "try: main(['--version'])\nexcept SystemExit: print(os.environ['GRPC_VERBOSITY'], 'grpc' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == f"{found} False"
 
 
 def test_the_check_on_heavy_imports_can_fail():
@@ -285,6 +302,14 @@ def test_ctrl_c_keeps_the_finished_epochs_and_exits_with_130(run_folder, tmp_pat
     assert training.returncode == 130
     assert "run the same command again to go on" in err
     assert (folder / "last" / "model.safetensors").is_file()
+
+
+def test_ctrl_c_promises_nothing_of_a_command_that_keeps_nothing(hardpath, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("link.bundle.load_bundle", interrupt)
+    assert hardpath("inspect", "bundle").refused(130) == "interrupted"
 
 
 def _small():

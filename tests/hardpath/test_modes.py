@@ -59,6 +59,12 @@ def test_call_shows_mode_and_header_of_each_sample(hardpath, routed_bundle, data
         assert [sample["header"] for sample in samples] == ["right"] * 4
         assert [sample["header_symbols"] for sample in samples] == [12.0] * 4  # 3 blocks of 16 symbols for 4 samples
         assert "right" in hardpath("call", server.address, *options).out
+        file = data.with_name("found.npz")
+        lost = ("--inputs", data, "--snr-db", "-8", "--seed", 3, "--json")
+        sent = hardpath("call", server.address, *lost, "--rows", "0:24", "--out", file).json["samples"]
+        assert {sample["header"] for sample in sent} > {"right"}, "a header of each kind"
+        again = hardpath("call", server.address, "--decode", file, "--json").json["samples"]
+        assert [sample["probability"] for sample in again] == pytest.approx([row["probability"] for row in sent], 1e-5)
         misled = hardpath("call", server.address, *options, "--snr-error-db", "-30", "--json").json["samples"]
         assert [sample["mode"] for sample in misled] == [2, 2, 2, 2]
 

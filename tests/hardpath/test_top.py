@@ -12,12 +12,16 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
+import trustme
 
 from hardpath import top_view
 from hardpath.rates import rates, sparkline
 from hardpath.top import watch_server
 from link.errors import ServerError
+from serve.config.schema import ServerConfig
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from serve.security.tokens import new_token
+from serve.server import Server as BundleServer
 from serve.services.admin import AdminServicer
 from serve.telemetry.statistics import InFlight, Statistics
 
@@ -199,6 +203,8 @@ def shown(monkeypatch, server, stdout, looks=4, columns=200):
 def test_a_terminal_gets_a_table(monkeypatch, server):
     text = shown(monkeypatch, server, Terminal())
     for part in (
+        "streams",
+        "sweeps",
         "host:1, up 18 s",
         "req/s, last minute",
         "digits.link",
@@ -224,6 +230,20 @@ def test_lines_are_written_where_there_is_no_terminal(monkeypatch, server):
     assert len(lines) == 3
     assert "digits.link: req/s 5, rows/s 320, rows/run 320, waiting 0, queue ms 2," in lines[-1]
     assert "\x1b" not in lines[-1]
+
+
+def test_streams_and_sweeps_are_shown_of_their_operation_and_in_all(server, clock):
+    watch = top_view.Watch("host:1", server.ask, clock)
+    link = server.statistics.operation("digits.link")
+    server.statistics.loaded("digits", 4)
+    server.work()
+    with link.stream(), link.stream(), link.stream(), link.sweep():
+        view = watch.look()
+    assert top_view.lines(view)[0].endswith("Es/N0 dB 12.0, streams 3, sweeps 1")
+    (operation,) = top_view.as_json(view)["operations"]
+    assert (operation["streams"], operation["sweeps"]) == (3, 1)
+    assert "3 streams, 1 sweep;" in f"{top_view.caption(view.snapshot)};"
+    assert "digits version 4, 1 swap;" in top_view.caption(view.snapshot)
 
 
 def test_names_cannot_move_the_cursor(server, clock):
@@ -252,6 +272,38 @@ def test_once_is_a_table_and_what_is_in_flight(hardpath, server):
     assert answer.code == 0, answer
     assert "digits.link" in answer.out
     assert "2 in flight, 5,000 bytes" in answer.out
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1,127.0.0.1:2", "dns:///localhost:1"])
+def test_the_figures_of_several_servers_are_not_mixed(hardpath, address):
+    assert hardpath("top", address).refused(2).startswith("HOST:PORT must be of one server")
+
+
+def test_a_server_with_tls_and_tokens_is_watched_with_the_options_of_call(hardpath, bundle, tmp_path, monkeypatch):
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    own = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    own.private_key_pem.write_to_path(tmp_path / "tls.key")
+    token, line = new_token("operator", ["admin"])
+    (tmp_path / "tokens.toml").write_text(f"{line}\n")
+    (tmp_path / "token").write_text(f"{token}\n")
+    config = ServerConfig(
+        bundles=(bundle,),
+        listen={"port": 0},
+        tls={"certificate": tmp_path / "tls.crt", "key": tmp_path / "tls.key"},
+        auth={"tokens": tmp_path / "tokens.toml"},
+    )
+    with BundleServer(config=config) as running:
+        looked = ("top", running.address, "--once", "--interval", "0.1", "--json")
+        found = hardpath(*looked, "--ca", tmp_path / "ca.pem", "--token-file", tmp_path / "token")
+        assert found.json["state"] == "answering"
+        monkeypatch.setenv("HARDPATH_TOKEN", token)
+        assert hardpath(*looked, "--ca", tmp_path / "ca.pem").code == 0
+        monkeypatch.setenv("HARDPATH_TOKEN", "unknown")
+        assert "UNAUTHENTICATED" in hardpath(*looked, "--ca", tmp_path / "ca.pem").refused(5)
+        monkeypatch.delenv("HARDPATH_TOKEN")
+        assert "it may speak TLS" in hardpath(*looked).refused(5)
 
 
 def test_nobody_at_the_address_is_one_line(hardpath):

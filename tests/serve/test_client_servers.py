@@ -262,6 +262,53 @@ def test_mutual_tls(authority, files):
             client.models()
 
 
+@pytest.mark.parametrize(
+    ("names", "mutual", "options", "why"),
+    [
+        (("127.0.0.1",), False, {}, "what listens there closed the connection at once: it may speak TLS"),
+        (("127.0.0.1",), True, {"ca": "ca.pem"}, "what listens there closed the connection at once: .* certificate of"),
+        (
+            ("127.0.0.1",),
+            False,
+            {"tls": True},
+            "its certificate is not trusted, unable to get local issuer certificate",
+        ),
+        (("links.example",), False, {"ca": "ca.pem"}, "its certificate is for another name .* given as server_name"),
+        (None, False, {"ca": "ca.pem"}, "what listens there speaks no TLS"),
+    ],
+)
+def test_a_mistake_with_tls_is_told_in_plain_words(authority, files, names, mutual, options, why):
+    options = {name: files / value if name == "ca" else value for name, value in options.items()}
+    with ExitStack() as stack:
+        if names is None:
+            address = stack.enter_context(three())[2][0].address
+        else:
+            address = stack.enter_context(encrypted(authority, names, mutual=mutual))[0][0].address
+        client = stack.enter_context(Client(address, retries=Retries(attempts=1), **options))
+        with pytest.raises(failures.Unreachable, match=f"^no server can be reached at {address}: {why}") as error:
+            client.models()
+    assert not any(word in str(error.value) for word in ("SSL", "OPENSSL", "addresses", "UNKNOWN"))
+
+
+def test_files_that_hold_something_else_are_refused_before_anybody_is_called(files, authority):
+    (files / "text.pem").write_text("hello")
+    other = authority.issue_cert("another", key_type=trustme.KeyType.ECDSA)
+    other.private_key_pem.write_to_path(files / "other.pem")
+    good = {"certificate": files / "certificate.pem", "key": files / "key.pem"}
+    for options, line in (
+        ({"ca": files / "text.pem"}, "ca cannot be used: .*text.pem holds no certificate in PEM"),
+        (
+            good | {"certificate": files / "text.pem"},
+            "certificate cannot be used: .*text.pem holds no certificate in PEM",
+        ),
+        (good | {"key": files / "text.pem"}, "certificate cannot be used: .*text.pem holds no private key in PEM"),
+        (good | {"key": files / "other.pem"}, "certificate cannot be used: the key .*other.pem does not belong to"),
+    ):
+        with pytest.raises(ArgumentError, match=f"^{line}"):
+            Client("127.0.0.1:1", **options)
+    assert target_of("127.0.0.1:1", **good).credentials is not None
+
+
 def test_servers_that_share_a_certificate(authority, files):
     with encrypted(authority, ["links.example"]) as (running, _):
         addresses = ",".join(server.address for server in running)

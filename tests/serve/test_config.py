@@ -142,6 +142,15 @@ def test_a_mistake_in_a_flag_is_told_with_the_flag():
         load_config(None, None, {"limits.idle": "1"})
 
 
+def test_a_mistake_in_a_setting_is_told_with_the_setting_where_a_flag_has_the_field_too():
+    with pytest.raises(ArgumentError, match=r"^--set listen\.port: listen\.port must be an integer .*, got 'x'$"):
+        load_config(settings={"listen.port": "x"})
+    with pytest.raises(ArgumentError, match=r"^--set listen\.port must be absent beside --port$"):
+        load_config(flags={"listen.port": 1}, settings={"listen.port": "2"})
+    configured = config_with_sources(flags={"listen.port": None}, settings={"listen.port": "2"})
+    assert (configured.config.listen.port, source_of(configured, "listen.port")) == (2, "--set listen.port")
+
+
 def test_a_mistake_is_told_even_where_a_later_layer_replaces_it(file):
     with pytest.raises(ArgumentError, match=r"serve\.toml: listen\.port"):
         load_config(file("[listen]\nport = -1\n"), None, {"listen.port": 1})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES_OF_A_SERVER = ("serve_client.py", "serve_async.py", "serve_own_modem.py")
 
 
 def run(name, *arguments):
@@ -39,7 +40,17 @@ def test_serve_own_modem(server):
     assert float(rows[3][2]) <= 0.01
 
 
-@pytest.mark.parametrize("name", ["serve_client.py", "serve_async.py", "serve_own_modem.py"])
+@pytest.mark.parametrize("name", EXAMPLES_OF_A_SERVER)
+def test_an_example_calls_the_model_that_it_is_told(server, name):
+    assert run(name, server.address, "--model", "tiny")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, server.address, "--model", "other"],
+        capture_output=True, text=True, timeout=60, cwd=EXAMPLES.parent,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "model must be one of tiny, got 'other'\n")
+
+
+@pytest.mark.parametrize("name", EXAMPLES_OF_A_SERVER)
 def test_an_example_without_a_server_says_so_in_one_line(name):
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, "127.0.0.1:1"],

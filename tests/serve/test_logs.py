@@ -271,6 +271,26 @@ def test_configuring_replaces_what_was_there_and_catches_warnings(style):
     assert (json.loads(line)["message"] == "loud") if style == "json" else line.endswith("WARNING serve.any: loud")
 
 
+def test_at_debug_other_packages_are_heard_from_info_on(style):
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    try:
+        configure(style, "debug", stream)
+        for name in ("asyncio", "grpc._cython.cygrpc", "server"):
+            logging.getLogger(name).debug("flood")
+            logging.getLogger(name).info("news")
+        for name in ("serve.access", "hardpath.servers", "link"):
+            logging.getLogger(name).debug("detail")
+    finally:
+        root.handlers[:], root.level = before, level
+        logging.captureWarnings(False)
+    assert [word for word in ("flood", "news", "detail") for _ in range(stream.getvalue().count(word))] == [
+        *["news"] * 3,
+        *["detail"] * 3,
+    ]
+
+
 @pytest.mark.parametrize("given", ["a", "A-b_c.9", "0" * 64])
 def test_a_caller_may_name_its_request(given):
     assert request_id_of([("user-agent", "x"), ("x-request-id", given)]) == given

@@ -259,6 +259,23 @@ def test_a_port_in_use_is_one_clear_line(server, statistics):
     port = int(server.address.rpartition(":")[2])
     with pytest.raises(ServerError, match=rf"cannot listen for metrics on 127.0.0.1:{port}: .*in use"):
         MetricsServer(statistics.snapshot, lambda: True, port=port)
+    with pytest.raises(
+        ServerError, match=rf": the metrics port {port} is in use; stop what holds it or choose another"
+    ):
+        MetricsServer(statistics.snapshot, lambda: True, port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "line"),
+    [
+        ("127.0.0.1", 70000, "the metrics port must be in [0, 65535]"),
+        ("192.0.2.1", 0, "Cannot assign requested address"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_one_clear_line(statistics, host, port, line):
+    with pytest.raises(ServerError) as error:
+        MetricsServer(statistics.snapshot, lambda: True, host=host, port=port)
+    assert str(error.value) == f"cannot listen for metrics on {host}:{port}: {line}"
 
 
 def test_without_prometheus_client_the_extra_is_named():
