@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from serve.engine.errors import Overloaded
 
 WAITING_MAX: Final = 4
-_NICE: Final = 10
+_NICE: Final = 19
 _RETRY_S: Final = 1.0
 
 T = TypeVar("T")
