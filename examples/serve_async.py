@@ -39,7 +39,7 @@ async def main() -> None:
     parser.add_argument("--batches", type=int, default=100)
     asked = parser.parse_args()
     async with AsyncClient(asked.address, model=asked.model, timeout_s=2.0) as client:
-        (spec,) = (await client.model()).manifest.transmitter.inputs
+        (spec,) = (await client.model()).manifest.task_inputs
         sent: list[float] = []
         took: list[float] = []
         async for reply in client.transmit_stream(sensor(spec, asked.batches, sent), snr_db=6.0, seed=2):

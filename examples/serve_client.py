@@ -29,7 +29,7 @@ def main() -> None:
     with Client(asked.address, model=asked.model, token=os.environ.get("HARDPATH_TOKEN")) as client:
         for model in client.models():
             print(f"{model.name} version {model.version}: {model.task}, answered by {model.receiver_name}")
-        (spec,) = client.model().manifest.transmitter.inputs
+        (spec,) = client.model().manifest.task_inputs
         random = np.random.default_rng(1)
         samples = random.uniform(spec.low, spec.high, size=(asked.samples, *spec.shape[1:])).astype(np.float32)
 

@@ -73,9 +73,10 @@ def main() -> None:
     asked = parser.parse_args()
     random = np.random.default_rng(asked.seed)
     with Client(asked.address, model=asked.model) as client:
-        (spec,) = client.model().manifest.transmitter.inputs
+        manifest = client.model().manifest
+        (spec,) = manifest.task_inputs
         samples = random.uniform(spec.low, spec.high, size=(asked.samples, *spec.shape[1:])).astype(np.float32)
-        sent = client.encode(samples)
+        sent = client.encode(samples, mode=manifest.default_mode)
         clean = client.decode(bits=sent.bits, mode=sent.mode).decisions
         print(
             "| modem | Es/N0 dB | BER | as without noise, LLRs | as without noise, hard bits |\n|---|---|---|---|---|"

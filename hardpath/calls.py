@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -208,30 +209,36 @@ def call(
         arrays = {name: array[chosen] for name, array in arrays.items()}
     with Client(address, model=model, timeout_s=timeout_s, **reached) as client:
         manifest = _model(client, model).manifest
+        told = {"model": manifest.name, "version": manifest.version}
         if decode is not None:
-            _decode(client, decode, arrays, chosen.start, out, as_json=as_json)
+            _decode(client, decode, arrays, chosen.start, told, out, as_json=as_json)
             return
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
         found = text_samples(given, manifest) if given else _samples(inputs, manifest, named)
         batch = Batch.of(found, manifest, chosen)
         _check_rows(rows, chosen, _rows(found.inputs), as_json=as_json)
         if encode:
-            told = is_given(context, "snr_db") or manifest.routed
-            _encode(client, batch, snr_db if told else None, mode, out, as_json=as_json)
+            estimate = snr_db if is_given(context, "snr_db") or manifest.routed else None
+            _encode(client, batch, {"snr_db": estimate, "mode": mode}, told, out, as_json=as_json)
         elif sweep is not None:
             rule = {"draws": draws, "target_errors": target_errors, "rel_width": rel_width, "confidence": confidence}
-            _sweep(client, batch, sweep, timeout, options | rule, out, as_json=as_json)
+            _sweep(client, batch, sweep, timeout, options | rule, told, out, as_json=as_json)
         else:
-            _transmit(client, batch, snr_db, options | {"mode": mode}, out, as_json=as_json)
+            _transmit(client, batch, options | {"snr_db": snr_db, "mode": mode}, told, out, as_json=as_json)
 
 
 def _transmit(
-    client: Client, batch: Batch, snr_db: float, options: Mapping[str, Any], out: Path | None, *, as_json: bool
+    client: Client,
+    batch: Batch,
+    options: Mapping[str, Any],
+    told: Mapping[str, Any],
+    out: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     with _bar("sending", batch.rows) as update:
         reply = client.transmit(
             batch.inputs,
-            snr_db=snr_db,
             sample_offset=batch.first,
             include_llr=out is not None,
             include_symbols=out is not None,
@@ -239,8 +246,9 @@ def _transmit(
             **options,
         )
     answers = transmitted_answers(reply, batch)
-    asked = {"snr_db": snr_db, "channel": options["channel"], "seed": options["seed"]}
-    show(client.address, asked, answers, f"{asked['channel']} at {snr_db:g} dB, seed {asked['seed']}", as_json=as_json)
+    used = asdict(reply.settings)
+    title = f"{used['channel']} at {used['snr_db']:g} dB, seed {used['seed']}"
+    show(client.address, {**told, **used, "mode": options["mode"]}, answers, title, as_json=as_json)
     save(out, answers, reply)
     if not as_json:
         note_texts(reply.truncated, "have too many tokens for the model: cut")
@@ -248,22 +256,35 @@ def _transmit(
 
 
 def _encode(
-    client: Client, batch: Batch, snr_db: float | None, mode: int | None, out: Path | None, *, as_json: bool
+    client: Client,
+    batch: Batch,
+    options: Mapping[str, Any],
+    told: Mapping[str, Any],
+    out: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     with _bar("encoding", batch.rows) as update:
-        sent = client.encode(batch.inputs, snr_db=snr_db, mode=mode, progress=update)
+        sent = client.encode(batch.inputs, progress=update, **options)
     answers = encoded_answers(sent, batch)
-    show(client.address, {}, answers, "encoded", as_json=as_json)
+    show(client.address, {**told, **options}, answers, "encoded", as_json=as_json)
     save(out, answers, sent)
 
 
 def _decode(
-    client: Client, file: Path, arrays: Mapping[str, Any], first: int, out: Path | None, *, as_json: bool
+    client: Client,
+    file: Path,
+    arrays: Mapping[str, Any],
+    first: int,
+    told: Mapping[str, Any],
+    out: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     with _bar("decoding", _rows(arrays)) as update:
         found = client.decode(**arrays, include_llr=out is not None, progress=update)
     answers = decoded_answers(found, first)
-    show(client.address, {}, answers, f"{file} decoded", as_json=as_json)
+    show(client.address, told, answers, f"{file} decoded", as_json=as_json)
     save(out, answers, found)
 
 
@@ -273,6 +294,7 @@ def _sweep(
     grid: str,
     timeout: float | None,
     options: Mapping[str, Any],
+    told: Mapping[str, Any],
     out: Path | None,
     *,
     as_json: bool,
@@ -297,9 +319,8 @@ def _sweep(
         except KeyboardInterrupt:
             interrupted = True
     answers = point_answers(points)
-    asked = {"channel": options["channel"], "seed": options["seed"]}
     if as_json:
-        show(client.address, asked, answers, "", as_json=True, name="points")
+        show(client.address, {**told, **options}, answers, "", as_json=True, name="points")
     elif points:
         show_points(
             f"{client.address} over {options['channel']}, seed {options['seed']}", points, options["confidence"]

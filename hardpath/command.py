@@ -22,7 +22,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hardpath import bundles, calls, servers, sweeps, top, training
+from hardpath import bundles, calls, reload, servers, sweeps, top, training
 from hardpath.options import Json, path_of
 from hardpath.terminal import GOES_ON, INTERRUPTED, ends_with, exit_with_line, exit_with_usage, say, say_json
 
@@ -92,7 +92,7 @@ def demo(
     run_demo(out, seed)
 
 
-for group in (training, bundles, sweeps, servers, calls, top):
+for group in (training, bundles, sweeps, servers, calls, reload, top):
     app.add_typer(group.commands)
 
 

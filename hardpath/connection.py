@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from hardpath.options import path_of
 from link.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from serve.client.admin import AdminClient
 
 TOKEN_VARIABLE: Final = "HARDPATH_TOKEN"
 CONNECTION_PANEL: Final = "Connection"
@@ -56,6 +61,38 @@ def connection(
         "server_name": server_name,
         "token": _token(token_file),
     }
+
+
+@contextmanager
+def administration(
+    address: str, reached: Mapping[str, Any], *, timeout_s: float, options: Mapping[str, Any] | None = None
+) -> Iterator[AdminClient]:
+    """A server's administration, as long as the block runs.
+
+    Parameters
+    ----------
+    address : str
+        Of one server.
+    reached : mapping
+        As `connection` has it.
+    timeout_s : float
+        Seconds that a call may take.
+    options : mapping, optional
+        Of gRPC's channel.
+
+    Raises
+    ------
+    ArgumentError
+        If the address is of several servers, or an option of the connection cannot be used.
+    """
+    from serve.client.admin import AdminClient
+    from serve.client.target import open_channel, target_of
+
+    if "," in address or address.startswith("dns:"):
+        raise ArgumentError("HOST:PORT", f"must be of one server, got {address!r}")
+    target = target_of(address, **reached)
+    with open_channel(target, options) as channel:
+        yield AdminClient(channel, address, timeout_s=timeout_s, metadata=target.metadata)
 
 
 def _token(file: Path | None) -> str | None:

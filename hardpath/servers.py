@@ -131,7 +131,7 @@ def token(
 
     made = new_token(name, ("infer", "admin") if admin else ("infer",))
     say(made.token)
-    note(f"put this into the file of --tokens:\n{made.line}")
+    note(f"# put this into the file of --tokens:\n{made.line}")
 
 
 def _settings(texts: list[str]) -> dict[str, str]:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from hardpath.connection import Ca, Certificate, Key, ServerName, Tls, TokenFile, connection
+from hardpath.connection import Ca, Certificate, Key, ServerName, Tls, TokenFile, administration, connection
 from hardpath.terminal import ends_with, say, say_json, say_table
-from link.errors import ArgumentError
 
 if TYPE_CHECKING:
     from serve.telemetry.snapshot import Snapshot
@@ -41,17 +40,10 @@ def top(
     token_file: TokenFile = None,
 ) -> None:
     """Watch a running server: requests, batches, waiting, latency, refusals, bits and SNR, until Ctrl-C."""
-    from serve.client.admin import AdminClient
-    from serve.client.target import open_channel, target_of
-
-    if "," in address or address.startswith("dns:"):
-        raise ArgumentError("HOST:PORT", f"must be of one server, whose figures are shown, got {address!r}")
-    target = target_of(
-        address,
-        **connection(tls=tls, ca=ca, certificate=certificate, key=key, server_name=server_name, token_file=token_file),
+    reached = connection(
+        tls=tls, ca=ca, certificate=certificate, key=key, server_name=server_name, token_file=token_file
     )
-    with open_channel(target, _RECONNECT) as channel:
-        client = AdminClient(channel, address, timeout_s=_TIMEOUT_S, metadata=target.metadata)
+    with administration(address, reached, timeout_s=_TIMEOUT_S, options=_RECONNECT) as client:
         try:
             watch_server(address, client.statistics, interval, once=once, as_json=as_json)
         except KeyboardInterrupt:  # the way to end it

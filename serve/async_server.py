@@ -108,7 +108,7 @@ class AsyncServer:
         self._draining = False
         self.ended = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._security = Security(config)
+        self._security = Security(config, self._telemetry.observer.refused)
         self._server = grpc.aio.server(
             interceptors=self._security.interceptors,
             options=channel_options(config),

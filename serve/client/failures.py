@@ -130,17 +130,17 @@ _TLS: Final = tuple(
     for pattern, meaning in (
         (
             r"CERTIFICATE_VERIFY_FAILED: ([^:]+)",
-            r"its certificate is not trusted, \1: the certificates of its authority are given as ca",
+            r"its certificate is not trusted, \1: the certificates of its authority are given as ca (--ca)",
         ),
         (r"WRONG_VERSION_NUMBER", r"what listens there speaks no TLS"),
         (
             r"Hostname Verification Check failed",
-            r"its certificate is for another name than the address has, which is given as server_name",
+            r"its certificate is for another name than the address has, which is given as server_name (--server-name)",
         ),
         (
             r"failed to connect to all addresses.*: (?:Socket closed|.*Connection reset by peer)",
-            r"what listens there closed the connection at once: it may speak TLS (tls, ca), or ask for a certificate of the "
-            r"client (certificate, key)",
+            r"what listens there closed the connection at once: it may speak TLS (--tls, --ca), or ask for a certificate of "
+            r"the client (--certificate, --key)",
         ),
     )
 )

@@ -195,9 +195,10 @@ class Repository:
         return self.engine.put(loaded.model)
 
     def _load_changed(self, source: _Source) -> _Loaded | None:
-        if source.manifest and _manifest(source.path) == source.manifest:
-            return None
         try:
+            if source.manifest and _manifest(source.path) == source.manifest:
+                load_bundle(source.path, source.receiver)  # its files are held to it: the next start reads them
+                return None
             return self._load(source)
         except Exception as error:  # whatever it is, the one in service goes on
             if not isinstance(error, HardpathError):

@@ -10,14 +10,13 @@ Certificates and tokens are read again when their files change; nothing else is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Final
 
 import grpc
 
 from link.errors import ArgumentError
 from serve.config.schema import TOKENS_NEED_TLS, ServerConfig
-from serve.security.permissions import Authorization, Need
+from serve.security.permissions import Authorization, Denied, Need
 from serve.security.tls import Certificates
 from serve.security.tokens import Tokens
 
@@ -34,7 +33,7 @@ class Security:
     ----------
     config : ServerConfig
     denied : callable, optional
-        Called for each call that is refused for its token, to be counted.
+        Called for each call that is refused for its token, see Authorization.
 
     Attributes
     ----------
@@ -51,7 +50,7 @@ class Security:
         If a certificate, its key, an authority or the file of tokens cannot be used.
     """
 
-    def __init__(self, config: ServerConfig, denied: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, config: ServerConfig, denied: Denied = lambda *call: None) -> None:
         # Looked at again here: model_copy, with which programs change a configuration, checks nothing.
         if config.tokens_readable and not config.auth.allow_plaintext:
             raise ArgumentError("auth.tokens", TOKENS_NEED_TLS.partition(" ")[2])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -52,8 +52,47 @@ PERMISSIONS: Final[Mapping[str, Need]] = {
 }
 """By the path of a call. A method that is not here is refused where there are tokens."""
 
+Context = grpc.aio.ServicerContext[Any, Any]
+Denied = Callable[[str, grpc.StatusCode, Context], None]
 _Details = Any  # grpc.HandlerCallDetails, whose metadata the stubs have as attributes only
 _Handler = Any  # grpc.RpcMethodHandler, None for a method that nobody serves
+
+
+class _Refusal(NamedTuple):
+    """How a call is refused.
+
+    Attributes
+    ----------
+    code : grpc.StatusCode
+    details : str
+    metadata : tuple
+        What comes after a reply, with the details in protobuf.
+    """
+
+    code: grpc.StatusCode
+    details: str
+    metadata: Any
+
+    @classmethod
+    def of(cls, code: grpc.StatusCode, reason: str, message: str, **metadata: str) -> _Refusal:
+        """With a google.rpc.ErrorInfo of that reason."""
+        detail = AnyMessage()
+        detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
+        status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=message, details=[detail]))
+        return cls(status.code, status.details, status.trailing_metadata)
+
+    def handler(self, method: str, denied: Denied) -> _Handler:
+        """A handler that refuses a call of any kind before its first message."""
+
+        async def refuse(messages: AsyncIterator[bytes], context: Context) -> None:
+            denied(method.removeprefix("/"), self.code, context)
+            try:
+                await context.abort(self.code, self.details, self.metadata)
+            finally:
+                del messages, context  # the call keeps its error, whose traceback keeps this frame: no ring, no garbage
+
+        # Of a stream of requests, since gRPC reads a single one before it calls the handler.
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class Authorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -65,10 +104,10 @@ class Authorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     reflection : "free" or "infer"
         What reflection needs.
     denied : callable, optional
-        Called for each call that is refused, to be counted.
+        Called for each call that is refused with its method, its status and itself, to be counted and logged.
     """
 
-    def __init__(self, tokens: Tokens, reflection: Need = "free", denied: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, tokens: Tokens, reflection: Need = "free", denied: Denied = lambda *call: None) -> None:
         self._tokens = tokens
         self._denied = denied
         self._needs = {**PERMISSIONS, **{path: reflection for path in PERMISSIONS if path.split("/")[1] in _REFLECTION}}
@@ -83,10 +122,9 @@ class Authorization(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             if await continuation(handler_call_details) is None:
                 return None  # nobody serves it: gRPC says UNIMPLEMENTED
             logger.error("%s is in no table of permissions: refused", handler_call_details.method)
-        self._denied()
-        return refusal
+        return refusal.handler(handler_call_details.method, self._denied)
 
-    def _refusal(self, call: _Details) -> _Handler:
+    def _refusal(self, call: _Details) -> _Refusal | None:
         """What answers a call in place of its method; None where it is permitted."""
         need = self._needs.get(call.method)
         if need == "free":
@@ -115,33 +153,17 @@ def _bearer(metadata: Any) -> str | None:
     return token.strip(" ") or None if scheme.lower() == "bearer" else None
 
 
-def _refusal(code: grpc.StatusCode, reason: str, message: str, **metadata: str) -> _Handler:
-    """A handler that refuses a call of any kind before its first message."""
-    detail = AnyMessage()
-    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
-    status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=message, details=[detail]))
-
-    async def refuse(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        try:
-            await context.abort(status.code, status.details, status.trailing_metadata)
-        finally:
-            del messages, context  # the call keeps its error, whose traceback keeps this frame: no ring, no garbage
-
-    # Of a stream of requests, since gRPC reads a single one before it calls the handler.
-    return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-_MISSING: Final = _refusal(
+_MISSING: Final = _Refusal.of(
     grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", "needs a token, as metadata `authorization: Bearer TOKEN`"
 )
-_UNKNOWN: Final = _refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_UNKNOWN", "the token is not one of this server's")
+_UNKNOWN: Final = _Refusal.of(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_UNKNOWN", "the token is not one of this server's")
 _LACKING: Final = {
-    need: _refusal(
+    need: _Refusal.of(
         grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_LACKING", f"needs a token that may {need}", permission=need
     )
     for need in ("infer", "admin")
 }
-_UNLISTED: Final = _refusal(
+_UNLISTED: Final = _Refusal.of(
     grpc.StatusCode.PERMISSION_DENIED,
     "METHOD_UNLISTED",
     "no token permits this method: the server lists no need for it",

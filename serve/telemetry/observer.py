@@ -78,10 +78,10 @@ class Observer:
         with ExitStack() as counted:
             yield OpenStream(counted)
 
-    def refused(self, method: str, code: grpc.StatusCode, context: Context | None = None) -> None:
+    def refused(self, method: str, code: grpc.StatusCode, context: Context) -> None:
         """A call was refused before anything was read of it: by the door that asks for tokens, say."""
         self.statistics.failed(REASONS.get(code, "internal"))
-        self.access.ended(method, code.name, 0, peer=None if context is None else lambda: _peer(context))
+        self.access.ended(method, code.name, 0, peer=lambda: _peer(context))
 
 
 class OpenStream:

@@ -191,7 +191,9 @@ def test_options_that_the_job_has_a_use_for_are_taken_all_together(hardpath, add
     flat = [part for option in options.items() for part in option]
     answer = hardpath("call", address, "--inputs", images, "--rows", "0:20", *job, *flat, "--json")
     assert answer.code == 0, answer.err
-    assert answer.json["channel"] == "rician"
+    told = {f"--{name.replace('_', '-')}": value for name, value in answer.json.items()}
+    assert {name: told[name] for name in options} == options
+    assert (answer.json["model"], answer.json["version"]) == ("digits", 1)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,12 @@ def test_an_example_calls_the_model_that_it_is_told(server, name):
 
 
 @pytest.mark.parametrize("name", EXAMPLES_OF_A_SERVER)
+def test_an_example_calls_a_model_of_several_modes(serving, steered_bundle, name):
+    with serving(steered_bundle) as server:
+        assert run(name, server.address)
+
+
+@pytest.mark.parametrize("name", EXAMPLES_OF_A_SERVER)
 def test_an_example_without_a_server_says_so_in_one_line(name):
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, "127.0.0.1:1"],

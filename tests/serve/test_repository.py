@@ -211,6 +211,13 @@ def wrong_hash(folder):
     (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 2}))
 
 
+def damaged(folder):
+    """A graph alone: the manifest is as it was."""
+    data = bytearray((folder / "receiver.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "receiver.onnx").write_bytes(data)
+
+
 def no_manifest(folder):
     (folder / "manifest.json").unlink()
 
@@ -231,6 +238,7 @@ def not_json(folder):
 BAD = {
     truncated: "receiver.onnx is no graph that ONNX Runtime can load",
     wrong_hash: "receiver.onnx is not the file that manifest.json describes",
+    damaged: "receiver.onnx is not the file that manifest.json describes",
     no_manifest: "is no bundle: it has no manifest.json",
     other_name: "holds other, where tiny is served",
     not_json: "cannot be read",

@@ -67,7 +67,11 @@ class Running:
 def running(config):
     """A grpc.aio server of that configuration, in a loop of its own."""
     denied = []
-    security, echo, health = Security(config, lambda: denied.append(1)), Echo(), HealthServicer()
+    security, echo, health = (
+        Security(config, lambda method, code, context: denied.append((method, code))),
+        Echo(),
+        HealthServicer(),
+    )
     ready, state = threading.Event(), {}
 
     async def main():

@@ -286,7 +286,7 @@ def test_metadata_that_is_no_ascii_reaches_nothing_and_stays_out_of_the_log(serv
 
 def test_a_call_is_refused_by_its_headers_before_a_message_is_there(server):
     assert raw_call(server.port, ENCODE, b"Basic x", message=None)
-    assert server.denied == [1]
+    assert server.denied == [(ENCODE.removeprefix("/"), grpc.StatusCode.UNAUTHENTICATED)]
 
 
 @pytest.fixture
