@@ -160,12 +160,13 @@ class AsyncClient:
         request = requests.sweep(x, await self._info(call, model), model, snr_db, options)
         course, done = call.course(), 0
         while True:
-            replies = self._stub.Sweep(requests.without(request, done), timeout=course.left_s, metadata=self._metadata)
+            replies = self._send(call, self._stub.Sweep, requests.without(request, done), course)
             try:
-                async for reply in replies:
-                    course.succeeded()
-                    done += 1
-                    yield point_from_message(reply)
+                with call.until_closed():
+                    async for reply in replies:
+                        course.succeeded()
+                        done += 1
+                        yield point_from_message(reply)
                 return
             except grpc.RpcError as error:
                 if done == len(request.snr_db):
@@ -243,16 +244,17 @@ class AsyncClient:
         course = call.course()
         try:
             while await feed.pending():
-                replies = self._stub.TransmitStream(feed.requests(), timeout=course.left_s, metadata=self._metadata)
+                replies = self._send(call, self._stub.TransmitStream, feed.requests(), course)
                 try:
                     index = 0
-                    async for reply in replies:
-                        asked = cast("Asked", feed.first)
-                        part = calls.part_of(call, asked, reply, index) or await self._again(call, asked, reply)
-                        course.succeeded()
-                        await feed.answer()
-                        index += 1
-                        yield asked, part
+                    with call.until_closed():
+                        async for reply in replies:
+                            asked = cast("Asked", feed.first)
+                            part = calls.part_of(call, asked, reply, index) or await self._again(call, asked, reply)
+                            course.succeeded()
+                            await feed.answer()
+                            index += 1
+                            yield asked, part
                     failure = calls.early_end()
                 except grpc.RpcError as error:
                     failure = failure_of_call(cast("Failed", error))
@@ -278,9 +280,14 @@ class AsyncClient:
         """The reply to one request, attempt after attempt."""
         while True:
             try:
-                reply = await method(piece.request, timeout=course.left_s, metadata=self._metadata)
+                with call.until_closed():
+                    reply = await self._send(call, method, piece.request, course)
             except grpc.RpcError as error:
                 await asyncio.sleep(call.pause(course, failure_of_call(cast("Failed", error)), piece.first))
             else:
                 course.succeeded()
                 return reply
+
+    def _send(self, call: Call, method: Any, request: Any, course: Course) -> Any:
+        with call.until_closed():
+            return method(request, timeout=course.left_s, metadata=self._metadata)

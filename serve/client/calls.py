@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import grpc
 from numpy.typing import ArrayLike
 
-from link.errors import ArgumentError, ServerError
+from link.errors import ArgumentError, HardpathError, ServerError
 from serve.client import requests
 from serve.client.failures import Failure, UnreadableReply, error_of
 from serve.client.pieces import Job, Part, Piece
@@ -63,7 +65,15 @@ class Caller:
         self._budget = Budget(retries)
 
     def begin(self, timeout_s: float | None, *, unlimited: bool = False) -> Call:
-        """A call begins; of a stream that may go on for ever, `unlimited`, the client's own limit is none."""
+        """A call begins; of a stream that may go on for ever, `unlimited`, the client's own limit is none.
+
+        Raises
+        ------
+        ServerError
+            If the client was closed.
+        """
+        if self.closed:
+            raise ServerError(f"the connection to {self.target.address} is closed")
         limit = (math.inf if unlimited else self._timeout_s) if timeout_s is None else _positive(timeout_s)
         return Call(self, None if math.isinf(limit) else limit)
 
@@ -105,11 +115,27 @@ class Call:
             If it is not repeated: what the caller is to be told.
         """
         if self.caller.closed:
-            raise ServerError(f"the connection to {self.caller.target.address} was closed before the reply")
+            raise self._closed()
         pause = course.pause_after(failure)
         if pause is None:
             raise error_of(failure, self.caller.target.address, self.timeout_s, first_row)
         return pause
+
+    @contextmanager
+    def until_closed(self) -> Iterator[None]:
+        """What gRPC raises where the client is closed meanwhile becomes what the caller is to be told.
+
+        A channel for asyncio cancels its calls: whoever waits for one would seem to have been cancelled himself.
+        """
+        try:
+            yield
+        except (ValueError, grpc.aio.UsageError, asyncio.CancelledError) as error:
+            if not self.caller.closed or isinstance(error, HardpathError) or _is_cancelled(error):
+                raise
+            raise self._closed() from None
+
+    def _closed(self) -> ServerError:
+        return ServerError(f"the connection to {self.caller.target.address} was closed before the reply")
 
     def read(self, job: Job[Any], reply: Any) -> Part:
         """What a reply holds; a model that was replaced is forgotten.
@@ -217,6 +243,12 @@ def joined(job: Job[Result], parts: Sequence[Part]) -> Result:
 def early_end() -> Failure:
     """What a stream failed with that ended before the last reply."""
     return Failure(grpc.StatusCode.UNAVAILABLE, "the stream ended before the last reply")
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it was raised since somebody cancelled the running task."""
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    return task is not None and task.cancelling() > 0
 
 
 def _positive(timeout_s: float) -> float:

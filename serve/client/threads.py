@@ -262,7 +262,7 @@ class Client:
         request = requests.sweep(x, self._info(call, model), model, snr_db, options)
         course, done = call.course(), 0
         while True:
-            replies = self._stub.Sweep(requests.without(request, done), timeout=course.left_s, metadata=self._metadata)
+            replies = self._send(call, self._stub.Sweep, requests.without(request, done), course)
             try:
                 for reply in replies:
                     course.succeeded()
@@ -317,7 +317,7 @@ class Client:
         try:
             for piece in job.pieces():
                 course = call.course()
-                under_way.append(_UnderWay(piece, course, self._send(method.future, piece, course)))
+                under_way.append(_UnderWay(piece, course, self._send(call, method.future, piece.request, course)))
                 if len(under_way) == calls.IN_FLIGHT:
                     yield under_way[0].piece, call.read(job, self._wait(call, method, under_way))
             while under_way:
@@ -334,7 +334,7 @@ class Client:
                 reply = future.result()
             except (grpc.RpcError, grpc.FutureCancelledError):
                 time.sleep(call.pause(course, failure_of_call(future), piece.first))
-                under_way[0] = _UnderWay(piece, course, self._send(method.future, piece, course))
+                under_way[0] = _UnderWay(piece, course, self._send(call, method.future, piece.request, course))
             else:
                 course.succeeded()
                 under_way.popleft()
@@ -345,7 +345,7 @@ class Client:
         course = call.course()
         try:
             while feed.pending():
-                replies = self._stub.TransmitStream(feed.requests(), timeout=course.left_s, metadata=self._metadata)
+                replies = self._send(call, self._stub.TransmitStream, feed.requests(), course)
                 try:
                     for index, reply in enumerate(replies):
                         asked = cast("Asked", feed.first)
@@ -373,15 +373,16 @@ class Client:
         """The reply to one request, attempt after attempt."""
         while True:
             try:
-                reply = self._send(method, piece, course)
+                reply = self._send(call, method, piece.request, course)
             except grpc.RpcError as error:
                 time.sleep(call.pause(course, failure_of_call(cast("Failed", error)), piece.first))
             else:
                 course.succeeded()
                 return reply
 
-    def _send(self, method: Any, piece: Piece, course: Course) -> Any:
-        return method(piece.request, timeout=course.left_s, metadata=self._metadata)
+    def _send(self, call: Call, method: Any, request: Any, course: Course) -> Any:
+        with call.until_closed():
+            return method(request, timeout=course.left_s, metadata=self._metadata)
 
 
 class _UnderWay(NamedTuple):
