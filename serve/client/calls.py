@@ -153,6 +153,18 @@ class Call:
             self.caller.infos.pop(job.model, None)
         return part
 
+    def same_model(self, before: str | None, digest: str) -> str:
+        """The digest of the model that answers, which is to be the one `before`, where there was an answer.
+
+        Raises
+        ------
+        ServerError
+            If it is another.
+        """
+        if before not in (None, digest):
+            raise self.replaced()
+        return digest
+
     def unreadable(self, why: str) -> UnreadableReply:
         """What is said of a reply that cannot be read."""
         return UnreadableReply(f"the server at {self.caller.target.address} sent a reply that cannot be read: {why}")

@@ -260,11 +260,12 @@ class Client:
         """
         call, model = self._caller.begin(timeout_s, unlimited=True), self._caller.name(model)
         request = requests.sweep(x, self._info(call, model), model, snr_db, options)
-        course, done = call.course(), 0
+        course, done, digest = call.course(), 0, None
         while True:
             replies = self._send(call, self._stub.Sweep, requests.without(request, done), course)
             try:
                 for reply in replies:
+                    digest = call.same_model(digest, reply.model_digest)
                     course.succeeded()
                     done += 1
                     yield point_from_message(reply)

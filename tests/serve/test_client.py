@@ -128,7 +128,8 @@ class Fake(link_pb2_grpc.LinkServiceServicer):
                 context.abort_with_status(rpc_status.to_status(deed.status))
             if isinstance(deed, float):
                 self.cancelled.wait(deed)
-            yield pb.SweepResponse(point=pb.SweepPoint(snr_db=snr_db, samples=7, draws=1, correct=6))
+            point = pb.SweepPoint(snr_db=snr_db, samples=7, draws=1, correct=6)
+            yield pb.SweepResponse(point=point, model_digest=str(self.version()))
 
 
 @contextmanager
@@ -422,6 +423,13 @@ def test_points_of_a_sweep_come_once_though_the_server_went_away(call, fake, add
     assert list(fake.seen[-1][1].snr_db) == [6.0, 9.0]
     assert fake.seen[-1][1].draws == 2
     assert fake.seen[-1][1].settings.seed == 4
+
+
+def test_points_of_a_sweep_are_never_those_of_two_versions_of_a_model(call, fake, address, images):
+    fake.script = [None, None, GONE]
+    fake.version = iter([1, 1, 2, 2]).__next__
+    with pytest.raises(ServerError, match="several versions of the model"):
+        call(address, "sweep", images, [0.0, 5.0, 10.0, 15.0])
 
 
 def test_closing_a_sweep_cancels_it(fake, address, images):
