@@ -143,7 +143,7 @@ class AsyncClient:
                 parts.append(part)
                 if asked.ends:
                     whole = calls.of_one_version(parts)
-                    yield calls.joined(asked.job, parts) if whole else await self._run(call, asked.job)
+                    yield call.joined(asked.job, parts) if whole else await self._run(call, asked.job)
                     parts = []
 
     async def sweep(
@@ -215,7 +215,7 @@ class AsyncClient:
                     if progress is not None:
                         progress(piece.last, job.rows)
             if calls.of_one_version(parts):
-                return calls.joined(job, parts)
+                return call.joined(job, parts)
         raise call.replaced()
 
     async def _parts(self, call: Call, job: Job[Any]) -> AsyncGenerator[tuple[Piece, Part], None]:
@@ -223,7 +223,7 @@ class AsyncClient:
         method = getattr(self._stub, job.method)
         if job.number == 1:
             for piece in job.pieces():
-                yield piece, call.read(job, await self._reply(call, method, piece, call.course()))
+                yield piece, call.read(job, piece, await self._reply(call, method, piece, call.course()))
             return
         under_way: deque[tuple[Piece, asyncio.Task[Any]]] = deque()
         try:
@@ -231,10 +231,10 @@ class AsyncClient:
                 under_way.append((piece, asyncio.create_task(self._reply(call, method, piece, call.course()))))
                 if len(under_way) == calls.IN_FLIGHT:
                     oldest, task = under_way.popleft()
-                    yield oldest, call.read(job, await task)
+                    yield oldest, call.read(job, oldest, await task)
             while under_way:
                 oldest, task = under_way.popleft()
-                yield oldest, call.read(job, await task)
+                yield oldest, call.read(job, oldest, await task)
         finally:
             for _, task in under_way:
                 task.cancel()
@@ -267,7 +267,7 @@ class AsyncClient:
                 if failure is BROKEN:  # a call of its own will say why
                     reply = await self._reply(call, self._stub.Transmit, first.piece, course)
                     await feed.answer()
-                    yield first, call.read(first.job, reply)
+                    yield first, call.read(first.job, first.piece, reply)
         finally:
             await feed.close()
 
@@ -275,7 +275,8 @@ class AsyncClient:
         """What a request of a stream is answered with that failed there, on a call of its own."""
         course = call.course()
         await asyncio.sleep(call.pause(course, failure_of_message(reply.failure), asked.piece.first))
-        return call.read(asked.job, await self._reply(call, self._stub.Transmit, asked.piece, course))
+        reply = await self._reply(call, self._stub.Transmit, asked.piece, course)
+        return call.read(asked.job, asked.piece, reply)
 
     async def _reply(self, call: Call, method: Any, piece: Piece, course: Course) -> Any:
         """The reply to one request, attempt after attempt."""

@@ -14,7 +14,7 @@ import grpc
 from numpy.typing import ArrayLike
 
 from link.errors import ArgumentError, HardpathError, ServerError
-from serve.client import requests
+from serve.client import join, requests
 from serve.client.failures import Failure, UnreadableReply, error_of
 from serve.client.pieces import Job, Part, Piece
 from serve.client.requests import Inputs, LinkOptions
@@ -137,8 +137,8 @@ class Call:
     def _closed(self) -> ServerError:
         return ServerError(f"the connection to {self.caller.target.address} was closed before the reply")
 
-    def read(self, job: Job[Any], reply: Any) -> Part:
-        """What a reply holds; a model that was replaced is forgotten.
+    def read(self, job: Job[Any], piece: Piece, reply: Any) -> Part:
+        """What the reply to a piece holds; a model that was replaced is forgotten.
 
         Raises
         ------
@@ -148,10 +148,28 @@ class Call:
             part = job.read(reply)
         except ArgumentError as error:
             raise self.unreadable(str(error)) from None
+        rows = piece.last - piece.first
+        for name, shape in join.columns(part.result).items():
+            if shape[:1] != (rows,):
+                raise self.unreadable(f"{name} must have {rows} rows, got {shape[0] if shape else 'none'}")
         info = self.caller.infos.get(job.model)
         if info is not None and part.digest and part.digest != info.digest:
             self.caller.infos.pop(job.model, None)
         return part
+
+    def joined(self, job: Job[Result], parts: Sequence[Part]) -> Result:
+        """The answers to a job as its result.
+
+        Raises
+        ------
+        UnreadableReply
+            If they do not fit together.
+        """
+        results = [part.result for part in parts]
+        first, *others = ({name: shape[1:] for name, shape in join.columns(result).items()} for result in results)
+        if any(other != first for other in others):
+            raise self.unreadable("the pieces of one batch differ in more than their rows")
+        return job.join(results)
 
     def same_model(self, before: str | None, digest: str) -> str:
         """The digest of the model that answers, which is to be the one `before`, where there was an answer.
@@ -239,17 +257,12 @@ def part_of(call: Call, asked: Asked | None, reply: pb.TransmitStreamResponse, i
         raise call.unreadable(f"index must be {index}, got {reply.index}")
     if reply.WhichOneof("outcome") is None:
         raise call.unreadable("outcome is missing")
-    return None if reply.HasField("failure") else call.read(asked.job, reply.response)
+    return None if reply.HasField("failure") else call.read(asked.job, asked.piece, reply.response)
 
 
 def of_one_version(parts: Sequence[Part]) -> bool:
     """Whether one model gave all answers, and not several exports of it."""
     return len({part.digest for part in parts}) == 1
-
-
-def joined(job: Job[Result], parts: Sequence[Part]) -> Result:
-    """The answers to a job as its result."""
-    return job.join([part.result for part in parts])
 
 
 def early_end() -> Failure:

@@ -233,7 +233,7 @@ class Client:
                 parts.append(part)
                 if asked.ends:
                     whole = calls.of_one_version(parts)
-                    yield calls.joined(asked.job, parts) if whole else self._run(call, asked.job)
+                    yield call.joined(asked.job, parts) if whole else self._run(call, asked.job)
                     parts = []
 
     def sweep(
@@ -304,7 +304,7 @@ class Client:
                     if progress is not None:
                         progress(piece.last, job.rows)
             if calls.of_one_version(parts):
-                return calls.joined(job, parts)
+                return call.joined(job, parts)
         raise call.replaced()
 
     def _parts(self, call: Call, job: Job[Any]) -> Generator[tuple[Piece, Part], None, None]:
@@ -312,7 +312,7 @@ class Client:
         method = getattr(self._stub, job.method)
         if job.number == 1:
             for piece in job.pieces():
-                yield piece, call.read(job, self._reply(call, method, piece, call.course()))
+                yield piece, call.read(job, piece, self._reply(call, method, piece, call.course()))
             return
         under_way: deque[_UnderWay] = deque()
         try:
@@ -320,9 +320,11 @@ class Client:
                 course = call.course()
                 under_way.append(_UnderWay(piece, course, self._send(call, method.future, piece.request, course)))
                 if len(under_way) == calls.IN_FLIGHT:
-                    yield under_way[0].piece, call.read(job, self._wait(call, method, under_way))
+                    oldest = under_way[0].piece
+                    yield oldest, call.read(job, oldest, self._wait(call, method, under_way))
             while under_way:
-                yield under_way[0].piece, call.read(job, self._wait(call, method, under_way))
+                oldest = under_way[0].piece
+                yield oldest, call.read(job, oldest, self._wait(call, method, under_way))
         finally:
             for sent in under_way:
                 sent.future.cancel()
@@ -368,7 +370,7 @@ class Client:
         """What a request of a stream is answered with that failed there, on a call of its own."""
         course = call.course()
         time.sleep(call.pause(course, failure_of_message(reply.failure), asked.piece.first))
-        return call.read(asked.job, self._reply(call, self._stub.Transmit, asked.piece, course))
+        return call.read(asked.job, asked.piece, self._reply(call, self._stub.Transmit, asked.piece, course))
 
     def _reply(self, call: Call, method: Any, piece: Piece, course: Course) -> Any:
         """The reply to one request, attempt after attempt."""

@@ -1,6 +1,7 @@
 """The client against a server that behaves as badly as a test wants: what is repeated, what is raised, what comes back."""
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 import time
 from concurrent import futures
 from contextlib import contextmanager
+from operator import attrgetter
 
 import grpc
 import numpy as np
@@ -323,6 +325,46 @@ def test_a_batch_is_never_answered_by_two_versions_of_a_model(call, fake, addres
     fake.version = lambda: len(fake.seen)
     with pytest.raises(ServerError, match="several versions"):
         call(address, "transmit", images, snr_db=2.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("bit_errors", "bit_errors must have 2 rows, got 1"),
+        ("sent.num_bits", "sent.num_bits must have 2 rows, got 1"),
+        ("decoded.decisions", "decoded.decisions must have 2 rows, got 1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["transmit", "transmit_stream"])
+def test_a_reply_with_other_rows_than_were_sent_is_not_passed_on(call, fake, address, images, name, path, why):
+    answer = fake.transmitted
+
+    def shorter(request):
+        reply = answer(request)
+        if request.settings.sample_offset == 2:  # of the second of two pieces
+            del attrgetter(path)(reply)[-1]
+        return reply
+
+    fake.max_batch, fake.transmitted = 2, shorter
+    batch = images[:4] if name == "transmit" else [images[:4]]
+    with pytest.raises(failures.UnreadableReply, match=re.escape(f"{address} sent a reply that cannot be read: {why}")):
+        call(address, name, batch, snr_db=2.0)
+
+
+@pytest.mark.parametrize("name", ["transmit", "transmit_stream"])
+def test_pieces_that_do_not_fit_together_are_not_joined(call, fake, address, images, name):
+    answer = fake.transmitted
+
+    def flagged(request):
+        reply = answer(request)
+        if request.settings.sample_offset:
+            reply.truncated.extend([False, False])
+        return reply
+
+    fake.max_batch, fake.transmitted = 2, flagged
+    batch = images[:4] if name == "transmit" else [images[:4]]
+    with pytest.raises(failures.UnreadableReply, match="the pieces of one batch differ"):
+        call(address, name, batch, snr_db=2.0)
 
 
 def test_pieces_end_with_frames():
