@@ -158,6 +158,8 @@ class AsyncServer:
         for task in self._tasks:
             task.cancel()
         await self._quiet()
+        for door in self._doors:
+            door.close()
         await self._server.stop(self._config.lifecycle.grace_s)
         self.ended = await self._end()
 
@@ -178,7 +180,9 @@ class AsyncServer:
             max_batch=config.limits.max_batch,
         )
         # Health has a door of its own: a server that is full is not ill.
-        door, health_door = (Door(config.limits.concurrent_calls, config.limits.receive_s) for _ in range(2))
+        self._doors = door, health_door = tuple(
+            Door(config.limits.concurrent_calls, config.limits.receive_s) for _ in range(2)
+        )
         link = LinkService(self.engine, limits, self._closing, telemetry.observer)
         door.add(add_LinkServiceServicer_to_server, link, server)
         administration = AdminServicer(telemetry.statistics.snapshot, self.repository.reload)
@@ -194,7 +198,7 @@ class AsyncServer:
         )
         door.add(add_GRPCInferenceServiceServicer_to_server, inference, server)
         if config.listen.reflection != "off":
-            add_reflection(server, DESCRIPTIONS, door)
+            add_reflection(server, DESCRIPTIONS, door, limits.stall_s)
 
     def _swapped(self, model: Model) -> None:
         self._telemetry.loaded(model)

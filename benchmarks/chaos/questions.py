@@ -18,7 +18,15 @@ from serve.messages.tensor import tensor_to_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
 
 SERVICE: Final = f"/{pb.DESCRIPTOR.services_by_name['LinkService'].full_name}"
-CHANNELS: Final = ("awgn", "rayleigh", "rayleigh-fast", "rician-fast")
+CHANNELS: Final[tuple[dict[str, Any], ...]] = (
+    {"channel": "awgn"},
+    {"channel": "rayleigh"},
+    {"channel": "rayleigh-fast", "no_offset_db": 1.5},
+    {"channel": "rician-fast", "k_factor_db": 3.0},
+    {"channel": "rayleigh", "block_symbols": 2, "csi": "ls", "pilots": 1},
+    {"channel": "rician", "csi": "lmmse", "pilots": 2},
+)
+TEXTS: Final = ("a fine film", "dull", "one", "a dull film and a fine one", "nothing of it is known")
 
 
 class Question(NamedTuple):
@@ -52,7 +60,6 @@ def make_questions(link: Link, count: int, rows: Sequence[int] = (1, 2, 5, 8), s
     Parameters
     ----------
     link : Link
-        Of a bundle whose inputs are numbers.
     count : int
     rows : sequence of int
         Batch sizes, taken in turn.
@@ -95,10 +102,23 @@ def _within(spec: TensorSpec, rows: int, random: np.random.Generator) -> NDArray
     return random.integers(int(low), int(high), shape, dtype=spec.dtype, endpoint=True)
 
 
+def _inputs(link: Link, rows: int, random: np.random.Generator) -> dict[str, Any]:
+    """Samples as a caller has them: texts where the bundle reads texts."""
+    manifest = link.manifest
+    if manifest.tokenizer is None:
+        return dict(sample_inputs(manifest.task_inputs, rows, random))
+    return {manifest.tokenizer.text: random.choice(TEXTS, rows).tolist()}
+
+
 def _encode(link: Link, random: np.random.Generator, rows: int, number: int) -> Question:
-    inputs = sample_inputs(link.manifest.task_inputs, rows, random)
+    inputs = _inputs(link, rows, random)
     modes = _modes(link, rows, number // 3)
-    request = pb.EncodeRequest(inputs=convert.inputs_to_message(inputs), tensor_format=pb.TENSOR_FORMAT_RAW, mode=modes)
+    request = pb.EncodeRequest(
+        model=link.manifest.name,
+        inputs=convert.inputs_to_message(inputs),
+        tensor_format=pb.TENSOR_FORMAT_RAW,
+        mode=modes,
+    )
     snr_db = float(number % 20)
     if link.manifest.routed:
         request.snr_db = snr_db
@@ -113,6 +133,7 @@ def _decode(link: Link, random: np.random.Generator, rows: int, number: int) -> 
     no = random.uniform(0.01, 1.0, size=(rows, manifest.num_symbols)).astype(np.float32)
     mode = random.integers(len(manifest.modes), size=rows)
     request = pb.DecodeRequest(
+        model=manifest.name,
         symbols=tensor_to_message("symbols", symbols),
         no=tensor_to_message("no", no),
         mode=mode.tolist(),
@@ -125,17 +146,21 @@ def _decode(link: Link, random: np.random.Generator, rows: int, number: int) -> 
 
 
 def _transmit(link: Link, random: np.random.Generator, rows: int, number: int) -> Question:
-    inputs = sample_inputs(link.manifest.task_inputs, rows, random)
-    name, snr_db, seed, offset = CHANNELS[(number // 3) % len(CHANNELS)], number % 17 - 1.5, number, 64 * number
+    inputs = _inputs(link, rows, random)
+    carried, snr_db, seed, offset = CHANNELS[(number // 3) % len(CHANNELS)], number % 17 - 1.5, number, 64 * number
     modes = _modes(link, rows, number // 3)
     request = pb.TransmitRequest(
+        model=link.manifest.name,
         inputs=convert.inputs_to_message(inputs),
-        settings=pb.LinkSettings(snr_db=snr_db, channel=name, seed=seed, sample_offset=offset),
+        settings=pb.LinkSettings(snr_db=snr_db, seed=seed, sample_offset=offset, **carried),
         tensor_format=pb.TENSOR_FORMAT_RAW,
         mode=modes,
     )
     draws = Draws(seed=seed, samples=offset + np.arange(rows))
-    found = link.transmit(inputs, build_channel(name), snr_db, draws, mode=convert.mode_from_message(modes))
+    options = {name: value for name, value in carried.items() if name != "channel"}
+    found = link.transmit(
+        inputs, build_channel(carried["channel"], **options), snr_db, draws, mode=convert.mode_from_message(modes)
+    )
     payload = np.arange(found.sent.bits.shape[1]) < found.sent.num_bits[:, None]
     errors = (((found.decoded.llr > 0) != found.sent.bits.astype(bool)) & payload).sum(axis=1)
     answer = (

@@ -25,6 +25,8 @@ LONGEST: Final = 20
 _OUTPUTS: Final = ("indices", "bits", "indices_hat", "logits", "decisions", "bit_errors")
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
+_PARAMETERS: Final = {float: "double_param", int: "int64_param", str: "string_param"}
+
 
 class Reply(NamedTuple):
     """One reply of a stream.
@@ -169,10 +171,8 @@ def _read(reply: bytes) -> Reply:
 def _infer(link: Link, request: pb.TransmitRequest, number: str) -> oip.ModelInferRequest:
     """The same of the Open Inference Protocol, for the outputs of which `essence` is made."""
     asked = oip.ModelInferRequest(model_name=f"{link.manifest.name}.link", id=number)
-    asked.parameters["snr_db"].double_param = request.settings.snr_db
-    asked.parameters["channel"].string_param = request.settings.channel
-    asked.parameters["seed"].int64_param = request.settings.seed
-    asked.parameters["sample_offset"].int64_param = request.settings.sample_offset
+    for field, value in request.settings.ListFields():
+        setattr(asked.parameters[field.name], _PARAMETERS[type(value)], value)
     for spec in link.manifest.task_inputs:
         tensor = request.inputs[spec.name]
         datatype = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}[spec.dtype]

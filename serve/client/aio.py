@@ -143,7 +143,7 @@ class AsyncClient:
                 parts.append(part)
                 if asked.ends:
                     whole = calls.of_one_version(parts)
-                    yield calls.joined(asked.job, parts) if whole else await self._run(call, asked.job)
+                    yield call.joined(asked.job, parts) if whole else await self._run(call, asked.job)
                     parts = []
 
     async def sweep(
@@ -158,14 +158,16 @@ class AsyncClient:
         """As Client.sweep."""
         call, model = self._caller.begin(timeout_s, unlimited=True), self._caller.name(model)
         request = requests.sweep(x, await self._info(call, model), model, snr_db, options)
-        course, done = call.course(), 0
+        course, done, digest = call.course(), 0, None
         while True:
-            replies = self._stub.Sweep(requests.without(request, done), timeout=course.left_s, metadata=self._metadata)
+            replies = self._send(call, self._stub.Sweep, requests.without(request, done), course)
             try:
-                async for reply in replies:
-                    course.succeeded()
-                    done += 1
-                    yield point_from_message(reply)
+                with call.until_closed():
+                    async for reply in replies:
+                        digest = call.same_model(digest, reply.model_digest)
+                        course.succeeded()
+                        done += 1
+                        yield point_from_message(reply)
                 return
             except grpc.RpcError as error:
                 if done == len(request.snr_db):
@@ -213,7 +215,7 @@ class AsyncClient:
                     if progress is not None:
                         progress(piece.last, job.rows)
             if calls.of_one_version(parts):
-                return calls.joined(job, parts)
+                return call.joined(job, parts)
         raise call.replaced()
 
     async def _parts(self, call: Call, job: Job[Any]) -> AsyncGenerator[tuple[Piece, Part], None]:
@@ -221,7 +223,7 @@ class AsyncClient:
         method = getattr(self._stub, job.method)
         if job.number == 1:
             for piece in job.pieces():
-                yield piece, call.read(job, await self._reply(call, method, piece, call.course()))
+                yield piece, call.read(job, piece, await self._reply(call, method, piece, call.course()))
             return
         under_way: deque[tuple[Piece, asyncio.Task[Any]]] = deque()
         try:
@@ -229,10 +231,10 @@ class AsyncClient:
                 under_way.append((piece, asyncio.create_task(self._reply(call, method, piece, call.course()))))
                 if len(under_way) == calls.IN_FLIGHT:
                     oldest, task = under_way.popleft()
-                    yield oldest, call.read(job, await task)
+                    yield oldest, call.read(job, oldest, await task)
             while under_way:
                 oldest, task = under_way.popleft()
-                yield oldest, call.read(job, await task)
+                yield oldest, call.read(job, oldest, await task)
         finally:
             for _, task in under_way:
                 task.cancel()
@@ -243,16 +245,17 @@ class AsyncClient:
         course = call.course()
         try:
             while await feed.pending():
-                replies = self._stub.TransmitStream(feed.requests(), timeout=course.left_s, metadata=self._metadata)
+                replies = self._send(call, self._stub.TransmitStream, feed.requests(), course)
                 try:
                     index = 0
-                    async for reply in replies:
-                        asked = cast("Asked", feed.first)
-                        part = calls.part_of(call, asked, reply, index) or await self._again(call, asked, reply)
-                        course.succeeded()
-                        await feed.answer()
-                        index += 1
-                        yield asked, part
+                    with call.until_closed():
+                        async for reply in replies:
+                            asked = cast("Asked", feed.first)
+                            part = calls.part_of(call, asked, reply, index) or await self._again(call, asked, reply)
+                            course.succeeded()
+                            await feed.answer()
+                            index += 1
+                            yield asked, part
                     failure = calls.early_end()
                 except grpc.RpcError as error:
                     failure = failure_of_call(cast("Failed", error))
@@ -264,7 +267,7 @@ class AsyncClient:
                 if failure is BROKEN:  # a call of its own will say why
                     reply = await self._reply(call, self._stub.Transmit, first.piece, course)
                     await feed.answer()
-                    yield first, call.read(first.job, reply)
+                    yield first, call.read(first.job, first.piece, reply)
         finally:
             await feed.close()
 
@@ -272,15 +275,21 @@ class AsyncClient:
         """What a request of a stream is answered with that failed there, on a call of its own."""
         course = call.course()
         await asyncio.sleep(call.pause(course, failure_of_message(reply.failure), asked.piece.first))
-        return call.read(asked.job, await self._reply(call, self._stub.Transmit, asked.piece, course))
+        reply = await self._reply(call, self._stub.Transmit, asked.piece, course)
+        return call.read(asked.job, asked.piece, reply)
 
     async def _reply(self, call: Call, method: Any, piece: Piece, course: Course) -> Any:
         """The reply to one request, attempt after attempt."""
         while True:
             try:
-                reply = await method(piece.request, timeout=course.left_s, metadata=self._metadata)
+                with call.until_closed():
+                    reply = await self._send(call, method, piece.request, course)
             except grpc.RpcError as error:
                 await asyncio.sleep(call.pause(course, failure_of_call(cast("Failed", error)), piece.first))
             else:
                 course.succeeded()
                 return reply
+
+    def _send(self, call: Call, method: Any, request: Any, course: Course) -> Any:
+        with call.until_closed():
+            return method(request, timeout=course.left_s, metadata=self._metadata)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import grpc
 from numpy.typing import ArrayLike
 
-from link.errors import ArgumentError, ServerError
-from serve.client import requests
+from link.errors import ArgumentError, HardpathError, ServerError
+from serve.client import join, requests
 from serve.client.failures import Failure, UnreadableReply, error_of
 from serve.client.pieces import Job, Part, Piece
 from serve.client.requests import Inputs, LinkOptions
@@ -63,7 +65,15 @@ class Caller:
         self._budget = Budget(retries)
 
     def begin(self, timeout_s: float | None, *, unlimited: bool = False) -> Call:
-        """A call begins; of a stream that may go on for ever, `unlimited`, the client's own limit is none."""
+        """A call begins; of a stream that may go on for ever, `unlimited`, the client's own limit is none.
+
+        Raises
+        ------
+        ServerError
+            If the client was closed.
+        """
+        if self.closed:
+            raise ServerError(f"the connection to {self.target.address} is closed")
         limit = (math.inf if unlimited else self._timeout_s) if timeout_s is None else _positive(timeout_s)
         return Call(self, None if math.isinf(limit) else limit)
 
@@ -105,14 +115,30 @@ class Call:
             If it is not repeated: what the caller is to be told.
         """
         if self.caller.closed:
-            raise ServerError(f"the connection to {self.caller.target.address} was closed before the reply")
+            raise self._closed()
         pause = course.pause_after(failure)
         if pause is None:
             raise error_of(failure, self.caller.target.address, self.timeout_s, first_row)
         return pause
 
-    def read(self, job: Job[Any], reply: Any) -> Part:
-        """What a reply holds; a model that was replaced is forgotten.
+    @contextmanager
+    def until_closed(self) -> Iterator[None]:
+        """What gRPC raises where the client is closed meanwhile becomes what the caller is to be told.
+
+        A channel for asyncio cancels its calls: whoever waits for one would seem to have been cancelled himself.
+        """
+        try:
+            yield
+        except (ValueError, grpc.aio.UsageError, asyncio.CancelledError) as error:
+            if not self.caller.closed or isinstance(error, HardpathError) or _is_cancelled(error):
+                raise
+            raise self._closed() from None
+
+    def _closed(self) -> ServerError:
+        return ServerError(f"the connection to {self.caller.target.address} was closed before the reply")
+
+    def read(self, job: Job[Any], piece: Piece, reply: Any) -> Part:
+        """What the reply to a piece holds; a model that was replaced is forgotten.
 
         Raises
         ------
@@ -122,10 +148,40 @@ class Call:
             part = job.read(reply)
         except ArgumentError as error:
             raise self.unreadable(str(error)) from None
+        rows = piece.last - piece.first
+        for name, shape in join.columns(part.result).items():
+            if shape[:1] != (rows,):
+                raise self.unreadable(f"{name} must have {rows} rows, got {shape[0] if shape else 'none'}")
         info = self.caller.infos.get(job.model)
         if info is not None and part.digest and part.digest != info.digest:
             self.caller.infos.pop(job.model, None)
         return part
+
+    def joined(self, job: Job[Result], parts: Sequence[Part]) -> Result:
+        """The answers to a job as its result.
+
+        Raises
+        ------
+        UnreadableReply
+            If they do not fit together.
+        """
+        results = [part.result for part in parts]
+        first, *others = ({name: shape[1:] for name, shape in join.columns(result).items()} for result in results)
+        if any(other != first for other in others):
+            raise self.unreadable("the pieces of one batch differ in more than their rows")
+        return job.join(results)
+
+    def same_model(self, before: str | None, digest: str) -> str:
+        """The digest of the model that answers, which is to be the one `before`, where there was an answer.
+
+        Raises
+        ------
+        ServerError
+            If it is another.
+        """
+        if before not in (None, digest):
+            raise self.replaced()
+        return digest
 
     def unreadable(self, why: str) -> UnreadableReply:
         """What is said of a reply that cannot be read."""
@@ -201,7 +257,7 @@ def part_of(call: Call, asked: Asked | None, reply: pb.TransmitStreamResponse, i
         raise call.unreadable(f"index must be {index}, got {reply.index}")
     if reply.WhichOneof("outcome") is None:
         raise call.unreadable("outcome is missing")
-    return None if reply.HasField("failure") else call.read(asked.job, reply.response)
+    return None if reply.HasField("failure") else call.read(asked.job, asked.piece, reply.response)
 
 
 def of_one_version(parts: Sequence[Part]) -> bool:
@@ -209,14 +265,15 @@ def of_one_version(parts: Sequence[Part]) -> bool:
     return len({part.digest for part in parts}) == 1
 
 
-def joined(job: Job[Result], parts: Sequence[Part]) -> Result:
-    """The answers to a job as its result."""
-    return job.join([part.result for part in parts])
-
-
 def early_end() -> Failure:
     """What a stream failed with that ended before the last reply."""
     return Failure(grpc.StatusCode.UNAVAILABLE, "the stream ended before the last reply")
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it was raised since somebody cancelled the running task."""
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    return task is not None and task.cancelling() > 0
 
 
 def _positive(timeout_s: float) -> float:

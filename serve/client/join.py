@@ -18,15 +18,36 @@ logger = logging.getLogger(__name__)
 Rows = TypeVar("Rows", bound=NamedTuple)
 
 
-def transmissions(parts: Sequence[tuple[Transmission, int, int]]) -> Transmission:
+class EncodedPart(NamedTuple):
+    """What Encode gave of a piece, and how many of its texts were cut, or say nothing to the model."""
+
+    sent: Transmission
+    cut: int
+    unknown: int
+
+
+def transmissions(parts: Sequence[EncodedPart]) -> Transmission:
     """What Encode gave, of which the log counts texts that were cut, and those that say nothing to the model."""
-    sent = rows([part[0] for part in parts])
-    cut, unknown = sum(part[1] for part in parts), sum(part[2] for part in parts)
+    sent = rows([part.sent for part in parts])
+    cut, unknown = sum(part.cut for part in parts), sum(part.unknown for part in parts)
     if cut:
         logger.warning("%d of %d texts have too many tokens for the model: cut", cut, len(sent.mode))
     if unknown:
         logger.warning("%d of %d texts have no token that the model knows", unknown, len(sent.mode))
     return sent
+
+
+def columns(result: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of what a result has one of a sample, by name; what is not about samples has none."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, value in getattr(result, "_asdict", dict[str, Any])().items():
+        if isinstance(value, np.ndarray):
+            found[name] = value.shape
+        elif hasattr(value, "_fields"):
+            found |= {f"{name}.{inner}": shape for inner, shape in columns(value).items()}
+        elif isinstance(value, tuple):
+            found[name] = (len(value),)
+    return found
 
 
 def rows(parts: Sequence[Rows]) -> Rows:

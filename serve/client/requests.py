@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
-from link.errors import ArgumentError, ServerError
+from link.errors import ArgumentError
 from link.runtime import Transmission
 from serve.client import join, pieces
 from serve.client.pieces import Job, Part, Piece
@@ -111,13 +111,7 @@ class Choice(NamedTuple):
 
     def require(self, sent: NDArray[np.int64]) -> None:
         """Raise unless they are what was sent: a server that is older does not hear that it is asked."""
-        if self.mode is None:
-            return
-        if self.mode.ndim and self.mode.shape != sent.shape:
-            raise ServerError(
-                f"the server's reply has the modes of {len(sent)} samples, where {len(self.mode)} were sent"
-            )
-        if ((self.mode >= 0) & (self.mode != sent)).any():
+        if self.mode is not None and ((self.mode >= 0) & (self.mode != sent)).any():
             raise ArgumentError("mode", "must be absent: the server is older than this option, and chose by itself")
 
 
@@ -330,9 +324,8 @@ def _read_models(reply: pb.ListModelsResponse) -> Part:
 
 
 def _read_encoded(reply: pb.EncodeResponse) -> Part:
-    return Part(
-        (convert.transmission_from_message(reply), sum(reply.truncated), sum(reply.unknown)), reply.model_digest
-    )
+    sent = convert.transmission_from_message(reply)
+    return Part(join.EncodedPart(sent, sum(reply.truncated), sum(reply.unknown)), reply.model_digest)
 
 
 def _read_decoded(reply: pb.DecodeResponse) -> Part:

@@ -233,7 +233,7 @@ class Client:
                 parts.append(part)
                 if asked.ends:
                     whole = calls.of_one_version(parts)
-                    yield calls.joined(asked.job, parts) if whole else self._run(call, asked.job)
+                    yield call.joined(asked.job, parts) if whole else self._run(call, asked.job)
                     parts = []
 
     def sweep(
@@ -260,11 +260,12 @@ class Client:
         """
         call, model = self._caller.begin(timeout_s, unlimited=True), self._caller.name(model)
         request = requests.sweep(x, self._info(call, model), model, snr_db, options)
-        course, done = call.course(), 0
+        course, done, digest = call.course(), 0, None
         while True:
-            replies = self._stub.Sweep(requests.without(request, done), timeout=course.left_s, metadata=self._metadata)
+            replies = self._send(call, self._stub.Sweep, requests.without(request, done), course)
             try:
                 for reply in replies:
+                    digest = call.same_model(digest, reply.model_digest)
                     course.succeeded()
                     done += 1
                     yield point_from_message(reply)
@@ -303,7 +304,7 @@ class Client:
                     if progress is not None:
                         progress(piece.last, job.rows)
             if calls.of_one_version(parts):
-                return calls.joined(job, parts)
+                return call.joined(job, parts)
         raise call.replaced()
 
     def _parts(self, call: Call, job: Job[Any]) -> Generator[tuple[Piece, Part], None, None]:
@@ -311,17 +312,19 @@ class Client:
         method = getattr(self._stub, job.method)
         if job.number == 1:
             for piece in job.pieces():
-                yield piece, call.read(job, self._reply(call, method, piece, call.course()))
+                yield piece, call.read(job, piece, self._reply(call, method, piece, call.course()))
             return
         under_way: deque[_UnderWay] = deque()
         try:
             for piece in job.pieces():
                 course = call.course()
-                under_way.append(_UnderWay(piece, course, self._send(method.future, piece, course)))
+                under_way.append(_UnderWay(piece, course, self._send(call, method.future, piece.request, course)))
                 if len(under_way) == calls.IN_FLIGHT:
-                    yield under_way[0].piece, call.read(job, self._wait(call, method, under_way))
+                    oldest = under_way[0].piece
+                    yield oldest, call.read(job, oldest, self._wait(call, method, under_way))
             while under_way:
-                yield under_way[0].piece, call.read(job, self._wait(call, method, under_way))
+                oldest = under_way[0].piece
+                yield oldest, call.read(job, oldest, self._wait(call, method, under_way))
         finally:
             for sent in under_way:
                 sent.future.cancel()
@@ -334,7 +337,7 @@ class Client:
                 reply = future.result()
             except (grpc.RpcError, grpc.FutureCancelledError):
                 time.sleep(call.pause(course, failure_of_call(future), piece.first))
-                under_way[0] = _UnderWay(piece, course, self._send(method.future, piece, course))
+                under_way[0] = _UnderWay(piece, course, self._send(call, method.future, piece.request, course))
             else:
                 course.succeeded()
                 under_way.popleft()
@@ -345,7 +348,7 @@ class Client:
         course = call.course()
         try:
             while feed.pending():
-                replies = self._stub.TransmitStream(feed.requests(), timeout=course.left_s, metadata=self._metadata)
+                replies = self._send(call, self._stub.TransmitStream, feed.requests(), course)
                 try:
                     for index, reply in enumerate(replies):
                         asked = cast("Asked", feed.first)
@@ -367,21 +370,22 @@ class Client:
         """What a request of a stream is answered with that failed there, on a call of its own."""
         course = call.course()
         time.sleep(call.pause(course, failure_of_message(reply.failure), asked.piece.first))
-        return call.read(asked.job, self._reply(call, self._stub.Transmit, asked.piece, course))
+        return call.read(asked.job, asked.piece, self._reply(call, self._stub.Transmit, asked.piece, course))
 
     def _reply(self, call: Call, method: Any, piece: Piece, course: Course) -> Any:
         """The reply to one request, attempt after attempt."""
         while True:
             try:
-                reply = self._send(method, piece, course)
+                reply = self._send(call, method, piece.request, course)
             except grpc.RpcError as error:
                 time.sleep(call.pause(course, failure_of_call(cast("Failed", error)), piece.first))
             else:
                 course.succeeded()
                 return reply
 
-    def _send(self, method: Any, piece: Piece, course: Course) -> Any:
-        return method(piece.request, timeout=course.left_s, metadata=self._metadata)
+    def _send(self, call: Call, method: Any, request: Any, course: Course) -> Any:
+        with call.until_closed():
+            return method(request, timeout=course.left_s, metadata=self._metadata)
 
 
 class _UnderWay(NamedTuple):

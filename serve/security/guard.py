@@ -69,7 +69,7 @@ class Security:
     def renew(self) -> None:
         """Read the files again now; what cannot be used is told in the log, and the old goes on."""
         if self.certificates is not None:
-            self.certificates.refresh()
+            self.certificates.refresh(now=True)
         if self._tokens is not None:
             self._tokens.refresh()
 

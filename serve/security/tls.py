@@ -100,12 +100,20 @@ class Certificates:
             given, renewed, require_client_authentication=self._client_ca is not None
         )
 
-    def refresh(self) -> bool:
-        """Read the files again where they changed since they were last read; whether there is a new certificate."""
+    def refresh(self, *, now: bool = False) -> bool:
+        """Read the files again where they changed since they were last read; whether there is a new certificate.
+
+        Parameters
+        ----------
+        now : bool
+            Whether files that were refused are tried again now, and what is wrong with them is told again.
+        """
         with self._lock:
             state = self._state()
-            if state == self._seen and (self._refused is None or time.monotonic() < self._retry_at):
+            if state == self._seen and (self._refused is None or (not now and time.monotonic() < self._retry_at)):
                 return False
+            if now:
+                self._refused = None
             self._seen = state
             try:
                 self._loaded = self._load()

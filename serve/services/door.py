@@ -4,20 +4,21 @@
               └── RESOURCE_EXHAUSTED    └── ABORTED      └── INVALID_ARGUMENT
 
 gRPC would read a method's one request before anything of the server sees the call, and wait for it for ever. So to gRPC all
-methods take streams, which on the wire is the same, and the one request is read here.
+methods take streams, which on the wire is the same, and the one request is read here. A server that drains waits for none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.message import Message
 
 from link.errors import ArgumentError
-from serve.engine.errors import Overloaded
+from serve.engine.errors import Overloaded, ShuttingDown
 from serve.messages.status import refuse
 from serve.services.streams import drop
 from serve.services.unreadable import Unreadable, reader
@@ -54,6 +55,7 @@ class Door:
         self._awaited: dict[asyncio.Task[Any], float] = {}  # the longest awaited first
         self._late: set[asyncio.Task[Any]] = set()
         self._looking = False
+        self._closed = False
 
     def add(self, add: Callable[[Any, Any], None], servicer: object, server: grpc.aio.Server) -> None:
         """Add a servicer to a server by the generated function that does so, such that its calls come in here."""
@@ -71,6 +73,16 @@ class Door:
             else grpc.stream_unary_rpc_method_handler
         )
         return to_handler(self._counted(method, kind), reader(kind), handler.response_serializer)
+
+    async def requests(self, context: Context, kind: type[Message]) -> AsyncIterator[Any]:
+        """The requests of a stream that waits for nothing but them, each in time after the one before it."""
+        while (request := await self._request(context, kind)) is not None:
+            yield request
+
+    def close(self) -> None:
+        """End the wait for requests: what came now would be refused."""
+        self._closed = True
+        self._end(tuple(self._awaited))
 
     def _counted(self, method: _Stream, kind: type[Message]) -> _Stream:
         """A method that is called while there is room, and of which an aborted call keeps nothing.
@@ -98,10 +110,8 @@ class Door:
         """A method of one request as one of a stream of them."""
 
         async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
-            request = await self._request(context)
-            if type(request) is Unreadable:
-                await refuse(context, request.error, kind())
-            if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
+            request = await self._request(context, kind)
+            if request is None:
                 await refuse(context, ArgumentError("request", "is missing"), kind())
             return await method(request, context)
 
@@ -110,8 +120,8 @@ class Door:
     def _full(self) -> Overloaded:
         return Overloaded(f"{self._most} calls are in flight, as many as may", _RETRY_S)
 
-    async def _request(self, context: Context) -> Any:
-        """The one request of a call, in time."""
+    async def _request(self, context: Context, kind: type[Message]) -> Any:
+        """The next request of a call, in time; None where none comes any more."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
@@ -119,32 +129,44 @@ class Door:
         if not self._looking:
             self._looking = True
             loop.call_later(self._receive_s / _LOOKS, self._look, loop)
+        late, request = False, None
         try:
-            return await context.read()
+            request = await context.read()
         except asyncio.CancelledError:
-            if task not in self._late:
+            late = task in self._late
+            if not late:
                 raise
         finally:
             self._awaited.pop(task, None)
-        self._late.discard(task)
-        task.uncancel()
+            self._late.discard(task)
+        if late:
+            task.uncancel()
+            await self._give_up(context, kind)
+        if type(request) is Unreadable:
+            await refuse(context, request.error, kind())
+        return None if request is grpc.aio.EOF else request  # type: ignore[attr-defined]  # the stubs lack it
+
+    async def _give_up(self, context: Context, kind: type[Message]) -> NoReturn:
+        """End a call whose request is not waited for any more."""
+        if self._closed:
+            await refuse(context, ShuttingDown("the server is shutting down"), kind())
         await drop(context, f"no whole request came for {self._receive_s:g} s")
+        raise asyncio.CancelledError  # nobody took the status
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the wait for what is late."""
         latest = loop.time() - self._receive_s
-        late = []
-        for task, since in self._awaited.items():
-            if since > latest:
-                break
-            late.append(task)
-        for task in late:
-            del self._awaited[task]
-            self._late.add(task)
-            task.cancel()
+        self._end(tuple(itertools.takewhile(lambda task: self._awaited[task] <= latest, self._awaited)))
         self._looking = bool(self._awaited)
         if self._looking:
             loop.call_later(self._receive_s / _LOOKS, self._look, loop)
+
+    def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """End the wait of these."""
+        for task in tasks:
+            del self._awaited[task]
+            self._late.add(task)
+            task.cancel()
 
 
 class _Registrar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
@@ -12,11 +13,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from serve.services.door import Door
+from serve.services.streams import PeerGone, drop, write
 
 _VERSIONS: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor], door: Door) -> None:
+def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor], door: Door, stall_s: float) -> None:
     """Have a server tell the services of these files, and of reflection itself.
 
     Both versions: grpcio ships v1alpha alone, and v1 differs in the package's name only. The files may come from several
@@ -27,7 +29,9 @@ def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor], doo
     server : grpc.aio.Server
     files : iterable of FileDescriptor
     door : Door
-        By which its calls come in.
+        By which its calls come in, and each of their requests in time.
+    stall_s : float
+        A peer that takes no reply for so long is let go.
     """
     told = (*files, reflection_pb2.DESCRIPTOR)
     services = [service.full_name for file in told for service in file.services_by_name.values()]
@@ -37,8 +41,13 @@ def add_reflection(server: grpc.aio.Server, files: Iterable[FileDescriptor], doo
     servicer = ReflectionServicer(services, pool=pool)
 
     async def answer(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        async for reply in servicer.ServerReflectionInfo(requests, context):
-            await context.write(reply)
+        asked = door.requests(context, reflection_pb2.ServerReflectionRequest)
+        try:
+            with suppress(PeerGone):
+                async for reply in servicer.ServerReflectionInfo(asked, context):
+                    await write(context, reply, stall_s)
+        except TimeoutError:
+            await drop(context, f"no reply was taken for {stall_s:g} s")
 
     handler = door.guard(
         grpc.stream_stream_rpc_method_handler(

@@ -256,7 +256,7 @@ def test_a_reply_about_other_samples_than_were_sent_is_a_fault_of_the_server(rin
     monkeypatch.setattr(
         convert, "sent_from_message", lambda message: read(message)._replace(mode=np.zeros(3, np.int64))
     )
-    with pytest.raises(ServerError, match="the server's reply has the modes of 3 samples, where 12 were sent"):
+    with pytest.raises(ServerError, match=r"cannot be read: sent\.mode must have 12 rows, got 3"):
         rings.transmit(inputs, snr_db=15.0, mode=[0] * ROWS)
 
 

@@ -1,6 +1,7 @@
 """The client against a server that behaves as badly as a test wants: what is repeated, what is raised, what comes back."""
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 import time
 from concurrent import futures
 from contextlib import contextmanager
+from operator import attrgetter
 
 import grpc
 import numpy as np
@@ -128,7 +130,8 @@ class Fake(link_pb2_grpc.LinkServiceServicer):
                 context.abort_with_status(rpc_status.to_status(deed.status))
             if isinstance(deed, float):
                 self.cancelled.wait(deed)
-            yield pb.SweepResponse(point=pb.SweepPoint(snr_db=snr_db, samples=7, draws=1, correct=6))
+            point = pb.SweepPoint(snr_db=snr_db, samples=7, draws=1, correct=6)
+            yield pb.SweepResponse(point=point, model_digest=str(self.version()))
 
 
 @contextmanager
@@ -324,6 +327,46 @@ def test_a_batch_is_never_answered_by_two_versions_of_a_model(call, fake, addres
         call(address, "transmit", images, snr_db=2.0)
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("bit_errors", "bit_errors must have 2 rows, got 1"),
+        ("sent.num_bits", "sent.num_bits must have 2 rows, got 1"),
+        ("decoded.decisions", "decoded.decisions must have 2 rows, got 1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["transmit", "transmit_stream"])
+def test_a_reply_with_other_rows_than_were_sent_is_not_passed_on(call, fake, address, images, name, path, why):
+    answer = fake.transmitted
+
+    def shorter(request):
+        reply = answer(request)
+        if request.settings.sample_offset == 2:  # of the second of two pieces
+            del attrgetter(path)(reply)[-1]
+        return reply
+
+    fake.max_batch, fake.transmitted = 2, shorter
+    batch = images[:4] if name == "transmit" else [images[:4]]
+    with pytest.raises(failures.UnreadableReply, match=re.escape(f"{address} sent a reply that cannot be read: {why}")):
+        call(address, name, batch, snr_db=2.0)
+
+
+@pytest.mark.parametrize("name", ["transmit", "transmit_stream"])
+def test_pieces_that_do_not_fit_together_are_not_joined(call, fake, address, images, name):
+    answer = fake.transmitted
+
+    def flagged(request):
+        reply = answer(request)
+        if request.settings.sample_offset:
+            reply.truncated.extend([False, False])
+        return reply
+
+    fake.max_batch, fake.transmitted = 2, flagged
+    batch = images[:4] if name == "transmit" else [images[:4]]
+    with pytest.raises(failures.UnreadableReply, match="the pieces of one batch differ"):
+        call(address, name, batch, snr_db=2.0)
+
+
 def test_pieces_end_with_frames():
     for rows in range(1, 40):
         for offset in range(9):
@@ -422,6 +465,13 @@ def test_points_of_a_sweep_come_once_though_the_server_went_away(call, fake, add
     assert list(fake.seen[-1][1].snr_db) == [6.0, 9.0]
     assert fake.seen[-1][1].draws == 2
     assert fake.seen[-1][1].settings.seed == 4
+
+
+def test_points_of_a_sweep_are_never_those_of_two_versions_of_a_model(call, fake, address, images):
+    fake.script = [None, None, GONE]
+    fake.version = iter([1, 1, 2, 2]).__next__
+    with pytest.raises(ServerError, match="several versions of the model"):
+        call(address, "sweep", images, [0.0, 5.0, 10.0, 15.0])
 
 
 def test_closing_a_sweep_cancels_it(fake, address, images):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
 from serve.config.schema import LimitsConfig
@@ -17,6 +19,7 @@ from serve.pb.hardpath.v1 import link_pb2 as pb
 LIST = "/hardpath.v1.LinkService/ListModels"
 SWEEP = "/hardpath.v1.LinkService/Sweep"
 STREAM = "/hardpath.v1.LinkService/TransmitStream"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 CHECK = "/grpc.health.v1.Health/Check"
 CALLS = 8
@@ -97,7 +100,7 @@ def test_calls_that_send_nothing_leave_health_alone_and_others_a_time_to_come_ba
         talking(server, conversation)
 
 
-@pytest.mark.parametrize("method", [LIST, SWEEP, INFER])
+@pytest.mark.parametrize("method", [LIST, SWEEP, INFER, REFLECTION])
 def test_a_request_that_does_not_come_in_time_gives_up_its_place(serving, bundle_path, method):
     with serving(bundle_path, limits=limited(receive_s=0.2)) as server:
 
@@ -108,6 +111,56 @@ def test_a_request_that_does_not_come_in_time_gives_up_its_place(serving, bundle
             assert pb.ListModelsResponse.FromString(await caller.ask(LIST)).models
 
         talking(server, conversation)
+
+
+@pytest.mark.parametrize("method", [LIST, SWEEP, INFER, REFLECTION, CHECK])
+def test_a_drain_does_not_wait_for_requests_that_would_be_refused(serving, bundle_path, method):
+    with serving(bundle_path, limits=limited()) as server:
+
+        async def conversation(caller):
+            held = caller.hold(method, CALLS)
+            await caller.ask(LIST if method is CHECK else CHECK)  # those before it have come in
+            errors, _ = await asyncio.gather(
+                asyncio.gather(*map(status_of, held)), asyncio.to_thread(server.server.stop)
+            )
+            assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
+            assert {error.details() for error in errors} == {"the server is shutting down"}
+
+        talking(server, conversation)
+
+
+def test_peers_that_take_no_reply_of_reflection_give_up_their_places(serving, bundle_path, until):
+    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="hardpath.v1.LinkService")
+    with serving(bundle_path, limits=limited(stall_s=0.2)) as server:
+
+        def answered():
+            try:
+                return server.stub.ListModels(pb.ListModelsRequest(), timeout=10.0).models
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
+                return False
+
+        method = server.channel.stream_stream(REFLECTION)
+        deaf = [method(itertools.repeat(request.SerializeToString())) for _ in range(CALLS)]
+        until(lambda: not answered())
+        until(answered)
+        for call in deaf:
+            call.cancel()
+
+
+def test_a_request_of_reflection_that_cannot_be_read_is_refused(serving, bundle_path, caplog):
+    with serving(bundle_path, limits=limited()) as server:
+
+        async def conversation(caller):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await caller.ask(REFLECTION, b"\xff")
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert (
+                caught.value.details() == "request must be a serialized grpc.reflection.v1alpha.ServerReflectionRequest"
+            )
+
+        talking(server, conversation)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_a_stream_without_requests_gives_up_its_place(serving, bundle_path):

@@ -19,7 +19,7 @@ def asked(version, *requests):
 
     async def run():
         server = grpc.aio.server()
-        add_reflection(server, FILES, Door(calls=8, receive_s=60.0))
+        add_reflection(server, FILES, Door(calls=8, receive_s=60.0), 30.0)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

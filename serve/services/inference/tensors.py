@@ -147,6 +147,11 @@ def inputs_from_message(
         If an input is unknown or comes twice, holds no data or data twice, if datatype or shape are unusable, or if the data
         do not fill the shape. Names the part of `inputs.NAME` that is wrong.
     """
+    for message in request.inputs:  # first: what lies in shared memory has no raw contents
+        for parameter in message.parameters:
+            raise ArgumentError(
+                f"inputs.{message.name}.parameters.{parameter}", "is unknown: tensors come within the message"
+            )
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise ArgumentError(
@@ -161,8 +166,6 @@ def inputs_from_message(
             raise ArgumentError(field, f"is unknown; this model takes {', '.join(tensors)}")
         if name in arrays:
             raise ArgumentError(field, "must be given once, got it twice")
-        for parameter in message.parameters:
-            raise ArgumentError(f"{field}.parameters.{parameter}", "is unknown: tensors come within the message")
         shape = _shape(field, message, max_batch)
         if not tensor.shape and shape[1:] == (1,):
             shape = shape[:1]

@@ -133,6 +133,17 @@ def test_it_is_told_in_one_line_what_is_not_there(client, call, code, caplog):
     assert "\n" not in refused.value.message()
 
 
+def test_a_tensor_in_shared_memory_is_refused_by_its_name_whatever_is_beside_it(client):
+    shared = triton.InferInput("symbols", [1, 4, 2], "FP32")
+    shared.set_shared_memory("region", 32)
+    for inputs in ([shared], [shared, tensor("no", np.ones((1, 4), np.float32))]):
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("tiny.receiver", inputs)
+        field, _, why = refused.value.message().partition(" ")
+        assert field.startswith("inputs.symbols.parameters.shared_memory_")
+        assert why == "is unknown: tensors come within the message"
+
+
 def test_it_may_forget_shared_memory_that_there_never_was(client):
     client.unregister_system_shared_memory()
     client.unregister_cuda_shared_memory()

@@ -190,6 +190,19 @@ def test_a_certificate_that_was_refused_is_not_read_at_each_handshake(files, aut
     assert certificates.refresh()
 
 
+def test_a_certificate_that_was_refused_is_tried_at_once_where_that_is_asked_for(files, authority, monkeypatch, caplog):
+    security = Security(files.config())
+    ends = security.certificates.not_after
+    files.write(authority.issue_cert("127.0.0.1", not_after=NOW + 2 * DAY))
+    with monkeypatch.context() as refusing:
+        refusing.setattr("serve.security.tls._check_pair", _refuse)
+        for _ in range(2):
+            security.renew()
+    assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 2
+    security.renew()
+    assert security.certificates.not_after != ends
+
+
 def _refuse(*_):
     from serve.security.watched import Unusable
 
