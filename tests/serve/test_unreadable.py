@@ -29,7 +29,8 @@ def test_they_are_refused_as_a_wrong_argument(channel, data, caplog):
     assert rpc_status.from_call(refused.value).details[0].Unpack(bad)
     (violation,) = bad.field_violations
     assert (violation.field, violation.description) == ("request", "must be a serialized hardpath.v1.TransmitRequest")
-    assert caplog.text == ""
+    others = "opentelemetry"  # a test before may have left an exporter that finds nobody
+    assert [record for record in caplog.records if not record.name.startswith(others)] == []
 
 
 @pytest.mark.parametrize("method", [f"{SERVICE}/Sweep", "/grpc.health.v1.Health/Watch"])
