@@ -160,7 +160,10 @@ class Contest:
         """
 
         def under_load(contender: Contender, seconds: float) -> Answered:
-            return h2load(contender.process.address, contender.call, load, seconds, self.folder)
+            try:
+                return h2load(contender.process.address, contender.call, load, seconds, self.folder)
+            except RuntimeError as error:
+                raise RuntimeError(f"{contender.name}, {row}: {error}") from None
 
         sizes = {contender.name: _checked(contender) for contender in contenders}
         for contender in contenders:
