@@ -7,6 +7,8 @@ import pytest
 
 from link.errors import ArgumentError
 from serve.client import AsyncClient, Client
+from serve.config.schema import LimitsConfig
+from serve.messages.tensor import MESSAGE_BYTES
 from serve.results import Timing
 from serve.server import Server
 
@@ -97,3 +99,7 @@ def test_a_batch_larger_than_the_server_takes(server, link, images):
     with Client(server.address) as client:
         sent = client.encode(batch)
     np.testing.assert_array_equal(sent.bits, np.tile(link.transmitter({"image": images}).bits, (30, 1)))
+
+
+def test_the_client_makes_no_larger_request_than_a_server_takes_by_default():
+    assert LimitsConfig().message_bytes == MESSAGE_BYTES
