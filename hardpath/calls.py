@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -55,6 +55,7 @@ from hardpath.terminal import INTERRUPTED, ends_with, note, percent, progress
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from hardpath.call_tables import Answers
     from hardpath.jobs import Samples
     from link.manifest import Manifest
     from serve.client import Client
@@ -209,9 +210,9 @@ def call(
         arrays = {name: array[chosen] for name, array in arrays.items()}
     with Client(address, model=model, timeout_s=timeout_s, **reached) as client:
         manifest = _model(client, model).manifest
-        told = {"model": manifest.name, "version": manifest.version}
+        output = _Output({"model": manifest.name, "version": manifest.version}, out, as_json)
         if decode is not None:
-            _decode(client, decode, arrays, chosen.start, told, out, as_json=as_json)
+            _decode(client, decode, arrays, chosen.start, output)
             return
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
         found = text_samples(given, manifest) if given else _samples(inputs, manifest, named)
@@ -219,73 +220,58 @@ def call(
         _check_rows(rows, chosen, _rows(found.inputs), as_json=as_json)
         if encode:
             estimate = snr_db if is_given(context, "snr_db") or manifest.routed else None
-            _encode(client, batch, {"snr_db": estimate, "mode": mode}, told, out, as_json=as_json)
+            _encode(client, batch, {"snr_db": estimate, "mode": mode}, output)
         elif sweep is not None:
             rule = {"draws": draws, "target_errors": target_errors, "rel_width": rel_width, "confidence": confidence}
-            _sweep(client, batch, sweep, timeout, options | rule, told, out, as_json=as_json)
+            _sweep(client, batch, sweep, timeout, options | rule, output)
         else:
-            _transmit(client, batch, options | {"snr_db": snr_db, "mode": mode}, told, out, as_json=as_json)
+            _transmit(client, batch, options | {"snr_db": snr_db, "mode": mode}, output)
 
 
-def _transmit(
-    client: Client,
-    batch: Batch,
-    options: Mapping[str, Any],
-    told: Mapping[str, Any],
-    out: Path | None,
-    *,
-    as_json: bool,
-) -> None:
+class _Output(NamedTuple):
+    """What becomes of answers: shown beside what is `told` of their model, and saved to `out`."""
+
+    told: Mapping[str, Any]
+    out: Path | None
+    as_json: bool
+
+    def give(self, client: Client, asked: Mapping[str, Any], answers: Answers, title: str, result: Any) -> None:
+        """Show first: what cannot be saved was seen."""
+        show(client.address, {**self.told, **asked}, answers, title, as_json=self.as_json)
+        save(self.out, answers, result)
+
+
+def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:
     with _bar("sending", batch.rows) as update:
         reply = client.transmit(
             batch.inputs,
             sample_offset=batch.first,
-            include_llr=out is not None,
-            include_symbols=out is not None,
+            include_llr=output.out is not None,
+            include_symbols=output.out is not None,
             progress=update,
             **options,
         )
     answers = transmitted_answers(reply, batch)
     used = asdict(reply.settings)
     title = f"{used['channel']} at {used['snr_db']:g} dB, seed {used['seed']}"
-    show(client.address, {**told, **used, "mode": options["mode"]}, answers, title, as_json=as_json)
-    save(out, answers, reply)
-    if not as_json:
+    output.give(client, {**used, "mode": options["mode"]}, answers, title, reply)
+    if not output.as_json:
         note_texts(reply.truncated, "have too many tokens for the model: cut")
         note_texts(reply.unknown, "have no token that the model knows")
 
 
-def _encode(
-    client: Client,
-    batch: Batch,
-    options: Mapping[str, Any],
-    told: Mapping[str, Any],
-    out: Path | None,
-    *,
-    as_json: bool,
-) -> None:
+def _encode(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:
     with _bar("encoding", batch.rows) as update:
         sent = client.encode(batch.inputs, progress=update, **options)
     answers = encoded_answers(sent, batch)
-    show(client.address, {**told, **options}, answers, "encoded", as_json=as_json)
-    save(out, answers, sent)
+    output.give(client, options, answers, "encoded", sent)
 
 
-def _decode(
-    client: Client,
-    file: Path,
-    arrays: Mapping[str, Any],
-    first: int,
-    told: Mapping[str, Any],
-    out: Path | None,
-    *,
-    as_json: bool,
-) -> None:
+def _decode(client: Client, file: Path, arrays: Mapping[str, Any], first: int, output: _Output) -> None:
     with _bar("decoding", _rows(arrays)) as update:
-        found = client.decode(**arrays, include_llr=out is not None, progress=update)
+        found = client.decode(**arrays, include_llr=output.out is not None, progress=update)
     answers = decoded_answers(found, first)
-    show(client.address, told, answers, f"{file} decoded", as_json=as_json)
-    save(out, answers, found)
+    output.give(client, {}, answers, f"{file} decoded", found)
 
 
 def _sweep(
@@ -294,10 +280,7 @@ def _sweep(
     grid: str,
     timeout: float | None,
     options: Mapping[str, Any],
-    told: Mapping[str, Any],
-    out: Path | None,
-    *,
-    as_json: bool,
+    output: _Output,
 ) -> None:
     """Show the points that came, also where Ctrl-C ends the sweep."""
     from link.errors import require_range
@@ -319,13 +302,13 @@ def _sweep(
         except KeyboardInterrupt:
             interrupted = True
     answers = point_answers(points)
-    if as_json:
-        show(client.address, {**told, **options}, answers, "", as_json=True, name="points")
+    if output.as_json:
+        show(client.address, {**output.told, **options}, answers, "", as_json=True, name="points")
     elif points:
         show_points(
             f"{client.address} over {options['channel']}, seed {options['seed']}", points, options["confidence"]
         )
-    save(out, answers, None)
+    save(output.out, answers, None)
     if interrupted:
         note(f"hardpath: interrupted after {len(points)} of {len(snr_db)} points")
         sys.exit(INTERRUPTED)
