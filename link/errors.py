@@ -9,6 +9,9 @@
     ├── MissingExtra                        an optional package that is not installed
     ├── OutOfMemory                         a device without memory for a graph or a batch
     ├── WorkerError                         workers of a sweep that died, again and again
+    ├── RadioError                          a radio that is not there, is gone, or does not do what it is asked
+    │   └── DriverUnavailable               its driver or library is not installed; says what to install
+    ├── RecordingError                      a recording of samples that is missing, broken or of another type
     └── ServerError                         a server that cannot be started or reached
 
 Every message is one line that says what to do. The domain knows no gRPC and no exit codes: `serve.messages.status` and the
@@ -63,6 +66,36 @@ class OutOfMemory(HardpathError):
 
 class WorkerError(HardpathError):
     """Workers of a sweep died twice at one task."""
+
+
+class RadioError(HardpathError):
+    """A radio that is not there, is gone, or does not do what it is asked."""
+
+
+class DriverUnavailable(RadioError):
+    """The driver or library of a front end is not installed.
+
+    Examples
+    --------
+    >>> raise DriverUnavailable("soapy", "SoapySDR", "apt-get install python3-soapysdr")
+    Traceback (most recent call last):
+    ...
+    link.errors.DriverUnavailable: front end soapy needs SoapySDR, which is not installed: apt-get install python3-soapysdr
+    """
+
+    def __init__(self, kind: str, driver: str, remedy: str) -> None:
+        super().__init__(f"front end {kind} needs {driver}, which is not installed: {remedy}")
+        self.kind = kind
+        self.driver = driver
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[DriverUnavailable], tuple[str, str, str]]:
+        """As that of ArgumentError."""
+        return type(self), (self.kind, self.driver, self.remedy)
+
+
+class RecordingError(HardpathError):
+    """A recording of samples that is missing, broken or of another type."""
 
 
 class ServerError(HardpathError):
