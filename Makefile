@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench bench-serve check format proto clean
+.PHONY: help demo test test-slow bench bench-serve check format proto radio-software clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,14 @@ format: $(READY) ## format the code
 
 proto: $(READY) ## write the stubs in serve/pb anew
 	@PYTHON=$(BIN)/python proto/generate.sh
+
+# GNU Radio, SoapySDR and libiio are no Python packages; without them their tests are skipped, which is told.
+RADIO_PACKAGES := gnuradio python3-soapysdr soapysdr-tools soapysdr-module-audio pulseaudio pulseaudio-utils \
+	libportaudio2 libiio-utils libiio0
+
+radio-software: ## install the radio software that tests run against, where apt-get can (126 MB)
+	@dpkg -s $(RADIO_PACKAGES) >/dev/null 2>&1 || \
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(RADIO_PACKAGES))
 
 clean: ## remove the environment and all results
 	rm -rf $(VENV) runs
