@@ -55,7 +55,9 @@ class Capabilities:
     ----------
     sends, receives : bool
     sample_rate_hz : float or None
-        None where no clock drives it: samples go as fast as the programs take them.
+        None where nobody knows, or it means nothing.
+    real_time : bool
+        Whether samples go on by a clock of their own, read or not; elsewhere they go as fast as the programs take them.
     chunk : int
         Samples that it best takes or gives at once.
     full_scale : float or None
@@ -71,6 +73,7 @@ class Capabilities:
     sends: bool = True
     receives: bool = True
     sample_rate_hz: float | None = None
+    real_time: bool = False
     chunk: int = 1 << 16
     full_scale: float | None = None
     timestamps: bool = False
@@ -150,8 +153,8 @@ class FrontEndSpec(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str]
-    needs: ClassVar[str | None] = None
-    """What to install for it, as a command; None where nothing is needed."""
+    simulated: ClassVar[bool] = False
+    """Whether the noise is set by `SimulatedFrontEnd.at`."""
 
     @abstractmethod
     def build(self) -> FrontEnd:

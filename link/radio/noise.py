@@ -1,0 +1,50 @@
+"""The noise variance of equalised symbols, by what they are off by."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from link.constellation import points
+from link.snr import NO_MIN
+
+_STEPS: Final = 8
+
+
+def estimate_no(
+    payload: NDArray[np.complex128], order: int | None, known: NDArray[np.complex128], start: float
+) -> float:
+    """Noise variance per complex symbol, by expectation and maximisation (Dempster, Laird, Rubin 1977).
+
+    A symbol of a known constellation is off by its distance from each point, weighted by how likely that point is at the
+    variance found so far; a known symbol by its error. Deciding for the nearest points instead would find too little noise
+    where decisions are wrong.
+
+    Parameters
+    ----------
+    payload : (n,) complex
+        Equalised symbols.
+    order : int or None
+        Of their square QAM; None where it is not known, and `known` alone counts.
+    known : (m,) complex
+        Errors of known symbols that no estimate was fitted to.
+    start : float
+        Where to begin, a variance near the right one.
+    """
+    squares = float(np.sum(np.abs(known) ** 2))
+    if order is None:
+        # The start is worth about as many symbols as the channel was estimated from.
+        return max((squares + start * 3.0 * len(known)) / (4.0 * max(1, len(known))), NO_MIN)
+    amplitudes = np.unique(points(order)[:, 0])
+    distances = (np.concatenate([payload.real, payload.imag]) - amplitudes[:, None]) ** 2
+    nearest = distances.min(axis=0)
+    distances -= nearest
+    squares += float(nearest.sum())
+    no = max(start, NO_MIN)
+    for _ in range(_STEPS):
+        weights = np.exp(distances * (-1.0 / no))
+        excess = np.sum(weights * distances, axis=0) / np.sum(weights, axis=0)
+        no = max((float(excess.sum()) + squares) / (len(payload) + len(known)), NO_MIN)
+    return no

@@ -1,0 +1,104 @@
+"""A radio in words: its front end, its modem, and how its SNR comes about."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_serializer, field_validator
+
+from link.errors import ArgumentError
+from link.radio.frontend import FrontEndSpec
+from link.radio.frontends import frontend_spec
+from link.radio.modem import ModemOptions
+
+_FILE_BYTES_MAX: Final = 2**20
+
+
+class RadioSpec(BaseModel):
+    """A radio.
+
+    Attributes
+    ----------
+    frontend : FrontEndSpec
+        Given as a table with its kind and its options.
+    modem : ModemOptions
+    amplitude : float
+        Of symbols of Es = 1: the RMS of I and Q together is amplitude / sqrt(samples_per_symbol). A front end with a full
+        scale clips beyond it.
+    full_snr_db : float or None
+        Es/N0 at the receiver at that amplitude, dB, as a calibration finds it. Where it is given, a lower SNR is had by
+        sending with less power. Where it is absent, and the front end is no simulation, the SNR is what it is.
+    timeout_s : float
+        A radio that takes and gives no sample for so long is given up.
+    latency_s : float
+        How long a device is listened to behind a burst.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    frontend: SerializeAsAny[FrontEndSpec]
+    modem: ModemOptions = ModemOptions()
+    amplitude: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+    full_snr_db: Annotated[float, Field(ge=-30.0, le=60.0)] | None = None
+    timeout_s: Annotated[float, Field(ge=0.05, le=600.0)] = 2.0
+    latency_s: Annotated[float, Field(ge=0.0, le=60.0)] = 0.2
+
+    @field_validator("frontend", mode="before")
+    @classmethod
+    def _of_kind(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        options = dict(value)
+        return frontend_spec(str(options.pop("kind", "")), options)
+
+    @field_serializer("frontend", mode="wrap")
+    def _with_kind(self, value: FrontEndSpec, serialise: Any) -> dict[str, Any]:
+        return {"kind": value.kind, **serialise(value)}
+
+    @property
+    def sets_snr(self) -> bool:
+        """Whether an SNR that is asked for comes about."""
+        return self.frontend.simulated or self.full_snr_db is not None
+
+
+def load_radio(file: Path) -> RadioSpec:
+    """A radio from a TOML file.
+
+    Raises
+    ------
+    ArgumentError
+        If it cannot be read, is no TOML, or a setting is unknown or out of range; it names the file and the setting.
+    """
+    try:
+        if file.stat().st_size > _FILE_BYTES_MAX:
+            raise ArgumentError(str(file), f"must hold at most {_FILE_BYTES_MAX} bytes")
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArgumentError(str(file), f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ArgumentError(str(file), "is no text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ArgumentError(str(file), f"is no TOML: {error}") from None
+    try:
+        return RadioSpec.model_validate(settings)
+    except ArgumentError as error:
+        raise ArgumentError(f"{file}: {error.field}", error.message) from None
+    except ValidationError as error:
+        raise _in_one_line(str(file), error) from None
+
+
+def _in_one_line(file: str, error: ValidationError) -> ArgumentError:
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    where = ".".join(str(part) for part in first["loc"])
+    if isinstance(cause, ArgumentError):
+        return ArgumentError(
+            f"{file}: {cause.field if where == 'frontend' else f'{where}.{cause.field}'}", cause.message
+        )
+    if first["type"] == "missing":
+        return ArgumentError(f"{file}: {where}", "must be given")
+    if first["type"] == "extra_forbidden":
+        return ArgumentError(f"{file}: {where}", "is no setting of a radio")
+    return ArgumentError(f"{file}: {where}", f"{first['msg'].removeprefix('Input ')}, got {first['input']!r}")
