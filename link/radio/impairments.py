@@ -7,6 +7,7 @@ that they do not drift away in a long run.
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,7 +53,8 @@ def sent_with_imbalance(samples: Signal, gain_db: float, phase_deg: float) -> Si
 
     With G1, G2 = (1 +- g exp(j phi)) / 2 this is G1 x + G2 conj(x): the image stands |G2 / G1|^2 below the signal.
     """
-    return samples.real + (1j * amplitude(gain_db) * np.exp(1j * math.radians(phase_deg))) * samples.imag
+    found: Signal = samples.real + (1j * cmath.rect(amplitude(gain_db), math.radians(phase_deg))) * samples.imag
+    return found
 
 
 def received_with_imbalance(samples: Signal, gain_db: float, phase_deg: float) -> Signal:
@@ -68,7 +70,7 @@ def received_with_imbalance(samples: Signal, gain_db: float, phase_deg: float) -
 
 
 def quantised(samples: Signal, bits: int, full_scale: float) -> Signal:
-    """I and Q as a converter of so many bits gives them: k step, k in [-2^(bits-1), 2^(bits-1) - 1], 2^bits steps in 2 full_scale."""
+    """I and Q from a converter: k 2^(1-bits) full_scale with an integer k in [-2^(bits-1), 2^(bits-1) - 1]."""
     most = 1 << (bits - 1)
     steps = np.rint(samples.view(np.float64) * (most / full_scale))
     found: Signal = (np.clip(steps, -most, most - 1) * (full_scale / most)).view(np.complex128)
@@ -128,8 +130,8 @@ class PhaseNoise:
 def carrier(start: int, count: int, cfo: float, drift: float, phase: float) -> NDArray[np.float64]:
     """Phases of a carrier off by `cfo` cycles a sample, and by `drift` more with each sample.
 
-    2 pi (cfo n + drift n^2 / 2) + phase. What it is at every 4096th sample is found in fractions and taken modulo 1 before it
-    is rounded, so that sample 10^9 is as exact as the first.
+    2 pi (cfo n + drift n^2 / 2) + phase. What it is at every 4096th sample is found in fractions and taken modulo 1 before
+    it is rounded, so that sample 10^9 is as exact as the first.
 
     Returns
     -------
@@ -184,8 +186,8 @@ class Multipath:
 class Resampler:
     """A receiver's clock: output m is the signal at m / (1 + ppm 1e-6) - delay samples, zero in front of the stream.
 
-    A sample comes out once the 13 behind its instant have come in. It takes 12 of them: instants are rounded, and one next to a
-    sample may fall on either side of it.
+    A sample comes out once the 13 behind its instant have come in. It takes 12 of them: instants are rounded, and one next
+    to a sample may fall on either side of it.
     """
 
     def __init__(self, clock_ppm: float, delay: float) -> None:
@@ -223,7 +225,7 @@ class Resampler:
 
 
 def _windowed_sinc() -> NDArray[np.float64]:
-    """(phases + 1, TAPS) weights: of phase p for the samples at floor(t) - 11 ... floor(t) + 12, t = floor(t) + p / phases."""
+    """(phases + 1, TAPS) weights of the samples at n - 11 ... n + 12, for the instants n + p / phases."""
     offsets = np.arange(-_BEFORE, TAPS // 2 + 1) - np.arange(_PHASES + 1)[:, None] / _PHASES
     inside = np.maximum(0.0, 1.0 - (offsets / (TAPS // 2)) ** 2)
     window = np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA)

@@ -65,8 +65,8 @@ class Spec(FrontEndSpec):
     Attributes
     ----------
     snr_db : float or None
-        Es/N0 in dB, in [-30, 60], behind a matched filter for a pulse and symbols of unit energy: the noise has variance N0 =
-        10^(-snr_db / 10) a complex sample. None: no noise. `Impaired.at` sets another.
+        Es/N0 in dB, in [-30, 60], behind a matched filter for a pulse and symbols of unit energy: the noise has variance
+        N0 = 10^(-snr_db / 10) a complex sample. None: no noise. `Impaired.at` sets another.
     seed : int
         Of noise and phase noise, in [0, 2**63), until `Impaired.at` gives draws.
     cfo : float
