@@ -146,7 +146,7 @@ class Spec(FrontEndSpec):
 
 
 class Impaired(SimulatedFrontEnd):
-    """A link with the faults of a `Spec`.
+    """A link with the faults of a `Spec`. What `at` sets holds until it sets something else, also over a close and an open.
 
     Examples
     --------
@@ -174,13 +174,12 @@ class Impaired(SimulatedFrontEnd):
 
     def open(self) -> None:
         if self._path is None:
-            self._path, self._taken = self._new_path(), 0
+            self._path, self._taken = _Path(self._spec, self._snr_db, self._draws), 0
 
     def at(self, snr_db: float, draws: Draws) -> None:
-        millidecibels(snr_db)
         self._opened()
+        self._path = _Path(self._spec, snr_db, draws)
         self._snr_db, self._draws = snr_db, draws
-        self._path = self._new_path()
 
     def send(self, samples: Samples, timeout_s: float) -> int:
         path = self._opened()
@@ -204,9 +203,6 @@ class Impaired(SimulatedFrontEnd):
         if self._spec.dies_after is not None and self._taken >= self._spec.dies_after:
             raise RadioError("the simulated device is gone")
         return self._path
-
-    def _new_path(self) -> _Path:
-        return _Path(self._spec, self._snr_db, self._draws)
 
 
 class _Path:
