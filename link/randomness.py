@@ -56,6 +56,7 @@ class Stream(IntEnum):
     SPLIT = 11
     ROUTING = 12
     RARE = 13
+    RADIO = 14
 
 
 def philox4x32(counter: tuple[Array, Array, Array, Array], key: int) -> tuple[Array, Array, Array, Array]:
