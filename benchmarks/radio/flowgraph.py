@@ -9,7 +9,8 @@ it, and with this process where that is killed.
         ...
 
 Without impairments `channel_model` gives back what was sent, from sample `AHEAD` on: its resampler swallows those before.
-The last samples stay inside, since a stream that only pauses has no end: it takes `PAD` more to get all of them out.
+The last samples stay inside, since a stream that only pauses has no end: it takes `PAD` more to get all of them out. One
+seed gives the same bytes however the stream is cut; behind a frequency offset all but the last bit of a few samples.
 """
 
 from __future__ import annotations
@@ -162,6 +163,11 @@ class Flowgraph:
     def options(self) -> dict[str, str]:
         """Of the ZMQ front end at its other side."""
         return {"send": self.source, "recv": self.sink, "pattern": self.pattern}
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, where it has one."""
+        return None if self._process is None else self._process.pid
 
     @property
     def running(self) -> bool:
