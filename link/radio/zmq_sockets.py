@@ -44,25 +44,25 @@ class Line:
     socket : zmq.Socket
     endpoint : str
         As it was bound.
+    peers : int
+        Connections that are open and shook hands; strangers do not.
     visits : int
         Peers that ever came.
-    departures : int
-        Connections that ever ended.
     """
 
     def __init__(self, context: Context, kind: int, endpoint: str, binds: bool, high_water_mark: int) -> None:
         self.socket = context.socket(kind)
         self.endpoint = endpoint
-        self.visits = self.departures = 0
+        self.peers = self.visits = 0
         self._binds = binds
         self._open: set[int] = set()  # descriptors of connections, those of strangers included
-        self._peers = 0  # connections that speak ZMQ: those that shook hands, and are no more than are open
         self._refused = False
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.SNDHWM, high_water_mark),
             (zmq.RCVHWM, high_water_mark),
-            (zmq.IMMEDIATE, 1),  # nothing is taken for a peer that is not there yet
+            # Nothing is taken for a peer that is not there; a receiver would drop with the connection what it has not given.
+            (zmq.IMMEDIATE, kind in (zmq.PUSH, zmq.ROUTER)),
             # A peer whose machine is gone. ZMQ's own heartbeats would take one for dead that is slow to read.
             (zmq.TCP_KEEPALIVE, 1),
             (zmq.TCP_KEEPALIVE_IDLE, 5),
@@ -77,7 +77,9 @@ class Line:
             (self.socket.bind if binds else self.socket.connect)(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise RadioError(f"cannot {'bind' if binds else 'connect to'} {endpoint}: {error.strerror}") from None
+            raise RadioError(
+                f"cannot {'bind' if binds else 'connect to'} {endpoint}: {zmq.strerror(error.errno)}"
+            ) from None
         self.endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def look(self) -> None:
@@ -89,28 +91,28 @@ class Line:
             If more than one program is connected, or what was connected to speaks otherwise.
         """
         while self._monitor.poll(0):
+            self.socket.poll(0)  # lets go of the connections that ended before the one told of now began
             message = recv_monitor_message(self._monitor)
             event, descriptor = message["event"], int(message["value"])
             if event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
                 self._open.add(descriptor)
                 self._refused = not self._binds  # until the peer has shown that it is of the kind wanted
             elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._peers += 1
+                self.peers += 1
                 self.visits += 1
                 self._refused = False
             elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
                 self._refused = False  # it went before it had said what it is; ZMQ tries again
             elif event == zmq.EVENT_DISCONNECTED:
                 self._open.discard(descriptor)
-                self._peers = min(self._peers, len(self._open))
-                self.departures += 1
-        if self._peers > 1:
-            raise RadioError(f"{self._peers} programs share the samples at {self.endpoint}: end all but one")
+                self.peers = min(self.peers, len(self._open))
+        if self.peers > 1:
+            raise RadioError(f"{self.peers} programs share the samples at {self.endpoint}: end all but one")
         if self._refused and not self._open:
             raise RadioError(f"what listens at {self.endpoint} is no ZMQ socket of the kind that this pattern needs")
 
     def wait(self, event: int, deadline: float) -> bool:
-        """Whether the socket gets ready for this (POLLIN or POLLOUT) in time.
+        """Whether the socket gets ready for this (POLLIN or POLLOUT) in time, or somebody comes.
 
         Raises
         ------
@@ -120,9 +122,12 @@ class Line:
         poller = zmq.Poller()
         poller.register(self.socket, event)
         poller.register(self._monitor, zmq.POLLIN)
+        visits = self.visits
         while True:
             self.look()
-            gone = self.visits > 0 and not self._peers
+            if self.visits > visits:
+                return True
+            gone = self.visits > 0 and not self.peers
             left_s = 0.0 if gone else max(0.0, deadline - time.monotonic())
             ready = dict(poller.poll(math.ceil(1e3 * left_s)))
             if self.socket in ready:
@@ -139,7 +144,7 @@ class Line:
             self.look()
         self.socket.disable_monitor()
         self._monitor.close(0)
-        self.socket.close(_LINGER_MS if self._peers else 0)
+        self.socket.close(_LINGER_MS if self.peers else 0)
 
 
 class Pusher:
@@ -288,20 +293,20 @@ class Requester(Puller):
 
     def __init__(self, line: Line, message_samples: int) -> None:
         super().__init__(line, message_samples)
-        self._asked_after = -1  # departures when the last request went out: with a peer goes its request
+        self._asked = 0  # the visit in which a request is out: with a peer goes its request
 
     def _take(self) -> bytes:
         self._ask()
         *_, message = self.line.socket.recv_multipart(zmq.NOBLOCK)
-        self._asked_after = -1
+        self._asked = 0
         self._ask()
         return message
 
     def _ask(self) -> int:
-        if self._asked_after != self.line.departures:
+        if self.line.peers and self._asked != self.line.visits:
             try:
                 self.line.socket.send_multipart([b"", self._message.to_bytes(COUNT_BYTES, "little")], zmq.NOBLOCK)
             except zmq.Again:
-                return zmq.POLLIN | zmq.POLLOUT  # nobody is there to be asked
-            self._asked_after = self.line.departures
+                return zmq.POLLIN | zmq.POLLOUT
+            self._asked = self.line.visits
         return zmq.POLLIN
