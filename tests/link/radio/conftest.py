@@ -7,10 +7,12 @@ packages can be installed, they fail.
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 
-SYSTEM_PYTHON = "/usr/bin/python3"
+from benchmarks.radio.flowgraph import SYSTEM_PYTHON, Flowgraph
+
 REQUIRED = "HARDPATH_RADIO_SOFTWARE"
 
 
@@ -34,6 +36,13 @@ def gnuradio():
     if not require_or_tell(imports("from gnuradio import gr, blocks, channels, zeromq"), "GNU Radio"):
         pytest.skip("GNU Radio is not installed")
     return SYSTEM_PYTHON
+
+
+@pytest.fixture
+def flowgraph(gnuradio):
+    """Function from stages, and options of `Flowgraph`, to one that runs; all of them end with the test."""
+    with ExitStack() as running:
+        yield lambda *stages, **options: running.enter_context(Flowgraph(stages, **options))
 
 
 @pytest.fixture(scope="session")
