@@ -124,6 +124,16 @@ Data = Annotated[
         parser=path_of,
     ),
 ]
+Radio = Annotated[
+    Path | None,
+    typer.Option(
+        "--radio",
+        metavar="FILE",
+        help="Send over the radio that this TOML file describes, in place of a simulated channel.",
+        rich_help_panel=CHANNEL_PANEL,
+        parser=path_of,
+    ),
+]
 SnrError = Annotated[
     float,
     typer.Option("--snr-error-db", help="What the bundle's router takes the SNR for is higher by this, in dB."),

@@ -24,6 +24,7 @@ from hardpath.options import (
     MaxTime,
     NoOffset,
     Pilots,
+    Radio,
     ReceiverName,
     RelWidth,
     ResourceBlocks,
@@ -58,6 +59,7 @@ def sweep(
     receiver: ReceiverName = None,
     snr_db: SnrGrid = "-6:18:3",
     channel: SimulatedChannel = "awgn",
+    radio: Radio = None,
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
     csi: CsiKind = "perfect",
@@ -92,11 +94,13 @@ def sweep(
 ) -> None:
     """Measure accuracy and bit errors of a bundle against SNR, with intervals and plots."""
     from hardpath.jobs import run_baselines, run_sweep
+    from link.radio.spec import load_radio
     from link.sweep import SweepSpec, parse_grid
 
     spec = SweepSpec(
         snr_db=parse_grid(snr_db),
         channel=channel,
+        radio=None if radio is None else load_radio(radio),
         block_symbols=block_symbols,
         k_factor_db=k_factor_db,
         csi=csi,

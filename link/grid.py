@@ -9,15 +9,30 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from link.bits import num_symbols
-from link.channel import TR38901, Channel, build_channel
+from link.channel import RADIO, TR38901, Channel, build_channel
 from link.channel.fec import K_MAX, K_MIN, coded_bits
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
+from link.radio.channel import RadioChannel
+from link.radio.spec import RadioSpec
 from link.randomness import SEED_MAX
 from link.simulator.rule import Rule
 from link.snr import SNR_ERROR_DB_MAX, millidecibels
 
+_OF_SIMULATED: Final = (
+    "block_symbols",
+    "k_factor_db",
+    "csi",
+    "pilots",
+    "no_offset_db",
+    "delay_spread_ns",
+    "speed_kmh",
+    "carrier_ghz",
+    "spacing_khz",
+    "resource_blocks",
+)
+"""Options of simulated channels."""
 _POINTS_MAX: Final = 10_000
 _SHOWN: Final = 80
 """Letters of a wrong value that a message repeats."""
@@ -88,7 +103,8 @@ class GridSpec(BaseModel, ABC):
             if (point := millidecibels(snr_db)) in seen:
                 raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {snr_db:g} twice")
             seen.add(point)
-        self.build_channel()
+        if self.channel != RADIO:
+            self.build_channel()
         self.rule  # noqa: B018 (checks the targets)
         return self
 
@@ -147,6 +163,9 @@ class SweepSpec(GridSpec):
         Times that the whole data set is sent at each point, each with its own noise; where a target is set, at most.
     snr_error_db : float
         What a bundle's router takes the SNR for is higher by this, dB, in [-30, 30]; 0 for a bundle without a router.
+    radio : RadioSpec or None
+        A radio in place of a simulated channel, whose options must then be absent; `channel` is "radio". One that cannot set
+        its SNR takes a grid of one point, and has the SNR that it has.
 
     Examples
     --------
@@ -158,11 +177,48 @@ class SweepSpec(GridSpec):
 
     draws: Annotated[int, Field(ge=1, lt=2**32)] = 1
     snr_error_db: Annotated[float, Field(ge=-SNR_ERROR_DB_MAX, le=SNR_ERROR_DB_MAX)] = 0.0
+    radio: RadioSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_radio(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("radio") is not None:
+            if fields.get("channel", RADIO) not in (RADIO, "awgn"):
+                raise ArgumentError("channel", f"must be absent where a radio is given, got {fields['channel']!r}")
+            return {**fields, "channel": RADIO}
+        return fields
+
+    @model_validator(mode="after")
+    def _check_radio(self) -> Self:
+        if (self.channel == RADIO) != (self.radio is not None):
+            raise ArgumentError("radio", "must be given where the channel is a radio")
+        if self.radio is None:
+            return self
+        for field in _OF_SIMULATED:
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise ArgumentError(field, f"must be absent where a radio is given, got {getattr(self, field)}")
+        if len(self.snr_db) > 1 and not self.radio.sets_snr:
+            raise ArgumentError(
+                "snr_db",
+                f"must be one point for a radio ({self.radio.frontend.kind}) that cannot set its SNR, without full_snr_db; "
+                f"got {len(self.snr_db)}",
+            )
+        return self
 
     @property
     def limit(self) -> int:
         """Draws at most."""
         return self.draws
+
+    def build_channel(self) -> Channel:
+        """The channel asked for; a radio is opened by its first call.
+
+        Raises
+        ------
+        DriverUnavailable
+            If a radio's driver is not installed.
+        """
+        return super().build_channel() if self.radio is None else RadioChannel(self.radio)
 
 
 class ModemSpec(GridSpec):

@@ -13,6 +13,31 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class RadioPoint(_Frozen):
+    """What became of the frames that a radio sent; fields as in link.channel.frames.FrameCounts.
+
+    Attributes
+    ----------
+    frames, frames_lost, crc_failed : int
+        Sent; not found; received, but not whole.
+    gaps, clipped : int
+    measured_snr_db : float or None
+        Es/N0 behind the equaliser, by the receiver's own estimate, dB.
+    evm : float or None
+    papr_db : float or None
+        Largest of a burst.
+    """
+
+    frames: int
+    frames_lost: int
+    crc_failed: int
+    gaps: int
+    clipped: int
+    measured_snr_db: float | None
+    evm: float | None
+    papr_db: float | None
+
+
 class SweepPoint(_Frozen):
     """What one SNR gave. Counts are over all receptions: each of the samples in each draw.
 
@@ -61,7 +86,9 @@ class SweepPoint(_Frozen):
     header_symbols : int
         Symbols of all headers; counted in `symbols`.
     pilot_symbols : int
-        Pilots of payload and headers; counted in `symbols`.
+        Pilots of payload and headers; counted in `symbols`. Over a radio all symbols of its frames that are not payload.
+    radio : RadioPoint or None
+        None where there was no radio.
     """
 
     snr_db: float
@@ -90,6 +117,7 @@ class SweepPoint(_Frozen):
     headers_wrong: int
     header_symbols: int
     pilot_symbols: int
+    radio: RadioPoint | None = None
 
     @property
     def mode_shares(self) -> tuple[float, ...]:

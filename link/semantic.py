@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from link.chain import Link
 from link.channel import Channel
 from link.channel.base import erase_unsent
+from link.channel.frames import FrameCounts
 from link.constellation import bits_per_symbol
 from link.device import host_engine
 from link.grid import SweepSpec
 from link.montecarlo import ClusterSums, cluster_sums
+from link.radio.channel import RadioChannel
 from link.randomness import Draws
 from link.runtime import Transmission
 from link.snr import NO_MIN, SNR_DB_MAX, millidecibels
@@ -46,7 +48,7 @@ class PassCounts(NamedTuple):
     correct : str
         A bit a row, 1 where it was decided rightly, first row first, in hexadecimal.
     bit_errors, index_errors : tuple of int
-        ClusterSums over receptions whose header was right.
+        ClusterSums over receptions whose header was right and whose symbols were all received.
     abs_llr : float
         Sum of |LLR| over their payload bits, nats.
     energy : float
@@ -57,7 +59,9 @@ class PassCounts(NamedTuple):
     header_counts : tuple of int
         Of HEADER_COUNTS.
     pilot_symbols : int
-        Of the payload.
+        Of the payload; over a radio all symbols of its frames that are not payload.
+    frames : tuple
+        FrameCounts of a radio, headers' frames included; zeros elsewhere.
     """
 
     first_row: int
@@ -72,6 +76,7 @@ class PassCounts(NamedTuple):
     mode_samples: tuple[int, ...]
     header_counts: tuple[int, ...]
     pilot_symbols: int
+    frames: tuple[float, ...] = FrameCounts()
 
     @property
     def decided(self) -> NDArray[np.bool_]:
@@ -134,6 +139,14 @@ class SemanticPasses:
         self.sent(self.spec.snr_db[0])
         return self.__dict__ | {"tensors": {}}
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of a radio."""
+        if isinstance(self._channel, RadioChannel):
+            self._channel.close()
+
     def sent(self, snr_db: float) -> Transmission:
         """The data set as it is sent at an SNR."""
         name = millidecibels(snr_db) if self.link.manifest.routed else None
@@ -153,15 +166,17 @@ class SemanticPasses:
         correct = np.empty(len(rows), np.bool_)
         bits, bit_errors, indices, index_errors = (np.empty(len(rows), np.int64) for _ in range(4))
         abs_llr = np.empty(len(rows), np.float64)
-        headers, pilots = np.zeros(len(HEADER_COUNTS), np.int64), 0
+        headers, pilots, frames = np.zeros(len(HEADER_COUNTS), np.int64), 0, FrameCounts()
         for place in self._chunks(len(rows)):
             chunk = Transmission._make(values[place] for values in sent)
             draws = Draws(self.spec.seed, rows[place], draw, engine=self.engine)
             result = self.link.carry(chunk, self._channel, snr_db, draws)
-            decoded, right = result.decoded, np.ones(len(draws.samples), np.bool_)
+            sent_here = np.arange(manifest.num_symbols) < chunk.num_symbols[:, None]
+            decoded, right = result.decoded, np.isfinite(result.received.no).all(axis=-1, where=sent_here)
             pilots += result.received.pilot_symbols
+            frames = frames.plus(result.received.frames or FrameCounts())
             if result.header is not None:
-                right = result.header.right
+                right &= result.header.right
                 headers += [getattr(result.header, name) for name in HEADER_COUNTS]
             bits[place], indices[place] = np.where(right, chunk.num_bits, 0), np.where(right, tokens[chunk.mode], 0)
             judged = np.arange(manifest.num_bits) < bits[place, None]
@@ -183,6 +198,7 @@ class SemanticPasses:
             mode_samples=tuple(np.bincount(sent.mode, minlength=len(manifest.modes)).tolist()),
             header_counts=tuple(headers.tolist()),
             pilot_symbols=pilots,
+            frames=tuple(frames),
         )
 
     def tally(self, block: PassCounts) -> Tally:

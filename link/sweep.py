@@ -14,6 +14,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -21,13 +22,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.chain import Link, require_snr_error
+from link.channel.frames import FrameCounts
 from link.errors import ArgumentError
 from link.grid import SweepSpec, parse_grid
 from link.manifest import Mode
 from link.montecarlo import Proportion, clustered_proportion, noise_proportion
 from link.provenance import code_version, library_versions
 from link.reference import bit_error_rate
-from link.results import SweepPoint, SweepProvenance, SweepResult
+from link.results import RadioPoint, SweepPoint, SweepProvenance, SweepResult
 from link.semantic import CHUNK_ROWS, HEADER_COUNTS, PassCounts, SemanticPasses, summed
 from link.simulator import Answer, Watch
 from link.simulator.block import total
@@ -90,6 +92,8 @@ def sweep(
     ------
     ArgumentError
         If inputs or labels are of the wrong shape or out of range, or an error of the SNR is given where there is no router.
+    RadioError
+        If a radio is not there, or gone; what was found before is on disk.
     ResultsError
         If `out` holds another sweep or cannot be read.
     WorkerError
@@ -102,23 +106,26 @@ def sweep(
     require_snr_error(spec.snr_error_db, link.manifest.routed)
     tensors = link.transmitter.tensors(inputs)
     truth = check_classes("labels", labels, len(next(iter(tensors.values()))), len(link.manifest.task.classes))
+    if spec.radio is not None and workers > 1 and not spec.radio.frontend.simulated:
+        raise ArgumentError("workers", f"must be 1 for a {spec.radio.frontend.kind} radio, which is one, got {workers}")
     if len(truth) * spec.draws > MAX_DECISIONS:
         raise ArgumentError("draws", f"must be at most {MAX_DECISIONS // len(truth)} for {len(truth)} samples")
     passes = SemanticPasses(link, tensors, truth, spec, chunk_rows)
     provenance = _provenance(passes)
-    return conduct(
-        passes,
-        spec,
-        {"provenance": provenance, "spec": spec},
-        point=lambda answer: _point(passes, answer),
-        result=lambda points: SweepResult(points=points, provenance=provenance, spec=spec),
-        out=out,
-        workers=workers,
-        backend=backend,
-        max_time=max_time,
-        progress=progress,
-        watch=watch,
-    )
+    with passes:
+        return conduct(
+            passes,
+            spec,
+            {"provenance": provenance, "spec": spec},
+            point=lambda answer: _point(passes, answer),
+            result=lambda points: SweepResult(points=points, provenance=provenance, spec=spec),
+            out=out,
+            workers=workers,
+            backend=backend,
+            max_time=max_time,
+            progress=progress,
+            watch=watch,
+        )
 
 
 def check_classes(field: str, values: ArrayLike, samples: int | None, classes: int) -> NDArray[np.int64]:
@@ -184,7 +191,22 @@ def _point(passes: SemanticPasses, answer: Answer) -> SweepPoint:
         stopped_by=answer.ending,
         mode_samples=mode_samples,
         pilot_symbols=pilots,
+        radio=_radio_point(blocks) if spec.radio is not None else None,
         **headers,
+    )
+
+
+def _radio_point(blocks: Sequence[PassCounts]) -> RadioPoint:
+    counts = reduce(FrameCounts.plus, (FrameCounts._make(block.frames) for block in blocks))
+    return RadioPoint(
+        frames=counts.frames,
+        frames_lost=counts.lost,
+        crc_failed=counts.crc_failed,
+        gaps=counts.gaps,
+        clipped=counts.clipped,
+        measured_snr_db=counts.snr_db,
+        evm=counts.evm,
+        papr_db=counts.papr_db,
     )
 
 

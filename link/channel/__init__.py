@@ -13,9 +13,12 @@ from link.errors import ArgumentError
 TR38901: Final = tuple(f"{family}-{letter}" for family in ("tdl", "cdl") for letter in "abcde")
 """Channels of 3GPP TR 38.901 over OFDM; they need the extra `sim`, and seconds to import it when they are first called."""
 
+RADIO: Final = "radio"
+"""What a channel is called that is a radio (link.radio)."""
+
 CHANNELS: Final = ("awgn", "rayleigh", "rayleigh-fast", "rician", "rician-fast", *TR38901)
 
-__all__ = ["CHANNELS", "CSI", "TR38901", "Awgn", "Channel", "Csi", "Fading", "Received", "build_channel"]
+__all__ = ["CHANNELS", "CSI", "RADIO", "TR38901", "Awgn", "Channel", "Csi", "Fading", "Received", "build_channel"]
 
 
 def build_channel(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from link.array import Array, namespace
+from link.channel.frames import FrameCounts
 from link.device import HOST_ENGINES
 from link.errors import ArgumentError
 from link.randomness import Draws
@@ -35,7 +36,9 @@ class Received:
     report : mapping of str to float
         What the channel knows of itself (for example the mean channel gain), of NumPy arrays; the receiver never sees it.
     num_pilots : (B,) int64 or None
-        Pilot symbols that were sent beside each sample's; None stands for none at all.
+        Pilot symbols, and whatever else of a radio's frames, that were sent beside each sample's; None stands for none.
+    frames : FrameCounts or None
+        What became of a radio's frames; None where there are none.
     """
 
     y: Array
@@ -43,6 +46,7 @@ class Received:
     num_symbols: NDArray[np.int64]
     report: Mapping[str, float] = field(default_factory=dict)
     num_pilots: NDArray[np.int64] | None = None
+    frames: FrameCounts | None = None
 
     @property
     def pilot_symbols(self) -> int:

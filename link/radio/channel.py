@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from link.channel.base import Received, erase_unsent, require_rows
+from link.channel.frames import FrameCounts
 from link.errors import ArgumentError, RadioError
 from link.radio.exchange import Capture, exchange
 from link.radio.frame import SEQUENCES, as_complex, as_pairs, mode_of
@@ -125,7 +126,8 @@ class RadioChannel:
         received[sent], variances[sent] = as_pairs(y), np.maximum(no, NO_MIN)
         more = drop.burst.symbols - len(symbols)
         shares = np.diff(np.round(np.cumsum(num_symbols) * (more / len(symbols))), prepend=0.0).astype(np.int64)
-        return Received(*erase_unsent(received, variances, num_symbols), num_symbols, _report(drop), shares)
+        y, no = erase_unsent(received, variances, num_symbols)
+        return Received(y, no, num_symbols, num_pilots=shares, frames=_counts(drop))
 
     def drop(self, payloads: list[NDArray[np.complex128]], snr_db: float | None, draws: Draws) -> Drop:
         """Send payloads, a frame each, and receive them.
@@ -166,7 +168,8 @@ class RadioChannel:
             amplitude *= 10.0 ** ((snr_db - spec.full_snr_db) / 20.0)
         burst = self.modem.send(payloads, self._sequence)
         first, self._sequence = self._sequence, (self._sequence + len(payloads)) % SEQUENCES
-        samples = burst.samples if amplitude == 1.0 else burst.samples * np.float32(amplitude)
+        silence = np.zeros(spec.tail_samples, dtype=np.complex64)
+        samples = np.concatenate([burst.samples * np.float32(amplitude), silence])
         capture = exchange(frontend, samples, timeout_s=spec.timeout_s, latency_s=spec.latency_s)
         found: dict[int, ReceivedFrame] = {}
         headers_lost, others = 0, 0
@@ -211,23 +214,15 @@ def _of_one_mode(
         yield rows[modes == mode]
 
 
-def _report(drop: Drop) -> dict[str, float]:
-    """What there is to say of a drop, means over its frames."""
-    frames = list(drop.frames.values())
-    found = {
-        "frames": float(len(drop.burst.headers)),
-        "frames_lost": float(len(drop.burst.headers) - len(frames)),
-        "crc_failed": float(sum(frame.crc_ok is False for frame in frames)),
-        "gaps": float(drop.capture.gaps),
-        "clipped": float(drop.capture.clipped),
-        "papr_db": drop.burst.papr_db,
-    }
-    if frames:
-        found |= {
-            "snr_db": float(-10.0 * np.log10(np.mean([frame.no for frame in frames]))),
-            "evm": float(np.sqrt(np.mean([frame.evm**2 for frame in frames]))),
-            "cfo": float(np.mean([frame.cfo for frame in frames])),
-            "clock_ppm": float(np.mean([frame.clock for frame in frames]) * 1e6),
-            "gain_db": float(20.0 * np.log10(np.mean([frame.gain for frame in frames]))),
-        }
-    return found
+def _counts(drop: Drop) -> FrameCounts:
+    frames = drop.frames.values()
+    return FrameCounts(
+        frames=len(drop.burst.headers),
+        lost=len(drop.burst.headers) - len(frames),
+        crc_failed=sum(frame.crc_ok is False for frame in frames),
+        gaps=drop.capture.gaps,
+        clipped=drop.capture.clipped,
+        no=sum(frame.no for frame in frames),
+        squared_evm=sum(frame.evm**2 for frame in frames),
+        papr=10.0 ** (drop.burst.papr_db / 10.0),
+    )

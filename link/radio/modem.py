@@ -6,7 +6,7 @@ payloads ──frames, pulses──> samples          samples ──frame receiv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from link.radio.frame import SEQUENCES, VERSION, FrameSpec, Header, assemble, mode_of
 from link.radio.frontend import Samples
 from link.radio.pulse import Pulse, peak_to_average_db
-from link.radio.receiver import FrameReceiver, Reception, ReceiverSpec
-
-_TAIL_SYMBOLS: Final = 64
-"""Silence behind a burst: what filters and software on the way hold back is silence then."""
+from link.radio.receiver import FrameReceiver, ReceiverSpec, Reception
 
 
 class ModemOptions(BaseModel):
@@ -97,7 +94,7 @@ class Modem:
         symbols = np.concatenate(
             [assemble(payload, header, frame) for payload, header in zip(payloads, headers, strict=True)]
         )
-        samples = self.options.pulse.shape(np.concatenate([symbols, np.zeros(_TAIL_SYMBOLS)]))
+        samples = self.options.pulse.shape(symbols)
         return Burst(samples, headers, len(symbols), peak_to_average_db(samples))
 
     def receive(self, samples: Samples) -> Reception:

@@ -320,7 +320,7 @@ class FrameReceiver:
         phase = self._phase(body[places.pilots] / PILOT, places.pilots, body_symbols, modelled)
         body *= np.exp(-1j * phase)
         late = places.pilots[places.pilots >= self._head]
-        # An estimated response is stronger than the true one by its own error: no pilot behind the header has a share in that.
+        # An estimated response is stronger than the true one by its own error, which pilots behind the header saw not.
         body /= (_UNIT_PILOTS + np.sum((body[late] / PILOT).real)) / (_UNIT_PILOTS + len(late))
         check = body[places.crc]
         errors = np.concatenate([body[late] - PILOT, check - nearest_points(check, 4)])
@@ -346,7 +346,7 @@ class FrameReceiver:
     def _turn(self, cfo: float, count: int) -> NDArray[np.complex128]:
         """By how much removing a carrier offset turns each half symbol."""
         half_symbols_from_start = np.arange(count) - 2 * self._reach.before
-        return np.exp(-1j * np.pi * cfo * self.pulse.samples_per_symbol * half_symbols_from_start)
+        return np.asarray(np.exp(-1j * np.pi * cfo * self.pulse.samples_per_symbol * half_symbols_from_start))
 
     def _known(self, header: Header, places: Layout, turned: NDArray[np.complex128]) -> NDArray[np.complex128]:
         """Symbols from the last of the guard to the header's end, all of them known by now."""
@@ -374,4 +374,4 @@ def _derivative(y: NDArray[np.complex128]) -> NDArray[np.complex128]:
     reach = 8
     k = np.arange(1, reach + 1)
     half = 2.0 * (-1.0) ** k / k * np.cos(0.5 * np.pi * k / (reach + 1)) ** 2
-    return np.convolve(y, np.concatenate([-half[::-1], [0.0], half]), mode="same")
+    return np.asarray(np.convolve(y, np.concatenate([-half[::-1], [0.0], half]), mode="same"))

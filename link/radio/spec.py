@@ -30,6 +30,8 @@ class RadioSpec(BaseModel):
     full_snr_db : float or None
         Es/N0 at the receiver at that amplitude, dB, as a calibration finds it. Where it is given, a lower SNR is had by
         sending with less power. Where it is absent, and the front end is no simulation, the SNR is what it is.
+    tail_samples : int
+        Silence sent behind a burst: what filters, delays and software on the way hold back is silence then.
     timeout_s : float
         A radio that takes and gives no sample for so long is given up.
     latency_s : float
@@ -42,6 +44,7 @@ class RadioSpec(BaseModel):
     modem: ModemOptions = ModemOptions()
     amplitude: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
     full_snr_db: Annotated[float, Field(ge=-30.0, le=60.0)] | None = None
+    tail_samples: Annotated[int, Field(ge=0, le=1 << 22)] = 512
     timeout_s: Annotated[float, Field(ge=0.05, le=600.0)] = 2.0
     latency_s: Annotated[float, Field(ge=0.0, le=60.0)] = 0.2
 

@@ -180,19 +180,22 @@ def _column_types(point: type[BaseModel]) -> Iterator[tuple[str, type]]:
             yield name, tuple
         elif Proportion in kinds:
             yield from ((f"{name}{end}", float) for end in ("", "_low", "_high"))
+        elif issubclass(kinds[0], BaseModel):
+            yield from ((f"{name}_{inner}", kind) for inner, kind in _column_types(kinds[0]))
         else:
             yield name, str if issubclass(kinds[0], str) else kinds[0]
 
 
 def _columns(point: BaseModel) -> dict[str, Any]:
     """One row: a proportion becomes three columns, name, name_low and name_high; what is absent is empty."""
-    row: dict[str, Any] = {}
-    for name, field in type(point).model_fields.items():
+    row: dict[str, Any] = dict.fromkeys(name for name, _ in _column_types(type(point)))
+    for name in type(point).model_fields:
         value = getattr(point, name)
-        if Proportion in getattr(field.annotation, "__args__", (field.annotation,)):
-            low, high = (None, None) if value is None else (value.low, value.high)
-            row |= {name: value and value.value, f"{name}_low": low, f"{name}_high": high}
-        else:
+        if isinstance(value, Proportion):
+            row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        elif isinstance(value, BaseModel):
+            row |= {f"{name}_{inner}": cell for inner, cell in _columns(value).items()}
+        elif value is not None:
             row[name] = list(value) if isinstance(value, tuple) else value
     return row
 

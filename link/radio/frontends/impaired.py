@@ -107,6 +107,7 @@ class Spec(FrontEndSpec):
     """
 
     kind: ClassVar[str] = "impaired"
+    simulated: ClassVar[bool] = True
 
     snr_db: Annotated[float | None, _between(SNR_DB_MIN, SNR_DB_MAX)] = None
     seed: Annotated[int, _between(0, SEED_MAX)] = 0
