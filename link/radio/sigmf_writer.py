@@ -80,6 +80,7 @@ class Writer:
         """
         try:
             if self._begun:
+                self.fields.pop("core:sha512", None)
                 self._stream = io.FileIO(self.data_file, "ab")
                 self._rewrite()
             else:
@@ -195,7 +196,7 @@ class Writer:
     def _mend(self, stream: io.FileIO) -> None:
         """After a write that was cut: whole samples stay. Their checksum is not known."""
         self.samples = os.fstat(stream.fileno()).st_size // self._sample_bytes
-        stream.truncate(self.samples * self._sample_bytes)
+        stream.seek(stream.truncate(self.samples * self._sample_bytes))
         self._hash = None
 
     def _fail(self, error: OSError) -> NoReturn:
