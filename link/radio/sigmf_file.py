@@ -110,14 +110,12 @@ def validate(metadata: dict[str, Any]) -> str | None:
     """
     checker = sigmf_package("sigmf.validate")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # of extensions that are used and not declared
+        with warnings.catch_warnings(record=True) as told:  # of extensions that are used and not declared
+            warnings.simplefilter("always")
             checker.validate(metadata)
     except checker.jsonschema.ValidationError as error:
         return f"{error.json_path}: {error.message}"[:200]
-    except DeprecationWarning as warning:
-        return str(warning).split(". ")[0]
-    return None
+    return str(told[0].message).split(". ")[0] if told else None
 
 
 def sigmf_package(module: str = "sigmf") -> Any:

@@ -168,6 +168,12 @@ def test_a_gap_of_unknown_length_stays_unknown_and_so_does_the_index_after_it(tm
     assert [b.lost for b in replayed(recorder.meta_file)] == [0, None, 4]
 
 
+def test_a_gap_in_front_of_the_first_sample_is_one(tmp_path):
+    recorder = record(tmp_path, Block(lost=2), Block(ramp(3), 4), Block(ramp(3), 1))
+    assert [c["core:global_index"] for c in metadata(recorder)["captures"]] == [6, 10]
+    assert [b.lost for b in replayed(recorder.meta_file)] == [6, 1]
+
+
 def test_a_gap_at_the_end_is_said(tmp_path):
     recorder = record(tmp_path, Block(ramp(3)), Block(lost=8))
     (note,) = metadata(recorder)["annotations"]

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import subprocess
 import sys
 import tarfile
 import warnings
@@ -72,10 +73,6 @@ def refused(file, why):
     assert caught.value.__cause__ is None
 
 
-def interleaved(values, dtype):
-    return np.asarray(values, dtype)
-
-
 def test_a_recording_with_the_mandatory_fields_alone_is_played(tmp_path):
     file = write(tmp_path)
     assert played(file).tobytes() == SAMPLES.tobytes()
@@ -105,6 +102,26 @@ def test_what_the_package_wrote_is_played(tmp_path, caplog, name):
     assert (recording.sample_rate_hz, recording.frequency_hz, recording.hardware) == (48000, 915e6, "a receiver")
     assert recording.annotations[0]["core:label"] == "burst"
     assert recording.radio is None
+    assert not caplog.records
+
+
+def test_what_gnu_radio_recorded_is_played(tmp_path, gnuradio, caplog):
+    flowgraph = """if True:
+        import sys
+        from gnuradio import blocks, gr
+
+        top = gr.top_block()
+        source = blocks.vector_source_c([complex(n, -n) for n in range(5000)])
+        words = "someone", "a tone", "a receiver"
+        sink = blocks.sigmf_sink_minimal(gr.sizeof_gr_complex, sys.argv[1], 2e6, 433.92e6, *words, True)
+        top.connect(source, sink)
+        top.run()
+    """
+    file = tmp_path / "theirs.sigmf-data"
+    subprocess.run([gnuradio, "-c", flowgraph, str(file)], check=True, capture_output=True, timeout=120)
+    assert np.array_equal(played(file), np.arange(5000) * np.complex64(1 - 1j))
+    recording = read_recording(file)
+    assert (recording.sample_rate_hz, recording.frequency_hz, recording.hardware) == (2e6, 433.92e6, "a receiver")
     assert not caplog.records
 
 
