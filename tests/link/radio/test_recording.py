@@ -310,7 +310,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_is_there(tmp_path):
     assert np.array_equal(joined(replayed(tmp_path / "run")), np.repeat(np.arange(13), 1000)[:12_500])
 
 
-def test_after_a_full_disk_the_error_is_said_again_and_nothing_more_is_taken(tmp_path, monkeypatch):
+def test_after_a_full_disk_the_error_is_said_again_and_nothing_more_is_taken(tmp_path):
     front = Scripted(Block(ramp(4)), Block(ramp(4)), Block(ramp(4)))
     with Recorder(front, tmp_path / "run") as recorder:
         recorder.recv(8, 0.1)
@@ -323,7 +323,10 @@ def test_after_a_full_disk_the_error_is_said_again_and_nothing_more_is_taken(tmp
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         with pytest.raises(RecordingError, match="the 4 samples before it are kept"):
             recorder.recv(8, 0.1)
+        with pytest.raises(RecordingError, match="the 4 samples before it are kept"):
+            recorder.annotate(0, 1)
         assert len(front.script) == 1
+    assert not list(tmp_path.glob(".*"))
     assert joined(replayed(recorder.meta_file)).tobytes() == ramp(4).tobytes()
 
 
@@ -339,7 +342,7 @@ def test_a_device_that_dies_leaves_a_complete_recording(tmp_path):
     assert np.array_equal(joined(replayed(recorder.meta_file)), ramp(6))
 
 
-def test_an_interrupted_write_does_not_shift_what_follows(tmp_path, monkeypatch):
+def test_an_interrupted_write_does_not_shift_what_follows(tmp_path):
     with Recorder(Scripted(Block(ramp(4)), Block(ramp(4)), Block(ramp(4))), tmp_path / "run") as recorder:
         recorder.recv(8, 0.1)
         stream = recorder._writer._stream
