@@ -16,6 +16,7 @@ import os
 import time
 from bisect import insort
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -27,6 +28,7 @@ from link.radio.sigmf_file import validate
 Value: TypeAlias = str | float | int | bool | None
 
 _SHARE: Final = 0.01
+_ROOM: Final = 1 << 16  # bytes
 
 _log = logging.getLogger(__name__)
 
@@ -210,17 +212,22 @@ class Writer:
     def _rewrite(self, *, sync: bool = False) -> None:
         """Replace the metadata as a whole."""
         start = time.monotonic()
+        text = self._text().encode()
         draft = self.meta_file.with_name(f".{self.meta_file.name}.part")
         try:
-            with draft.open("w", encoding="utf-8", newline="") as stream:
-                stream.write(self._text())
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as stream:
+                stream.write(text)
+                stream.truncate()
                 if sync:
-                    stream.flush()
                     os.fsync(stream.fileno())
             draft.replace(self.meta_file)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
+        if not sync:
+            # Room for the next metadata: a disk full of samples still takes what is said of them.
+            with suppress(OSError):
+                draft.write_bytes(bytes(len(text) * 5 // 4 + _ROOM))
         self._told = True
         now = time.monotonic()
         self._due_at = now + (now - start) / _SHARE

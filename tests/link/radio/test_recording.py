@@ -310,6 +310,21 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_is_there(tmp_path):
     assert np.array_equal(joined(replayed(tmp_path / "run")), np.repeat(np.arange(13), 1000)[:12_500])
 
 
+def test_a_disk_full_of_samples_still_takes_what_is_said_of_them(tmp_path):
+    # A disk of its own, of 1 MiB, that nobody else sees and that ends with the shell.
+    steps = (
+        f'mount -t tmpfs -o size=1m tmpfs {tmp_path} && {sys.executable} -c "$0" {tmp_path}/run; cat {tmp_path}/*meta'
+    )
+    shell = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*shell, f"mount -t tmpfs tmpfs {tmp_path}"], capture_output=True).returncode != 0:
+        pytest.skip("no disk can be mounted here")
+    done = subprocess.run([*shell, steps, textwrap.dedent(PROGRAM)], capture_output=True, text=True, timeout=60)
+    assert "No space left on device" in done.stderr.strip().splitlines()[-1]
+    told = done.stdout[done.stdout.index("{") :]
+    written = int(done.stdout.split("{")[0].split()[-1])
+    assert len(json.loads(told)["annotations"]) == written // 1000 > 50
+
+
 def test_after_a_full_disk_the_error_is_said_again_and_nothing_more_is_taken(tmp_path):
     front = Scripted(Block(ramp(4)), Block(ramp(4)), Block(ramp(4)))
     with Recorder(front, tmp_path / "run") as recorder:
