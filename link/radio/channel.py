@@ -156,7 +156,7 @@ class RadioChannel:
         frontend, spec = self._frontend, self.spec
         frontend.open()
         amplitude = spec.amplitude
-        if isinstance(frontend, SimulatedFrontEnd):
+        if isinstance(frontend, SimulatedFrontEnd) and frontend.capabilities.sets_noise:
             if snr_db is not None:
                 frontend.at(snr_db, draws)
             self._sequence = 0
