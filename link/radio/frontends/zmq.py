@@ -52,7 +52,6 @@ class Spec(FrontEndSpec):
     """
 
     kind: ClassVar[str] = "zmq"
-    needs: ClassVar[str | None] = "pip install 'hardpath[zmq]'"
 
     send: Endpoint | None = None
     recv: Endpoint | None = None
