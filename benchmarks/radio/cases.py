@@ -1,6 +1,6 @@
 """One case of a link over GNU Radio: frames of random payload, and what came of them.
 
-    payloads ──modem──> samples ──ZMQ──> GNU Radio ──ZMQ──> samples ──modem──> bits, LLRs, noise variance ──> counts
+payloads ──modem──> samples ──ZMQ──> GNU Radio ──ZMQ──> samples ──modem──> bits, LLRs, noise variance ──> counts
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from benchmarks.radio.flowgraph import Flowgraph, Stage
 from link.bits import label_bits
@@ -110,7 +111,11 @@ def run_case(
 
 
 def count(
-    radio: RadioChannel, payloads: list[NDArray[np.complex128]], bits: NDArray[np.uint8], order: int, frames_a_burst: int
+    radio: RadioChannel,
+    payloads: list[NDArray[np.complex128]],
+    bits: NDArray[np.uint8],
+    order: int,
+    frames_a_burst: int,
 ) -> Case:
     """Send payloads over a radio, and count."""
     found = errors = judged = crc_ok = 0
@@ -123,15 +128,14 @@ def count(
         drop = radio.drop(part, None, Draws(0, np.array([first])))
         for place, frame in drop.frames.items():
             sent, x = bits[first + place], part[place]
-            no = np.full(len(x), frame.no)
-            llr = max_log_llr(as_pairs(frame.payload), no, order)
+            llr = max_log_llr(as_pairs(frame.payload), frame.no, order)
             found += 1
             crc_ok += bool(frame.crc_ok)
             errors += int(np.count_nonzero((llr > 0) != sent))
             judged += sent.size
             squared += float(np.sum(np.abs(frame.payload - x) ** 2))
-            told += frame.no * len(x)
-            probability = 1.0 / (1.0 + np.exp(-llr.ravel()))
+            told += float(frame.no.sum())
+            probability = expit(llr.ravel())
             which = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
             claimed += np.bincount(which, probability, BINS)
             ones += np.bincount(which, sent.ravel(), BINS)

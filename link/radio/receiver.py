@@ -53,7 +53,7 @@ from link.radio.frontend import Samples
 from link.radio.noise import estimate_no
 from link.radio.pulse import Pulse
 from link.radio.sampling import half_symbols
-from link.radio.tracking import arrival_shift, pilot_frequency, smooth_phase, timing_slope
+from link.radio.tracking import arrival_shift, pilot_frequency, smooth_gain, timing_slope
 from link.snr import NO_MIN
 
 _EQUALISER_MORE: Final = Span(3, 5)
@@ -62,8 +62,8 @@ _CLOCK_CORRECTED: Final = 20e-6
 """Clock offset of a lone frame above which it is corrected; of several frames in a row it is known better, and always is."""
 _CLOCK_STEPS: Final = 3
 _CLOCK_MAX: Final = 1e-3
-_UNIT_PILOTS: Final = 8
-"""Pilots that the equaliser's own gain is worth."""
+_GAIN_MIN: Final = 0.01
+"""Least gain at a pilot, over the frame's: what fades deeper is not amplified any further."""
 _MEAN_MAX: Final = 16.0
 """Mean of a recording, in standard deviations of that of white noise, above which it is an offset."""
 
@@ -100,8 +100,8 @@ class ReceivedFrame(NamedTuple):
     header : Header
     payload : (length,) complex128
         Equalised symbols, Es = 1, unbiased.
-    no : float
-        Their noise variance, residual interference included.
+    no : (length,) float64
+        Their noise variance, residual interference included; equal but where the channel fades within the frame.
     crc_ok : bool or None
         Whether the payload's bits came through whole; None where its constellation is not known.
     start : float
@@ -112,22 +112,22 @@ class ReceivedFrame(NamedTuple):
         Carrier frequency offset, cycles a sample.
     clock : float
         By how much the receiver's clock is faster, as a ratio less 1.
-    gain : float
-        Amplitude at the matched filter of a symbol of Es = 1.
+    amplitude : float
+        At the matched filter, of a symbol of Es = 1.
     evm : float
-        Root mean square error of the payload's symbols from the nearest points, over the constellation's RMS; where that is
-        not known, sqrt(no).
+        Root mean square error of the symbols behind the preamble, from the nearest points where they are not known, over the
+        constellation's RMS.
     """
 
     header: Header
     payload: NDArray[np.complex128]
-    no: float
+    no: NDArray[np.float64]
     crc_ok: bool | None
     start: float
     symbols: int
     cfo: float
     clock: float
-    gain: float
+    amplitude: float
     evm: float
 
     @property
@@ -138,7 +138,7 @@ class ReceivedFrame(NamedTuple):
     @property
     def snr_db(self) -> float:
         """Es/N0 behind the equaliser, dB."""
-        return float(-10.0 * np.log10(self.no))
+        return float(-10.0 * np.log10(self.no.mean()))
 
 
 class Reception(NamedTuple):
@@ -247,18 +247,21 @@ class FrameReceiver:
         pilots = places.pilots[places.pilots < self._head]
         seen = body[pilots] / PILOT
         error = max(float(np.mean(np.abs(seen - np.mean(seen)) ** 2)), NO_MIN)
-        body *= np.exp(-1j * self._phase(seen, pilots, self._head, error))
+        body /= self._gain(seen, pilots, self._head, error)
         no = max(float(np.mean(np.abs(body[pilots] - PILOT) ** 2)), NO_MIN)
         llr = max_log_llr(as_pairs(body[places.header]), np.full(frame.header_symbols, no), 4)
         return response, add_repeats(llr, frame)
 
-    def _phase(
+    def _gain(
         self, seen: NDArray[np.complex128], pilots: NDArray[np.int64], size: int, no: float
-    ) -> NDArray[np.float64]:
-        """Phase of each of `size` symbols from the pilots among them."""
+    ) -> NDArray[np.complex128]:
+        """Gain of each of `size` symbols from the pilots among them, modulus and phase each along a line between two."""
         if not self.spec.track_phase:
-            return np.full(size, np.angle(seen[:2].sum()))
-        return np.interp(np.arange(size), pilots, smooth_phase(seen, no))
+            return np.full(size, np.exp(1j * np.angle(seen[:2].sum())))
+        gain = smooth_gain(seen, no)
+        places = np.arange(size)
+        modulus = np.interp(places, pilots, np.maximum(np.abs(gain), _GAIN_MIN))
+        return np.asarray(modulus * np.exp(1j * np.interp(places, pilots, np.unwrap(np.angle(gain)))))
 
     def _clock(self, found: Sequence[_Found]) -> tuple[float, bool]:
         """The clock's offset from how far frames are apart that were sent one behind the other; whether it is known so."""
@@ -317,31 +320,32 @@ class FrameReceiver:
         y = y - impairments.image * np.conj(y) * turn**2 - impairments.offset * turn
         weights, modelled = self._equaliser(response)
         body = equalise(y, weights, symbols)[ahead:] * np.conj(turned)
-        phase = self._phase(body[places.pilots] / PILOT, places.pilots, body_symbols, modelled)
-        body *= np.exp(-1j * phase)
-        late = places.pilots[places.pilots >= self._head]
-        # An estimated response is stronger than the true one by its own error, which pilots behind the header saw not.
-        body /= (_UNIT_PILOTS + np.sum((body[late] / PILOT).real)) / (_UNIT_PILOTS + len(late))
-        check = body[places.crc]
+        gain = self._gain(body[places.pilots] / PILOT, places.pilots, body_symbols, modelled)
+        body /= gain
+        payload, check = body[places.payload], body[places.crc]
+        late = places.pilots[places.pilots >= self._head]  # the equaliser was not fitted to these
         errors = np.concatenate([body[late] - PILOT, check - nearest_points(check, 4)])
-        payload = body[places.payload]
-        no = estimate_no(payload, header.order, errors, modelled)
-        decided = payload if header.order is None else nearest_points(payload, header.order)
-        evm = float(np.sqrt(np.mean(np.abs(payload - decided) ** 2))) if header.order else no**0.5
-        crc_ok = None
-        if header.order is not None:
-            sent = payload_crc(payload, header.mode)
-            crc_ok = bool((decide(check, 4) == decide(sent, 4)).all())
+        errors *= np.abs(gain[np.concatenate([late, places.crc])])
+        strength = np.abs(gain[places.payload]) ** 2
+        no = estimate_no(payload, strength, header.order, errors, modelled) / strength
         estimate = body.copy()
-        estimate[places.payload], estimate[places.pilots], estimate[places.crc] = (
-            decided,
-            PILOT,
-            nearest_points(check, 4),
+        estimate[places.pilots], estimate[places.crc] = PILOT, nearest_points(check, 4)
+        if header.order is not None:
+            estimate[places.payload] = nearest_points(payload, header.order)
+        derivative = equalise(_derivative(y), weights, symbols)[ahead:] * np.conj(turned) / gain
+        read = ReceivedFrame(
+            header=header,
+            payload=payload,
+            no=no,
+            crc_ok=_crc_ok(payload, check, header),
+            start=detection.start,
+            symbols=symbols,
+            cfo=cfo,
+            clock=clock,
+            amplitude=float(np.sqrt(np.sum(np.abs(response.taps) ** 2) / 2.0)),
+            evm=float(np.sqrt(np.mean(np.abs(body - estimate) ** 2))),
         )
-        derivative = equalise(_derivative(y), weights, symbols)[ahead:] * np.conj(turned) * np.exp(-1j * phase)
-        slope = timing_slope(body, estimate, derivative)
-        gain = float(np.sqrt(np.sum(np.abs(response.taps) ** 2) / 2.0))
-        return _Read(ReceivedFrame(header, payload, no, crc_ok, detection.start, symbols, cfo, clock, gain, evm), slope)
+        return _Read(read, timing_slope(body, estimate, derivative))
 
     def _turn(self, cfo: float, count: int) -> NDArray[np.complex128]:
         """By how much removing a carrier offset turns each half symbol."""
@@ -358,6 +362,13 @@ class FrameReceiver:
 class _Read(NamedTuple):
     frame: ReceivedFrame
     slope: float
+
+
+def _crc_ok(payload: NDArray[np.complex128], check: NDArray[np.complex128], header: Header) -> bool | None:
+    """Whether the CRC received is that of the payload received."""
+    if header.order is None:
+        return None
+    return bool((decide(check, 4) == decide(payload_crc(payload, header.mode), 4)).all())
 
 
 def _without_mean(samples: Samples) -> Samples:

@@ -16,6 +16,7 @@ class Spec(FrontEndSpec):
     """What to play back."""
 
     kind: ClassVar[str] = "sigmf"
+    needs: ClassVar[str | None] = INSTALL
 
     file: Path = Field(description="recording: .sigmf-meta, .sigmf-data, both without the ending, or a .sigmf archive")
     checksum: bool = Field(True, description="compare the data with its checksum first: about 2 s a gigabyte")

@@ -52,6 +52,7 @@ class Spec(FrontEndSpec):
     """
 
     kind: ClassVar[str] = "zmq"
+    needs: ClassVar[str | None] = "pip install 'hardpath[zmq]'"
 
     send: Endpoint | None = None
     recv: Endpoint | None = None
