@@ -9,8 +9,12 @@ later by the delay of the low-pass. No block says when it was taken, since not e
 
 from __future__ import annotations
 
+import atexit
+import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Literal, Self
 
@@ -22,9 +26,14 @@ from link.errors import ArgumentError, DriverUnavailable, RadioError, require_ra
 from link.radio.frontend import Block, Capabilities, FrontEnd, FrontEndSpec, Samples
 from link.radio.passband import WIDEST, DownConverter, UpConverter, room
 
+log = logging.getLogger(__name__)
+
 _RATE_TOLERANCE: Final = 1e-6
 _ROOM_MIN: Final = 1 / 200
 """Of a carrier, in cycles a sample: closer to 0 or 1/2 the low-pass has thousands of taps."""
+_SILENT_S: Final = 3.0
+"""A stream that has not called for so long is gone, though PortAudio does not say so."""
+_CLOSE_S: Final = 2.0
 
 
 class Spec(FrontEndSpec):
@@ -126,6 +135,12 @@ class _PortAudio:
         with self._lock:
             self._users -= 1
 
+    def leave_running(self, driver: Any) -> None:
+        """Neither list again nor end: either would wait for a stream that does not end."""
+        with self._lock:
+            self._users += 1
+        atexit.unregister(driver._exit_handler)
+
     def _list(self, driver: Any) -> None:
         if self._users:
             return
@@ -218,11 +233,13 @@ class _Flow:
 
     def __init__(self, spec: Spec, driver: Any, kind: Literal["input", "output"]) -> None:
         self._kind = kind
+        self._driver = driver
         self._limit = max(1, round(spec.buffer_s * spec.sample_rate_hz))
         self._frames: deque[NDArray[np.float32]] = deque()
         self._count = 0
         self._waiting = threading.Condition()
         self._over = False
+        self._called_at = time.monotonic()
         self._faults = 0
         asked = spec.input_device if kind == "input" else spec.output_device
         open_stream = driver.InputStream if kind == "input" else driver.OutputStream
@@ -256,6 +273,15 @@ class _Flow:
             )
 
     def close(self) -> None:
+        """Let go; of a device that is gone PortAudio may never let go, and is left to it."""
+        ending = threading.Thread(target=self._end, daemon=True)
+        ending.start()
+        ending.join(_CLOSE_S)
+        if ending.is_alive():
+            log.warning("sound card %r is gone, and PortAudio does not let go of it", self._device["name"])
+            _PORTAUDIO.leave_running(self._driver)
+
+    def _end(self) -> None:
         for end in (self._stream.abort, self._stream.close):
             with suppress(Exception):
                 end()
@@ -279,6 +305,18 @@ class _Flow:
     def _require(self) -> None:
         if self._over:
             raise RadioError(f"sound card {self._device['name']!r} is gone: its {self._kind} ended")
+        if time.monotonic() >= self._called_at + _SILENT_S:
+            raise RadioError(f"sound card {self._device['name']!r} is gone: its {self._kind} stands still")
+
+    def _wait(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until it is ready, it is late, or the device is gone, which raises RadioError; `waiting` is held."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            self._require()
+            now = time.monotonic()
+            if now >= deadline:
+                return
+            self._waiting.wait(max(0.0, min(deadline, self._called_at + _SILENT_S) - now))
 
 
 class _Input(_Flow):
@@ -293,9 +331,7 @@ class _Input(_Flow):
     def take(self, most: int, timeout_s: float) -> tuple[NDArray[np.float32], int | None]:
         """Frames up to the next gap, and what is missing in front of them; none where none came in time."""
         with self._waiting:
-            self._waiting.wait_for(lambda: self._count or self._over, max(0.0, timeout_s))
-            if not self._count:
-                self._require()
+            self._wait(lambda: self._count > 0, timeout_s)
             lost = self._lost[0] if self._count else 0
             parts: list[NDArray[np.float32]] = []
             left = most = max(most, 0)
@@ -314,6 +350,7 @@ class _Input(_Flow):
 
     def _called(self, frames: NDArray[np.float32], count: int, times: Any, status: Any) -> None:
         with self._waiting:
+            self._called_at = time.monotonic()
             if status.input_overflow:
                 self._faults += 1
                 self._missing = None
@@ -336,8 +373,8 @@ class _Output(_Flow):
     def room(self, wanted: int, timeout_s: float) -> int:
         """For how many frames there is room, once there is for any."""
         with self._waiting:
-            self._waiting.wait_for(lambda: self._count < self._limit or self._over, max(0.0, timeout_s))
             self._require()
+            self._wait(lambda: self._count < self._limit, timeout_s)
             return min(wanted, self._limit - self._count)
 
     def put(self, frames: NDArray[np.float32]) -> None:
@@ -348,6 +385,7 @@ class _Output(_Flow):
 
     def _called(self, frames: NDArray[np.float32], count: int, times: Any, status: Any) -> None:
         with self._waiting:
+            self._called_at = time.monotonic()
             self._faults += bool(status.output_underflow)
             at = 0
             while at < count and self._frames:

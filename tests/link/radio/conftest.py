@@ -81,7 +81,9 @@ def sound_server(folder):
     address = f"unix:{socket}"
     try:
         deadline = time.monotonic() + 30
-        while subprocess.run(["pactl", "--server", address, "info"], capture_output=True, env=os.environ | here).returncode:
+        while subprocess.run(
+            ["pactl", "--server", address, "info"], capture_output=True, env=os.environ | here
+        ).returncode:
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"PulseAudio did not start: {(folder / 'log').read_text()}", pytrace=False)
             time.sleep(0.02)
