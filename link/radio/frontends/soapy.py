@@ -252,7 +252,7 @@ class Soapy(FrontEnd):
         if channel >= (there := device.getNumChannels(direction)):
             raise self._error(f"has no {name} channel {channel}: it has {there}")
         at = (direction, channel)
-        # Before anything is set: there are drivers that take any rate, and end the program once the stream starts.
+        # Asked as well as read back: SoapySDR's audio module, for one, gives back any rate that it is told.
         rates = device.getSampleRateRange(*at)
         self._require(f"{name} sample rates", spec.sample_rate_hz, rates, "Hz")
         device.setSampleRate(*at, spec.sample_rate_hz)

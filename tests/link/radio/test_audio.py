@@ -67,7 +67,7 @@ def test_baseband_comes_back_over_a_sound_server_to_the_last_bit(listening):
 
 
 def test_a_passband_at_its_widest_comes_back_within_the_filter_s_ripple(listening):
-    """Ripple and stopband are 80 dB down, so the error's power is 1e-8 of each; the ends, where the band is cut, are left out."""
+    """Ripple and stopband are 80 dB down: the error's power is 1e-8 of each. The ends, where the band is cut, are left out."""
     carrier = 9_000
     sent = in_band_noise(RATE // 2, 0.8 * carrier / RATE)
     with card(mode="passband", carrier_hz=carrier).build() as radio:
@@ -185,10 +185,11 @@ LOST = """
 import os, signal, sys, time
 import numpy as np
 from link.errors import RadioError
-from link.radio.frontends import audio, frontend_spec
+from link.radio import portaudio
+from link.radio.frontends import frontend_spec
 
 server, wound, first = int(sys.argv[1]), getattr(signal, sys.argv[2]), sys.argv[3]
-audio._SILENT_S = audio._CLOSE_S = 0.5
+portaudio.SILENT_S = portaudio.CLOSE_S = 0.5
 options = {"input_device": "pulse", "output_device": "pulse", "latency": 0.02}
 radio = frontend_spec("audio", options).build()
 acts = {"recv": lambda: radio.recv(4096, 3600.0), "send": lambda: radio.send(np.ones(4096, np.complex64), 3600.0)}

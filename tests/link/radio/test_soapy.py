@@ -179,7 +179,7 @@ def test_a_device_that_cannot_speak_our_formats_is_told(listening, monkeypatch):
 
 def test_a_machine_without_a_device_says_so(soapy_on_pulse, monkeypatch, tmp_path):
     monkeypatch.setenv("PULSE_SERVER", f"unix:{tmp_path}/nobody")
-    with pytest.raises(RadioError, match=r"'driver=audio' cannot be used: .*no match"):
+    with pytest.raises(RadioError, match=r"'driver=audio' cannot be used: "):
         ear().build().open()
 
 
@@ -300,7 +300,7 @@ def span(low, high):
 class Radio:
     """What of the module SoapySDR a transceiver with a clock would use: answers to reads and writes as they are given.
 
-    Numbers are SoapySDR's, of Constants.h and Errors.h. It stands for what no software has; the rest is tested on the real module.
+    Numbers are SoapySDR's, of Constants.h and Errors.h. It stands for what no software has, and for nothing else.
     """
 
     SOAPY_SDR_TX, SOAPY_SDR_RX = 0, 1
@@ -362,18 +362,19 @@ class Radio:
         return answer(self.statuses.pop(0) if self.statuses else self.SOAPY_SDR_TIMEOUT)
 
 
-class TestWhatNoSoftwareDeviceDoes:
-    OPTIONS = {
-        "device": "driver=radio",
-        "sample_rate_hz": 1e6,
-        "rx_frequency_hz": 1e8,
-        "tx_frequency_hz": 2e8,
-        "tx_gain_db": 12.0,
-        "tx_stream": "latency=3",
-    }
+TRANSCEIVER = {
+    "device": "driver=radio",
+    "sample_rate_hz": 1e6,
+    "rx_frequency_hz": 1e8,
+    "tx_frequency_hz": 2e8,
+    "tx_gain_db": 12.0,
+    "tx_stream": "latency=3",
+}
 
+
+class TestWhatNoSoftwareDeviceDoes:
     def opened(self, driver, **options):
-        radio = soapy.Soapy(frontend_spec("soapy", {**self.OPTIONS, **options}), driver)
+        radio = soapy.Soapy(frontend_spec("soapy", {**TRANSCEIVER, **options}), driver)
         radio.open()
         return radio
 
@@ -406,10 +407,9 @@ class TestWhatNoSoftwareDeviceDoes:
     def test_an_underflow_is_counted_and_sending_goes_on(self):
         driver = Radio(writes=[-7, 5], statuses=[-7, -7, -1])
         radio = self.opened(driver)
-        driver.settings |= {name: 0 for name in ("getHardwareInfo",)} | {"getHardwareInfo": {"serial": "7"}}
         assert radio.send(noise(5), 1.0) == 5
-        driver.settings |= {"getDriverKey": "r", "getHardwareKey": "r", "getBandwidth": 0.0}
-        driver.settings |= {"getGain": 12.0, "getGainMode": False, "getAntenna": "A"}
+        driver.settings |= {"getHardwareInfo": {"serial": "7"}, "getDriverKey": "r", "getHardwareKey": "r"}
+        driver.settings |= {"getBandwidth": 0.0, "getGain": 12.0, "getGainMode": False, "getAntenna": "A"}
         facts = radio.facts()
         assert facts["tx_underflows"] == 3
         assert facts["serial"] == "7"
