@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from link.errors import ArgumentError, DriverUnavailable, RadioError
+from link.radio.frontend import EMPTY
 from link.radio.frontends import frontend_spec
 
 RATE = 48_000
@@ -67,7 +68,7 @@ def test_baseband_comes_back_over_a_sound_server_to_the_last_bit(listening):
 
 
 def test_a_passband_at_its_widest_comes_back_within_the_filter_s_ripple(listening):
-    """Ripple and stopband are 80 dB down: the error's power is 1e-8 of each. The ends, where the band is cut, are left out."""
+    """Ripple and stopband are 80 dB down: the error's power is 1e-8 of each. The ends, where the band is cut, do not count."""
     carrier = 9_000
     sent = in_band_noise(RATE // 2, 0.8 * carrier / RATE)
     with card(mode="passband", carrier_hz=carrier).build() as radio:
@@ -129,13 +130,31 @@ def test_an_overflow_that_the_sound_system_tells_of_is_a_gap_of_unknown_size(lis
             radio._input._count = 0
             ones = np.ones((8, 2), np.float32)
             told(ones, 8, None, Fine)
-            told(2 * ones, 8, None, Status)
-            told(3 * ones, 8, None, Fine)
+            ones += 1  # as PortAudio does, whose memory it is
+            told(ones, 8, None, Status)
+            told(1 + ones, 8, None, Fine)
             first, second = radio.recv(64, 0.1), radio.recv(16, 0.1)
     assert first.lost == 0
     assert np.array_equal(first.samples, np.full(8, 1 + 1j, np.complex64))
     assert second.lost is None
     assert np.array_equal(second.samples, np.repeat(np.array([2 + 2j, 3 + 3j], np.complex64), 8))
+
+
+def test_a_stream_that_portaudio_ends_is_gone_once_what_it_left_was_taken(listening):
+    with card().build() as radio:
+        assert len(radio.recv(64, PATIENCE_S).samples)
+        for flow in (radio._input, radio._output):
+            flow._stream.abort()
+        radio._input._frames.append(np.ones((8, 2), np.float32))
+        radio._input._lost.append(0)
+        radio._input._count += 8
+        with pytest.raises(RadioError, match="'pulse' is gone: its output ended"):
+            radio.send(noise(1), PATIENCE_S)
+        last = EMPTY
+        with pytest.raises(RadioError, match="'pulse' is gone: its input ended"):
+            while True:
+                last = radio.recv(4096, PATIENCE_S).samples
+        assert np.array_equal(last[-8:], np.full(8, 1 + 1j, np.complex64))
 
 
 def test_sending_stops_when_the_buffer_is_full_and_goes_on_when_it_was_played(listening):
