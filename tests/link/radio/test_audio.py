@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from link.errors import ArgumentError, DriverUnavailable, RadioError
-from link.radio.frontend import EMPTY
+from link.radio import portaudio
 from link.radio.frontends import frontend_spec
 
 RATE = 48_000
@@ -150,11 +150,30 @@ def test_a_stream_that_portaudio_ends_is_gone_once_what_it_left_was_taken(listen
         radio._input._count += 8
         with pytest.raises(RadioError, match="'pulse' is gone: its output ended"):
             radio.send(noise(1), PATIENCE_S)
-        last = EMPTY
-        with pytest.raises(RadioError, match="'pulse' is gone: its input ended"):
+        taken = []
+
+        def take_all():
             while True:
-                last = radio.recv(4096, PATIENCE_S).samples
-        assert np.array_equal(last[-8:], np.full(8, 1 + 1j, np.complex64))
+                taken.append(radio.recv(4096, PATIENCE_S).samples)
+
+        with pytest.raises(RadioError, match="'pulse' is gone: its input ended"):
+            take_all()
+        assert np.array_equal(taken[-1][-8:], np.full(8, 1 + 1j, np.complex64))
+
+
+def test_devices_are_listed_anew_whenever_nobody_has_one_open(listening, monkeypatch):
+    """So a card that is plugged in later is found, and none that is open is disturbed."""
+    driver, listed = portaudio.sounddevice(), []
+    start = driver._initialize
+    monkeypatch.setattr(driver, "_initialize", lambda: (listed.append(1), start()))
+    radio = card()
+    for opened in (1, 3):
+        with radio.build():
+            assert len(listed) == opened
+            radio.probe()
+            assert len(listed) == opened
+        radio.probe()
+        assert len(listed) == opened + 1
 
 
 def test_sending_stops_when_the_buffer_is_full_and_goes_on_when_it_was_played(listening):
