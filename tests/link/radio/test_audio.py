@@ -68,7 +68,7 @@ def test_baseband_comes_back_over_a_sound_server_to_the_last_bit(listening):
 
 
 def test_a_passband_at_its_widest_comes_back_within_the_filter_s_ripple(listening):
-    """Ripple and stopband are 80 dB down: the error is 1e-8 of each in power. The ends, where the band is cut, are left out."""
+    """Ripple and stopband are 80 dB down: either is 1e-8 in power. The ends, where the band is cut, do not count."""
     carrier = 9_000
     sent = in_band_noise(RATE // 2, 0.8 * carrier / RATE)
     with card(mode="passband", carrier_hz=carrier).build() as radio:
