@@ -46,8 +46,8 @@ from link.radio.sampling import half_symbols
 from link.radio.tracking import pilot_frequency, smooth_gain, timing_slope
 from link.snr import NO_MIN
 
-_EQUALISER_MORE: Final = Span(3, 5)
-"""Symbols that the equaliser reaches beyond the channel's response."""
+_EQUALISER_MORE: Final = Span(20, 12)
+"""Symbols that the equaliser reaches beyond the channel's response: what cancels an echo has an echo itself."""
 _GAIN_MIN: Final = 0.01
 """Least gain at a pilot, over the frame's: what fades deeper is not amplified any further."""
 
@@ -60,7 +60,8 @@ class ReceiverSpec(BaseModel):
     echoes_before, echoes_behind : int
         Symbols before and behind the strongest path that the channel's response is estimated over.
     correct_cfo, track_phase, equalise, correct_clock : bool
-        Without equaliser, one tap at the best instant.
+        Without tracking, nothing is learnt from the pilots behind the header but the noise. Without equaliser, one tap at the
+        best instant.
     clock_ppm : float
         What the receiver's clock is known to be faster by, as a calibration finds it.
     """
@@ -215,7 +216,7 @@ class Demodulator:
         known = self._known(header, places, turned)
         cfo = detection.cfo if self.spec.correct_cfo else 0.0
         y = self._sampled(samples, detection.start, cfo, symbols, clock)
-        if self.spec.correct_cfo:
+        if self.spec.correct_cfo and self.spec.track_phase:
             seen = equalise(y, self._equaliser(response).weights, symbols)[ahead + places.pilots] / (
                 PILOT * turned[places.pilots]
             )

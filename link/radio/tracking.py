@@ -93,4 +93,4 @@ def timing_slope(
     error = np.real(np.conj(derivative) * (symbols - decided))
     moments = np.array([[np.sum(power * n**i * n**j) for i in range(2)] for j in range(2)])
     right = np.array([np.sum(error), np.sum(error * n)])
-    return float(np.linalg.solve(moments, right)[1]) / len(symbols)
+    return float(np.linalg.lstsq(moments, right)[0][1]) / len(symbols)
