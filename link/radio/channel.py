@@ -156,7 +156,7 @@ class RadioChannel:
         frontend, spec = self._frontend, self.spec
         frontend.open()
         amplitude = spec.amplitude
-        if isinstance(frontend, SimulatedFrontEnd):
+        if isinstance(frontend, SimulatedFrontEnd) and frontend.capabilities.sets_noise:
             if snr_db is not None:
                 frontend.at(snr_db, draws)
             self._sequence = 0
@@ -222,7 +222,7 @@ def _counts(drop: Drop) -> FrameCounts:
         crc_failed=sum(frame.crc_ok is False for frame in frames),
         gaps=drop.capture.gaps,
         clipped=drop.capture.clipped,
-        no=sum(frame.no for frame in frames),
+        no=float(sum(frame.no.mean() for frame in frames)),
         squared_evm=sum(frame.evm**2 for frame in frames),
         papr=10.0 ** (drop.burst.papr_db / 10.0),
     )

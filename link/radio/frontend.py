@@ -99,6 +99,8 @@ class FrontEnd(ABC):
             If its driver is not installed.
         RadioError
             If it is not there, or does not take the settings.
+        RecordingError
+            If a recording cannot be played.
         """
 
     @abstractmethod
@@ -140,7 +142,7 @@ class SimulatedFrontEnd(FrontEnd):
     def at(self, snr_db: float, draws: Draws) -> None:
         """From here on simulate Es/N0 = `snr_db` for symbols of unit energy, with randomness of the first row of `draws`.
 
-        Samples on their way are dropped: the link is as just opened.
+        Samples on their way are dropped: the link is as just opened, and the setting outlives that it is closed.
         """
 
 
@@ -153,6 +155,8 @@ class FrontEndSpec(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str]
+    needs: ClassVar[str | None] = None
+    """What to install for it, as a command; None where nothing is needed."""
     simulated: ClassVar[bool] = False
     """Whether the noise is set by `SimulatedFrontEnd.at`."""
 

@@ -1,8 +1,9 @@
-"""What changes along a frame: the carrier's phase, seen at the pilots, and the clock, seen in when symbols come.
+"""What changes along a frame: the carrier's phase and a fade, seen at the pilots, and the clock, seen in when symbols come.
 
-A pilot less its known value is g[p] = e^{j phi[p]} + w[p]. What is left of the carrier's offset turns it steadily and is
-found over all pilots at once; what is left then is taken for a random walk, whose variance a step is told by the pilots too,
-and smoothed as that calls for: over the whole frame where there is none, over a few pilots where the oscillator is poor.
+A pilot over its known value is g[p] + w[p], g about 1. What is left of the carrier's offset turns it steadily and is found
+over all pilots at once; what is left then is taken for a random walk, whose variance a step is told by the pilots too, and
+smoothed as that calls for: over the whole frame where there is none, over a few pilots where the oscillator is poor or the
+channel fades.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ def pilot_frequency(pilots: NDArray[np.complex128], spacing: int) -> float:
     return circular_peak(power) / (size * spacing)
 
 
-def smooth_phase(pilots: NDArray[np.complex128], no: float) -> NDArray[np.float64]:
-    """The phase at each pilot, unwrapped.
+def smooth_gain(pilots: NDArray[np.complex128], no: float) -> NDArray[np.complex128]:
+    """The gain at each pilot.
 
     The smoother is that of Rauch, Tung and Striebel (1965) in its steady state: one exponential forwards and one backwards.
-    Their gain g stands for the walk, and is the most likely one: what a pilot is off its prediction by has the variance
+    Their own gain g stands for the walk, and is the most likely one: what a pilot is off its prediction by has the variance
     no / (1 - g).
 
     Parameters
@@ -45,7 +46,7 @@ def smooth_phase(pilots: NDArray[np.complex128], no: float) -> NDArray[np.float6
     """
     count = len(pilots)
     if count < 4:
-        return np.full(count, float(np.angle(pilots.sum())))
+        return np.full(count, pilots.mean())
     both = np.stack([pilots, pilots[::-1]])
     least, smoothed = math.inf, pilots
     for gain in _GAINS:
@@ -54,8 +55,8 @@ def smooth_phase(pilots: NDArray[np.complex128], no: float) -> NDArray[np.float6
         errors = 0.5 * float(np.sum(np.abs(both[:, 1:] - filtered[:, :-1]) ** 2))
         surprise = errors / variance + (count - 1) * math.log(variance)
         if surprise < least:
-            least, smoothed = surprise, filtered[0] + filtered[1, ::-1] - gain * pilots
-    return np.asarray(np.unwrap(np.angle(smoothed)))
+            least, smoothed = surprise, (filtered[0] + filtered[1, ::-1] - gain * pilots) / (2.0 - gain)
+    return np.asarray(smoothed)
 
 
 def _exponential(values: NDArray[np.complex128], gain: float) -> NDArray[np.complex128]:
@@ -94,4 +95,4 @@ def timing_slope(
     error = np.real(np.conj(derivative) * (symbols - decided))
     moments = np.array([[np.sum(power * n**i * n**j) for i in range(2)] for j in range(2)])
     right = np.array([np.sum(error), np.sum(error * n)])
-    return float(np.linalg.solve(moments, right)[1]) / len(symbols)
+    return float(np.linalg.lstsq(moments, right)[0][1]) / len(symbols)

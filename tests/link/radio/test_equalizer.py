@@ -47,7 +47,7 @@ def response_of(channel, span, no, late=0.0):
 
 
 def bound(channel, no):
-    """Noise variance behind an unbiased linear equaliser of any length: MSE / (1 - MSE), MSE = mean_f 1 / (1 + S(f) / N0)."""
+    """Noise variance behind an unbiased linear equaliser of any length: e / (1 - e), e = mean_f 1 / (1 + S(f) / N0)."""
     f = np.arange(4096) / 4096
     folded = np.zeros(len(f))
     for alias in (-2, -1, 0, 1):

@@ -37,7 +37,7 @@ def deviation(order, no):
 def mean_found(order, no, start, weights=None):
     generator = np.random.default_rng(order)
     frames = [received(generator, order, no, weights) for _ in range(TRIALS)]
-    return np.mean([estimate_no(payload, order, known, start * no) for payload, known in frames]) / no
+    return np.mean([estimate_no(payload, np.ones(COUNT), order, known, start * no) for payload, known in frames]) / no
 
 
 @pytest.mark.parametrize("snr_db", [8.0, 12.0, 16.0, 20.0])
@@ -79,15 +79,33 @@ def test_points_that_are_not_used_alike_change_nothing_where_most_decisions_are_
 
 def test_noise_that_only_the_known_symbols_saw_is_weighed_by_their_number():
     payload = np.full(60, points(4)[0] @ [1, 1j])
-    assert estimate_no(payload, 4, np.full(20, 0.2 + 0.0j), 0.01) == pytest.approx(20 * 0.04 / 80, rel=1e-9)
+    assert estimate_no(payload, np.ones(60), 4, np.full(20, 0.2 + 0.0j), 0.01) == pytest.approx(
+        20 * 0.04 / 80, rel=1e-9
+    )
 
 
 def test_without_a_constellation_known_symbols_and_the_beginning_count_one_to_three():
     payload = complex_normal(np.random.default_rng(2), 50, 100.0)
-    assert estimate_no(payload, None, np.full(30, 0.2j), 0.12) == pytest.approx((0.04 + 3 * 0.12) / 4, rel=1e-12)
+    assert estimate_no(payload, np.ones(50), None, np.full(30, 0.2j), 0.12) == pytest.approx(
+        (0.04 + 3 * 0.12) / 4, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("order", [4, 64, None])
 def test_no_noise_is_the_least_that_is_told(order):
     payload = points(64 if order is None else order) @ [1, 1j]
-    assert estimate_no(payload, order, np.zeros(9, dtype=complex), NO_MIN) == NO_MIN
+    assert estimate_no(payload, np.ones(len(payload)), order, np.zeros(9, dtype=complex), NO_MIN) == NO_MIN
+
+
+def test_symbols_that_came_with_more_power_count_by_their_own_variance():
+    generator = np.random.default_rng(3)
+    no, order = 10**-1.2, 16
+    strength = np.repeat([0.25, 4.0], COUNT // 2)
+    found = []
+    for _ in range(TRIALS):
+        payload, known = received(generator, order, 0.0)
+        payload += complex_normal(generator, COUNT, no) / np.sqrt(strength)
+        known = complex_normal(generator, KNOWN, no)
+        found.append(estimate_no(payload, strength, order, known, no))
+    # The weak half alone would be as good as 6 dB less; the strong one as COUNT / 2 symbols that are always decided rightly.
+    assert np.mean(found) == pytest.approx(no, rel=5 / math.sqrt(TRIALS * (COUNT / 2 + KNOWN)) + 0.02)

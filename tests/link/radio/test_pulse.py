@@ -23,8 +23,8 @@ def tail_energy(pulse):
 def cut_error(pulse):
     """Most that cutting the pulse to its span changes its autocorrelation.
 
-    With p = q + t and |t|^2 = E, |<p, p'> - <q, q'>| <= 2 sqrt(E) + E (Cauchy and Schwarz), and scaling q to energy 1 moves it
-    by E / (1 - E) more; rounding of taps and sums to float32 adds 1e-5.
+    With p = q + t and |t|^2 = E, |<p, p'> - <q, q'>| <= 2 sqrt(E) + E (Cauchy and Schwarz), and scaling q to energy 1 moves
+    it by E / (1 - E) more; rounding of taps and sums to float32 adds 1e-5.
     """
     energy = tail_energy(pulse)
     return 2 * math.sqrt(energy) + 3 * energy + 1e-5
