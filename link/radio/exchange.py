@@ -71,7 +71,7 @@ def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_
         sent += took
         block = frontend.recv(able.chunk, 0.0 if took else _POLL_S)
         received += len(block.samples) + (block.lost or 0)
-        if len(block.samples):
+        if len(block.samples) or block.lost != 0:
             blocks.append(block)
         if took or len(block.samples):
             progress = time.monotonic()
