@@ -11,18 +11,21 @@ clipped. On closing, the transmitter is left at its highest attenuation.
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.signal import firwin
 
 from link.errors import ArgumentError, DriverUnavailable, RadioError
-from link.radio.frontend import EMPTY, Block, Capabilities, FrontEnd, FrontEndSpec, Samples
+from link.radio.frontend import Block, Capabilities, FrontEnd, FrontEndSpec, Samples
 
 _T = TypeVar("_T")
 
@@ -111,6 +114,11 @@ class _Devices(NamedTuple):
     rx: Any
 
 
+class _Buffers(NamedTuple):
+    tx: Any
+    rx: Any
+
+
 class Pluto(FrontEnd):
     """See `Spec`."""
 
@@ -126,7 +134,7 @@ class Pluto(FrontEnd):
         self._failure: str | None = None
         self._outgoing: deque[Samples] = deque()
         self._incoming: deque[Block] = deque()
-        self._buffers: dict[str, Any] = {}
+        self._buffers: _Buffers | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -150,10 +158,18 @@ class Pluto(FrontEnd):
             raise RadioError(f"{spec.uri} is no PlutoSDR: it has no {names[found.index(None)]}")
         devices = _Devices(context, *found)
         self._set_up(devices)
-        self._devices = devices
+        try:
+            buffers = _Buffers(*(iio.Buffer(device, spec.buffer_samples, False) for device in (devices.tx, devices.rx)))
+        except OSError as error:
+            why = "another program has it" if error.errno == errno.EBUSY else error.strerror
+            raise RadioError(f"the PlutoSDR at {spec.uri} opens no buffer: {why}") from None
+        self._devices, self._buffers = devices, buffers
         self._threads = [
-            threading.Thread(target=self._run, args=(work, devices), name=f"pluto {name}", daemon=True)
-            for name, work in (("rx", self._receive), ("tx", self._transmit))
+            threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+            for name, work in (
+                ("pluto rx", partial(self._receive, buffers.rx, devices.rx)),
+                ("pluto tx", partial(self._transmit, buffers.tx)),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -189,8 +205,7 @@ class Pluto(FrontEnd):
     def send(self, samples: Samples, timeout_s: float) -> int:
         with self._turn:
             self._check()
-            room = self._wait_for(lambda: self._room(), timeout_s)
-            taken = samples[: room or 0]
+            taken = samples[: self._wait_for(self._room, timeout_s)]
             if len(taken):
                 self._outgoing.append(np.array(taken, dtype=np.complex64))
                 self._turn.notify_all()
@@ -198,7 +213,7 @@ class Pluto(FrontEnd):
 
     def recv(self, most: int, timeout_s: float) -> Block:
         with self._turn:
-            self._check()
+            self._check(anyway=False)
             if most < 1 or not self._wait_for(lambda: self._incoming, timeout_s):
                 return Block()
             first = self._incoming.popleft()
@@ -213,15 +228,14 @@ class Pluto(FrontEnd):
             return
         with self._turn:
             self._ending = True
-            buffers = list(self._buffers.values())
             self._turn.notify_all()
-        for buffer in buffers:
+        for buffer in self._buffers or ():
             buffer.cancel()
         for thread in self._threads:
             thread.join(self._spec.timeout_s + 1)
         with contextlib.suppress(OSError):
             _set(devices.phy.find_channel("voltage0", True), "hardwaregain", MOST_ATTENUATION_DB)
-        self._threads = []
+        self._threads, self._buffers = [], None
 
     def facts(self) -> dict[str, str | float | int | bool]:
         if self._devices is None:
@@ -252,35 +266,30 @@ class Pluto(FrontEnd):
         """
         self._turn.wait_for(lambda: there() or self._failure, timeout_s)
         if not there():
-            self._check()
+            self._check()  # nothing is left to hand over
         return there()
 
-    def _check(self) -> None:
+    def _check(self, anyway: bool = True) -> None:
+        """Raise if the device is gone; what it received before is handed over first unless `anyway`."""
         if self._devices is None:
             raise RadioError("the PlutoSDR is not open")
-        if self._failure is not None and not self._incoming:
+        if self._failure is not None and (anyway or not self._incoming):
             raise RadioError(self._failure)
 
-    def _run(self, work: Callable[[_Devices], None], devices: _Devices) -> None:
-        """Run a thread's work; what ends it is told to whoever calls next."""
+    def _run(self, work: Callable[[], None]) -> None:
+        """Run a thread's work; what ends it ends the other one too, and is told to whoever calls next."""
         try:
-            work(devices)
+            work()
         except OSError as error:
             with self._turn:
                 if not self._ending:
                     self._failure = f"the PlutoSDR at {self._spec.uri} is gone: {error.strerror}"
+                self._ending = True
                 self._turn.notify_all()
 
-    def _buffer(self, device: Any, side: str, size: int) -> Any:
-        buffer = driver().Buffer(device, size, False)
-        with self._turn:
-            self._buffers[side] = buffer
-        return buffer
-
-    def _receive(self, devices: _Devices) -> None:
+    def _receive(self, buffer: Any, device: Any) -> None:
         """Hand over buffer after buffer; where nobody takes them the device overflows, and says so."""
-        buffer = self._buffer(devices.rx, "rx", self._spec.buffer_samples)
-        devices.rx.reg_write(_STATUS, _OVERFLOW)
+        device.reg_write(_STATUS, _OVERFLOW)
         while True:
             with self._turn:
                 self._turn.wait_for(lambda: self._ending or len(self._incoming) < self._spec.kernel_buffers)
@@ -288,16 +297,15 @@ class Pluto(FrontEnd):
                     return
             buffer.refill()
             iq = np.frombuffer(buffer.read(), "<i2").astype(np.float32) / np.float32(RX_FULL_SCALE)
-            overflowed = devices.rx.reg_read(_STATUS) & _OVERFLOW
+            overflowed = device.reg_read(_STATUS) & _OVERFLOW
             if overflowed:
-                devices.rx.reg_write(_STATUS, _OVERFLOW)
+                device.reg_write(_STATUS, _OVERFLOW)
             with self._turn:
                 self._incoming.append(Block(iq.view(np.complex64), None if overflowed else 0))
                 self._turn.notify_all()
 
-    def _transmit(self, devices: _Devices) -> None:
+    def _transmit(self, buffer: Any) -> None:
         """Push what is to be sent, as much at a time as there is."""
-        buffer = None
         while True:
             with self._turn:
                 self._turn.wait_for(lambda: self._ending or self._outgoing)
@@ -305,17 +313,17 @@ class Pluto(FrontEnd):
                     return
                 samples = self._outgoing.popleft()
                 self._turn.notify_all()
-            buffer = buffer or self._buffer(devices.tx, "tx", self._spec.buffer_samples)
             for start in range(0, len(samples), self._spec.buffer_samples):
                 part = samples[start : start + self._spec.buffer_samples]
                 buffer.write(bytearray(_quantise(part).tobytes()))
                 buffer.push(len(part))
 
 
-def _quantise(samples: Samples) -> np.ndarray[Any, np.dtype[np.int16]]:
+def _quantise(samples: Samples) -> NDArray[np.int16]:
     """(n, 2) int16: I and Q at the transmitter's full scale, clipped."""
     iq = np.ascontiguousarray(samples).view(np.float32).reshape(-1, 2)
-    return np.clip(np.rint(iq * TX_FULL_SCALE), -TX_FULL_SCALE, TX_FULL_SCALE - 1).astype("<i2")
+    levels: NDArray[np.int16] = np.clip(np.rint(iq * TX_FULL_SCALE), -TX_FULL_SCALE, TX_FULL_SCALE - 1).astype("<i2")
+    return levels
 
 
 def _set(channel: Any, name: str, value: object) -> None:

@@ -100,9 +100,7 @@ def _channel_xml(channel: Channel) -> str:
 
 def _named(prefix: str, **settings: Setting) -> tuple[Attribute, ...]:
     """Attributes whose files are named PREFIX_NAME."""
-    return tuple(
-        Attribute(name, setting, f"{prefix}_{name}" if prefix else name) for name, setting in settings.items()
-    )
+    return tuple(Attribute(name, setting, f"{prefix}_{name}" if prefix else name) for name, setting in settings.items())
 
 
 def _flag(value: str = "1") -> Choice:
@@ -174,7 +172,10 @@ def _oscillator(prefix: str, frequency: Number) -> tuple[Attribute, ...]:
 
 
 def _phy_attributes(phy: Phy) -> tuple[Attribute, ...]:
-    states, calibrations = "sleep wait alert fdd pinctrl pinctrl_fdd_indep", "auto manual tx_quad rf_dc_offs rssi_gain_step"
+    states, calibrations = (
+        "sleep wait alert fdd pinctrl pinctrl_fdd_indep",
+        "auto manual tx_quad rf_dc_offs rssi_gain_step",
+    )
     return _named(
         "",
         ensm_mode=Choice("fdd", tuple(states.split())),
@@ -197,12 +198,13 @@ def _phy_debug(register: Setting) -> tuple[Attribute, ...]:
 
 def _samples(name: str, at: int, output: bool, rate: FpgaRate) -> Channel:
     prefix = "out" if output else "in"
-    calibration = {"calibscale": Number(1.0, -2.0, 2.0, 1e-6, "{:f}"), "calibphase": Number(0.0, -1.0, 1.0, 1e-6, "{:f}")}
+    calibration = {
+        "calibscale": Number(1.0, -2.0, 2.0, 1e-6, "{:f}"),
+        "calibphase": Number(0.0, -1.0, 1.0, 1e-6, "{:f}"),
+    }
     attributes = (
         *_named(f"{prefix}_{name}", **calibration),
-        *_named(
-            f"{prefix}_voltage", sampling_frequency=rate, sampling_frequency_available=Measured(rate.available)
-        ),
+        *_named(f"{prefix}_voltage", sampling_frequency=rate, sampling_frequency_available=Measured(rate.available)),
     )
     return Channel(name, output, attributes, scan=(at, TX_FORMAT if output else RX_FORMAT))
 

@@ -31,7 +31,7 @@ READER_S: Final = 0.2
 """So long a write waits for a reader, which moves time on, before it does so itself."""
 WAIT_S: Final = 0.01
 LATE_S: Final = 0.1
-"""Samples that take longer than this through the front end are kept there, as a flowgraph keeps some, until more are sent."""
+"""Samples that take longer through the front end are kept there, as a flowgraph keeps some, until more are sent."""
 UNDERFLOW, OVERFLOW = 1, 4  # bits of the status register at 0x88 of a converter's core
 
 
@@ -175,7 +175,8 @@ class Stream:
         scaled = np.rint(iq * np.float32(RX_FULL_SCALE * self._phy.rx_gain.control(power)))
         clipped = np.clip(scaled, -RX_FULL_SCALE, RX_FULL_SCALE - 1)
         self.saturated += int(np.count_nonzero(clipped != scaled))
-        return clipped.astype(np.int16)
+        received: NDArray[np.int16] = clipped.astype(np.int16)
+        return received
 
     def _move_on(self, count: int, deadline: float) -> None:
         """Let so many samples' time pass, with nobody reading; called with _air held."""
@@ -264,7 +265,8 @@ class Stream:
         if abs(offset) > 0.5:
             return np.zeros_like(samples)
         turns = (offset * (self._sent + np.arange(len(samples)))) % 1.0
-        return (samples * gain * np.exp(2j * np.pi * turns)).astype(np.complex64)
+        shifted: Samples = (samples * gain * np.exp(2j * np.pi * turns)).astype(np.complex64)
+        return shifted
 
     def _check_open(self) -> None:
         if self._closed:
