@@ -84,6 +84,7 @@ class PlutoServer:
         ServerError
             If the address cannot be listened on.
         """
+        self._ended.clear()
         self._front_end.open()
         try:
             self._listener = _Listener(self._where, Pluto(self._front_end))
