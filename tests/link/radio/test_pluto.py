@@ -86,9 +86,9 @@ def test_the_settings_reach_the_device(server):
 @pytest.mark.parametrize("rate", [520_834, 2_083_333, 2_083_334, 61_440_000])
 def test_a_rate_is_reached_from_any_other(server, rate):
     for first in (520_834, 61_440_000):
-        build(uri=server.uri, sample_rate_hz=first).open()
-        with build(uri=server.uri, sample_rate_hz=rate) as pluto:
-            assert pluto.capabilities.sample_rate_hz == rate
+        for wanted in (first, rate):  # which it makes sure of
+            with build(uri=server.uri, sample_rate_hz=wanted) as pluto:
+                assert pluto.capabilities.sample_rate_hz == wanted
 
 
 def test_it_says_what_it_is(server):
@@ -111,7 +111,7 @@ def test_it_says_what_it_is(server):
         ({"power": 3}, r"pluto\.power is no option of pluto"),
     ],
 )
-def test_options_out_of_range_are_told(options, told):
+def test_options_that_cannot_be_are_told(options, told):
     with pytest.raises(ArgumentError, match=told):
         build(**options)
 
@@ -188,6 +188,12 @@ def test_what_nobody_received_in_time_is_told_as_lost(server):
             blocks.append(pluto.recv(1 << 16, 1.0))
             assert len(blocks[-1].samples)
     assert blocks[-1].lost is None
+
+
+def test_a_device_that_does_not_run_at_the_rate_is_refused(server, monkeypatch):
+    monkeypatch.setattr("link.radio.iiod.phy.Rate.write", lambda self, text: None)
+    with pytest.raises(RadioError, match=r"the PlutoSDR runs at 30720000 samples a second, not at 3000000"):
+        build(uri=server.uri, sample_rate_hz=3e6).open()
 
 
 def test_a_front_end_that_is_not_open_says_so():
