@@ -235,6 +235,6 @@ def _count(words: list[str], least: int, most: int | None = None) -> None:
 
 
 def _integer(word: str, most: int, least: int = 0) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 20 and least <= int(word) <= most):
+    if not (word.isdigit() and len(word) <= 20 and least <= int(word) <= most):
         raise Refused(errno.EINVAL, f"must be an integer in [{least}, {most}]")
     return int(word)

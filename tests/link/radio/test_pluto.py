@@ -143,6 +143,12 @@ def test_a_gain_that_the_device_does_not_take_is_told(server):
         build(uri=server.uri, rx_gain_db=77).open()
 
 
+def drain(pluto):
+    """What came before a device was gone is handed over first."""
+    while True:
+        pluto.recv(1 << 16, 10)
+
+
 class Silent(Loopback):
     def recv(self, most, timeout_s):
         return Block()
@@ -155,8 +161,7 @@ def test_a_device_that_goes_in_the_middle_ends_what_waits_for_it(front_end):
         pluto.open()
         pluto.recv(16, 0.05)
     with pytest.raises(RadioError, match=r"the PlutoSDR at ip:.* is gone"):
-        while True:  # what came before is handed over first
-            pluto.recv(1 << 16, 10)
+        drain(pluto)
     with pytest.raises(RadioError, match="is gone"):
         pluto.send(np.zeros(4, np.complex64), 10)
     pluto.close()
@@ -169,8 +174,7 @@ def test_it_can_be_opened_again_when_the_device_is_back():
         pluto.open()
         port = server.address[1]
     with pytest.raises(RadioError, match="is gone"):
-        while True:
-            pluto.recv(1 << 16, 10)
+        drain(pluto)
     pluto.close()
     with pytest.raises(RadioError, match="no PlutoSDR at"):
         pluto.open()
