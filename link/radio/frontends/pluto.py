@@ -229,10 +229,14 @@ class Pluto(FrontEnd):
         with self._turn:
             self._ending = True
             self._turn.notify_all()
-        for buffer in self._buffers or ():
-            buffer.cancel()
+        # A buffer on its way is waited for: one that is cancelled is free only when the device comes to notice.
         for thread in self._threads:
-            thread.join(self._spec.timeout_s + 1)
+            thread.join(self._spec.timeout_s)
+        if any(thread.is_alive() for thread in self._threads):
+            for buffer in self._buffers or ():
+                buffer.cancel()
+            for thread in self._threads:
+                thread.join(1)
         with contextlib.suppress(OSError):
             _set(devices.phy.find_channel("voltage0", True), "hardwaregain", MOST_ATTENUATION_DB)
         self._threads, self._buffers = [], None

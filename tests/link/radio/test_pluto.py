@@ -28,6 +28,11 @@ def build(**options):
     return frontend_spec("pluto", OPTIONS | options).build()
 
 
+class Silent(Loopback):
+    def recv(self, most, timeout_s):
+        return Block()
+
+
 @pytest.fixture
 def server():
     with PlutoServer(Loopback(), port=0) as running:
@@ -138,6 +143,13 @@ def test_a_second_program_is_refused_and_let_in_once_the_first_has_closed(server
         assert len(pluto.recv(16, 1.0).samples) == 16
 
 
+def test_a_device_that_gives_nothing_can_be_closed_and_opened_again():
+    with PlutoServer(Silent(), port=0) as server:
+        for _ in range(2):
+            with build(uri=server.uri, timeout_s=0.5) as pluto:
+                assert not len(pluto.recv(16, 0.05).samples)
+
+
 def test_a_gain_that_the_device_does_not_take_is_told(server):
     with pytest.raises(RadioError, match=r"cannot be set up: Invalid argument"):
         build(uri=server.uri, rx_gain_db=77).open()
@@ -147,11 +159,6 @@ def drain(pluto):
     """What came before a device was gone is handed over first."""
     while True:
         pluto.recv(1 << 16, 10)
-
-
-class Silent(Loopback):
-    def recv(self, most, timeout_s):
-        return Block()
 
 
 @pytest.mark.parametrize("front_end", [Loopback, Silent])
@@ -164,6 +171,9 @@ def test_a_device_that_goes_in_the_middle_ends_what_waits_for_it(front_end):
         drain(pluto)
     with pytest.raises(RadioError, match="is gone"):
         pluto.send(np.zeros(4, np.complex64), 10)
+    for thread in pluto._threads:
+        thread.join(10)
+        assert not thread.is_alive()
     pluto.close()
     pluto.close()
 
