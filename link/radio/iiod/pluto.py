@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 MOST_SAMPLES: Final = 1 << 24
 """Samples that a buffer, or the kernel's buffers together, hold at most: the memory of a Pluto is of that order."""
+FIRST_TIMEOUT_S: Final = 2.5
 STATUS: Final = 0x8000_0088
 """Register of a converter's core that tells overflow and underflow; its bits are cleared by writing them."""
 
@@ -84,9 +85,17 @@ class Register:
 
 
 class Pluto:
-    """Devices by id, their description, and the buffers, each of which one client at a time owns."""
+    """Devices by id, their description, and the buffers, each of which one client at a time owns.
+
+    Attributes
+    ----------
+    timeout_s : float
+        How long reads and writes of samples wait. It is one for all connections, as in iiod: libiio sets it on the one that
+        carries no samples.
+    """
 
     def __init__(self, front_end: FrontEnd) -> None:
+        self.timeout_s = FIRST_TIMEOUT_S
         self.phy = Phy()
         self.stream = Stream(front_end, self.phy)
         self._front_end = front_end

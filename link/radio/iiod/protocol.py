@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 MOST_LINE: Final = 1024
 MOST_TIMEOUT_S: Final = 60.0
-FIRST_TIMEOUT_S: Final = 5.0
 
 
 class Hangup(Exception):
@@ -38,11 +37,10 @@ class Hangup(Exception):
 
 
 class Session:
-    """One connection: its buffers, and how long it waits."""
+    """One connection and its buffers."""
 
     def __init__(self, pluto: Pluto, lines: BinaryIO, out: Callable[[bytes], None]) -> None:
         self._pluto, self._in, self._out = pluto, lines, out
-        self._timeout_s = FIRST_TIMEOUT_S
         self._counts: dict[str, int] = {}
         self._buffers: dict[str, Buffer] = {}
         self._commands: dict[str, Callable[[list[str]], int | bytes | None]] = {
@@ -105,7 +103,7 @@ class Session:
     def _timeout(self, words: list[str]) -> int:
         _count(words, 1)
         # 0 stands for no limit: there is one all the same, so that nothing hangs.
-        self._timeout_s = min(_integer(words[0], 1 << 32) / 1000 or MOST_TIMEOUT_S, MOST_TIMEOUT_S)
+        self._pluto.timeout_s = min(_integer(words[0], 1 << 32) / 1000 or MOST_TIMEOUT_S, MOST_TIMEOUT_S)
         return 0
 
     def _trigger(self, words: list[str], least: int, most: int) -> int:
@@ -171,7 +169,7 @@ class Session:
         _count(words, 2)
         buffer = self._buffer(words[0])
         samples = buffer.samples(_integer(words[1], 1 << 32, least=1))
-        iq = self._pluto.read(buffer, samples, self._timeout_s)
+        iq = self._pluto.read(buffer, samples, self._pluto.timeout_s)
         data = iq[:, buffer.columns].astype("<i2").tobytes()
         return b"%d\n%08x\n" % (len(data), buffer.mask) + data
 
@@ -183,7 +181,7 @@ class Session:
         self._say(size)  # only now does the client send them
         iq: NDArray[np.int16] = np.zeros((samples, 2), np.int16)
         iq[:, buffer.columns] = np.frombuffer(self._take(size), "<i2").reshape(samples, -1)
-        self._pluto.write(buffer, iq, self._timeout_s)
+        self._pluto.write(buffer, iq, self._pluto.timeout_s)
         return size
 
     def _buffer(self, name: str) -> Buffer:
