@@ -199,6 +199,8 @@ class Pluto(FrontEnd):
             rate = _number(received, "sampling_frequency")
         except OSError as error:
             raise RadioError(f"the PlutoSDR at {spec.uri} cannot be set up: {error.strerror}") from None
+        except (AttributeError, KeyError):  # of a channel that is not found
+            raise RadioError(f"{spec.uri} is no PlutoSDR: it lacks channels or attributes of one") from None
         if abs(rate - spec.sample_rate_hz) > max(2.0, 1e-6 * spec.sample_rate_hz):
             raise RadioError(f"the PlutoSDR runs at {rate:.0f} samples a second, not at {spec.sample_rate_hz:.0f}")
 
@@ -249,7 +251,7 @@ class Pluto(FrontEnd):
         for name, key in (("model", "hw_model"), ("serial", "hw_serial"), ("firmware", "fw_version")):
             if key in context.attrs:
                 facts[name] = context.attrs[key]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError, KeyError):  # older firmware tells less
             facts["temperature_c"] = _number(phy.find_channel("temp0", False), "input") / 1000
             received = phy.find_channel("voltage0", False)
             facts["rx_gain_db"], facts["rssi_db"] = (_number(received, name) for name in ("hardwaregain", "rssi"))

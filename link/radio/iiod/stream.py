@@ -235,7 +235,7 @@ class Stream:
                 self._queued -= len(samples)
                 self._queue.notify_all()
             elif self._loop is not None:
-                samples = self._loop.take(np.arange(self._sent, self._sent + most), mode="wrap")
+                samples = self._loop[np.arange(self._sent, self._sent + most) % len(self._loop)]
             elif not self._sending and (tones := self._tones(most)) is not None:
                 samples = tones
             elif not pad:

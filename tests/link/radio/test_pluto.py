@@ -133,6 +133,15 @@ def test_a_device_that_is_not_there_is_told():
         build().open()
 
 
+def test_a_device_of_another_kind_is_told(monkeypatch):
+    monkeypatch.setattr("link.radio.iiod.context._oscillator", lambda prefix, frequency: ())
+    with (
+        PlutoServer(Loopback(), port=0) as other,
+        pytest.raises(RadioError, match=r"is no PlutoSDR: it lacks channels or attributes of one"),
+    ):
+        build(uri=other.uri).open()
+
+
 def test_a_second_program_is_refused_and_let_in_once_the_first_has_closed(server):
     with (
         build(uri=server.uri),
