@@ -25,7 +25,7 @@ from link.radio.iiod.phy import RX_FULL_SCALE, TX_FULL_SCALE, Phy
 
 _log = logging.getLogger(__name__)
 
-LULL_S: Final = 0.02
+LULL_S: Final = 0.05
 """A transmitter that wrote nothing for so long is silent: zeros are sent. Shorter pauses between two writes are none."""
 READER_S: Final = 0.2
 """So long a write waits for a reader, which moves time on, before it does so itself."""

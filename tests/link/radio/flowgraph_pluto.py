@@ -34,17 +34,33 @@ def main(uri, sent, received, count):
     source.set_bbdc(True)
     source.set_filter_params("Auto", "", 0, 0)
 
+    class Record(gr.sync_block):
+        """Keeps `count` samples, from the first one on that is not silence: the source may run before the sink does."""
+
+        def __init__(self):
+            super().__init__("record", [np.complex64], None)
+            self.kept = np.zeros(0, np.complex64)
+
+        def work(self, input_items, output_items):
+            new = input_items[0]
+            if not len(self.kept):
+                heard = np.flatnonzero(new)
+                self.kept = new[heard[0] :].copy() if len(heard) else self.kept
+            elif len(self.kept) < count:
+                self.kept = np.concatenate([self.kept, new])
+            return len(new)
+
     top = gr.top_block()
-    record = blocks.vector_sink_c()
+    record = Record()
     top.connect(blocks.vector_source_c(np.load(sent).tolist(), True), sink)
-    top.connect(source, blocks.head(gr.sizeof_gr_complex, count), record)
+    top.connect(source, record)
     top.start()
     deadline = time.monotonic() + 20
-    while len(record.data()) < count and time.monotonic() < deadline:
+    while len(record.kept) < count and time.monotonic() < deadline:
         time.sleep(0.02)
     top.stop()
     top.wait()
-    np.save(received, np.array(record.data(), np.complex64))
+    np.save(received, record.kept[:count])
     os._exit(0)  # the source's destructor waits for ever where the flowgraph ran for less than a second
 
 
