@@ -248,10 +248,9 @@ def test_gnuradio_s_blocks_send_and_receive(gr_iio, libiio, server, tmp_path):
     assert ran.returncode == 0, ran.stderr
     received = np.load(files[1])
     assert len(received) == count
-    started = received[20_000:]  # the sink starts to send before it is told the level
-    lag = np.abs(np.fft.ifft(np.fft.fft(started[:4096]) * np.fft.fft(sent).conj())).argmax()
-    expected = np.resize(np.roll(sent, lag), len(started)) * 10 ** (-6 / 20)
-    assert worst(started, expected) * 2048 <= ROUNDING
+    # a sample that is silence at 12 bits may stand in front of the first that is heard
+    lag = np.abs(np.fft.ifft(np.fft.fft(received[:4096]) * np.fft.fft(sent).conj())).argmax()
+    assert worst(received, np.resize(np.roll(sent, lag), count) * 10 ** (-6 / 20)) * 2048 <= ROUNDING
 
 
 def test_one_component_alone_can_be_opened(wire):
