@@ -138,8 +138,9 @@ class Pluto(FrontEnd):
 
     @property
     def capabilities(self) -> Capabilities:
+        spec = self._spec
         return Capabilities(
-            sample_rate_hz=self._spec.sample_rate_hz, chunk=self._spec.buffer_samples, full_scale=1.0, exclusive=True
+            sample_rate_hz=spec.sample_rate_hz, real_time=True, chunk=spec.buffer_samples, full_scale=1.0
         )
 
     def open(self) -> None:
