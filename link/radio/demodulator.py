@@ -60,8 +60,7 @@ class ReceiverSpec(BaseModel):
     echoes_before, echoes_behind : int
         Symbols before and behind the strongest path that the channel's response is estimated over.
     correct_cfo, track_phase, equalise, correct_clock : bool
-        Without tracking, nothing is learnt from the pilots behind the header but the noise. Without equaliser, one tap at the
-        best instant.
+        Without tracking, pilots tell of the noise and of nothing else. Without equaliser, there is one tap.
     clock_ppm : float
         What the receiver's clock is known to be faster by, as a calibration finds it.
     """
