@@ -160,6 +160,23 @@ def test_a_device_that_gives_nothing_is_given_up(over, timeout_s):
     assert timeout_s < device.now < timeout_s + 0.3
 
 
+@pytest.mark.parametrize("until", [0, 500])
+def test_a_device_that_gives_without_end_and_takes_no_more_is_given_up(over, until):
+    class Deaf(Device):
+        def recv(self, most, timeout_s):
+            assert self.now < 10
+            self.now += 1e-3
+            return Block(ones(most))
+
+    device = Deaf(until=until)
+    if until:
+        assert over(device).runs
+    else:
+        with pytest.raises(RadioError, match=r"^the front end took no sample within 1 s$"):
+            over(device)
+    assert 1.0 < device.now < 2.2
+
+
 def test_a_device_that_stops_half_way_leaves_what_it_gave(over):
     device = Device(until=700)
     capture = over(device)
