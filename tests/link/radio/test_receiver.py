@@ -217,7 +217,7 @@ def test_what_the_preamble_leaves_of_the_carrier_s_offset_is_taken_out_before_th
         for seed in (1, 2, 3):
             (frame,) = used.receive(through(used.send([payload]).samples, cfo=cfo, snr_db=12.0, seed=seed)).frames
             errors.append(np.mean(np.abs(frame.payload - payload) ** 2))
-    # The error itself is known to 0.04 dB, one deviation; an estimate of 30 taps from 700 symbols costs 0.1, the phase as much.
+    # The error is known to 0.04 dB, one deviation; an estimate of 30 taps from 700 symbols costs 0.1, the phase as much.
     assert 10 * math.log10(np.mean(errors)) < -12 + 0.35
 
 

@@ -20,7 +20,7 @@ def test_half_symbols_are_taken_at_their_instants(late, clock):
     start = PULSE.reach + 4 * 100 + late
     found = half_symbols(samples, PULSE, start, 0.0, -20, 200, clock)
     wanted = heard(100 + late / 4 + np.arange(-20, 180) / 2 * (1 + clock))
-    # The pulse is cut 64 symbols away and instants are rounded to 1 / 4096 of a sample; a window of 16 samples leaves -60 dB.
+    # The pulse is cut 64 symbols away, instants are rounded to 1 / 4096 of a sample, a window of 16 samples leaves -60 dB.
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3)
 
 
