@@ -140,6 +140,14 @@ class ReceivedFrame(NamedTuple):
         """Es/N0 behind the equaliser, dB."""
         return float(-10.0 * np.log10(self.no))
 
+    @property
+    def llr(self) -> NDArray[np.float32] | None:
+        """Max-log LLRs of the payload's bits, (length, bits a symbol), MSB first; None where its constellation is not known."""
+        if self.header.order is None:
+            return None
+        no = np.full(len(self.payload), self.no)
+        return np.asarray(max_log_llr(as_pairs(self.payload), no, self.header.order), dtype=np.float32)
+
 
 class Reception(NamedTuple):
     """What a run of samples held.

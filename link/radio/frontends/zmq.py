@@ -17,7 +17,7 @@ defaults. Only one program may be at the other side of an endpoint: ZMQ would sh
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -75,6 +75,10 @@ class Spec(FrontEndSpec):
     def build(self) -> ZmqFrontEnd:
         _require_driver()
         return ZmqFrontEnd(self)
+
+    def probe(self) -> list[dict[str, Any]]:
+        _require_driver()
+        return []
 
 
 class ZmqFrontEnd(FrontEnd):
