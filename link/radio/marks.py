@@ -33,12 +33,12 @@ class Span(NamedTuple):
 
     Attributes
     ----------
-    start, count : int
+    start, length : int
         Index of the first one, and how many.
     """
 
     start: int
-    count: int
+    length: int
 
 
 class MarkedExchange(NamedTuple):
@@ -84,14 +84,14 @@ class Marker:
             If it cannot be written.
         """
         lengths = [len(run) for run in drop.capture.runs]
-        starts = self._recorder.samples - sum(lengths) + np.cumsum([0, *lengths])[:-1] if lengths else []
+        starts = (self._recorder.samples - sum(lengths) + np.cumsum([0, *lengths])[:-1]).tolist()
         sent = {
             "exchange": self._number,
             "first_sequence": drop.burst.headers[0].sequence if drop.burst.headers else 0,
             "frames": len(drop.burst.headers),
         }
         for run, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            self._recorder.annotate(int(start), length, label=EXCHANGE, fields={**sent, "run": run})
+            self._recorder.annotate(start, length, label=EXCHANGE, fields={**sent, "run": run})
         if not lengths:
             self._recorder.annotate(self._recorder.samples, 0, label=EXCHANGE, fields={**sent, "run": 0})
         for place, frame in sorted(drop.frames.items()):
@@ -99,7 +99,7 @@ class Marker:
             first = max(0, round(frame.start))
             count = min(round(frame.symbols * self._samples_per_symbol), lengths[run] - first)
             self._recorder.annotate(
-                int(starts[run]) + first,
+                starts[run] + first,
                 count,
                 label=FRAME,
                 fields={"exchange": self._number, **frame_fields(frame)},
@@ -146,16 +146,16 @@ def _marked(recording: Recording) -> Iterator[MarkedExchange]:
         if annotation.get("core:label") == EXCHANGE and f"{NAMESPACE}:exchange" in annotation:
             number, run, first, frames = (_integer(recording, annotation, f"{NAMESPACE}:{name}") for name in _INTEGERS)
             span = Span(*(_integer(recording, annotation, f"core:sample_{name}") for name in ("start", "count")))
-            if span.start + span.count > recording.samples:
+            if span.start + span.length > recording.samples:
                 raise RecordingError(
-                    f"{recording.file}: exchange {number} ends at sample {span.start + span.count}, "
+                    f"{recording.file}: exchange {number} ends at sample {span.start + span.length}, "
                     f"but the data at {recording.samples}: it was cut"
                 )
             by_number.setdefault(number, []).append((run, span, first, frames))
     for number, marks in sorted(by_number.items()):
         marks.sort()
         _, _, first, frames = marks[0]
-        yield MarkedExchange(number, tuple(span for _, span, _, _ in marks if span.count), first, frames)
+        yield MarkedExchange(number, tuple(span for _, span, _, _ in marks if span.length), first, frames)
 
 
 def _integer(recording: Recording, annotation: Mapping[str, Any], name: str) -> int:
@@ -181,7 +181,7 @@ def read_samples(recording: Recording, span: Span) -> Samples:
     parts = [EMPTY]
     for segment in recording.segments:
         first = max(span.start, segment.start)
-        count = min(span.start + span.count, segment.start + segment.length) - first
+        count = min(span.start + span.length, segment.start + segment.length) - first
         if count > 0:
             byte = segment.byte + (first - segment.start) * recording.sample_bytes
             parts.append(recording.read(byte, count))

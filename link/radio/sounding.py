@@ -116,7 +116,7 @@ def sound(radio: RadioChannel, frames: int = 32, seed: int = 0) -> Calibration:
         for place, known in zip(in_front, symbols, strict=True)
     ]
     ahead = 0 if able.real_time else drop.capture.drained
-    line = fit_line(departures, np.array([found.middle for found in arrivals]) + ahead - departures)
+    line = fit_line(departures, np.array([came.middle for came in arrivals]) + ahead - departures)
     no = mean([frame.no for frame in found])
     gain = mean([came.gain / radio.spec.amplitude for came in arrivals])
     quiet = _silence(radio)
