@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench bench-serve check format proto radio-software clean
+.PHONY: help demo test test-slow bench bench-serve bench-radio check format proto radio-software clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench: $(READY) ## how fast the link is beside its peers: five minutes, into doc
 
 bench-serve: $(READY) ## how fast the server is beside its peers: ten minutes at most, into docs/bench
 	@$(BIN)/python -m benchmarks.serving
+
+bench-radio: $(READY) ## what the radio link reaches, through GNU Radio: five minutes, into docs/bench
+	@$(BIN)/python -m benchmarks.radio
 
 check: $(READY) ## style, types, imports between the rooms, stubs, permitted skips
 	@$(BIN)/ruff format --check .

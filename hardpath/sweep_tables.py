@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from link.ber import BerPoint, BerResult
     from link.compare import Comparison, Difference
     from link.montecarlo import Proportion
-    from link.results import SweepPoint, SweepResult
+    from link.results import RadioPoint, SweepPoint, SweepResult
 
 _BER_HEAD: Final = (
     "Es/N0 dB", "Eb/N0 dB", "BER", "interval", "bit errors", "theory", "BLER", "its interval", "best code", "blocks",
     "stopped by",
 )  # fmt: skip
+_RADIO_HEAD: Final = ("measured dB", "frames lost", "CRC failed", "PAPR dB")
 
 
 @contextmanager
@@ -62,6 +63,7 @@ def show_sweep(
             f"{point.bit_errors}/{point.bits}",
             "-" if point.ber_theory is None else f"{point.ber_theory:.3g}",
             *(_header_cells(point) if several else ()),
+            *(() if point.radio is None else _radio_cells(point.radio)),
             *(percent(points[index].accuracy.value) for points in beside.values()),
             *((str(point.stopped_by),) if ends else ()),
         )
@@ -69,11 +71,15 @@ def show_sweep(
     ]
     counted = "headers and pilots counted" if spec.pilots else "headers counted"
     symbols = counted if several else f"{first.symbols_per_sample:g} symbols a sample"
+    if first.radio is not None:
+        payload = (first.symbols - first.pilot_symbols - first.header_symbols) / first.decisions
+        symbols = f"{payload:g} symbols a sample, {first.symbols_per_sample:.4g} with headers and frames"
     about = ", ".join(filter(None, (spec.channel, spec.knowledge, symbols)))
     say_table(
         f"{result.provenance.bundle} over {about}, seed {spec.seed}",
         ("Es/N0 dB", "accuracy %", f"{100.0 * spec.confidence:g} % interval", "correct", "BER", "bit errors", "theory")
         + (("symbols", "modes %", "headers lost", "wrong") if several else ())
+        + (() if spec.radio is None else _RADIO_HEAD)
         + tuple(f"{name} %" for name in beside)
         + (("stopped by",) if ends else ()),
         rows,
@@ -108,6 +114,17 @@ def _header_cells(point: SweepPoint) -> tuple[str, ...]:
         " ".join(f"{100.0 * share:.0f}" for share in point.mode_shares),
         f"{point.headers_lost}/{point.headers}",
         f"{point.headers_wrong}/{point.headers}",
+    )
+
+
+def _radio_cells(radio: RadioPoint) -> tuple[str, ...]:
+    """What became of the frames, under _RADIO_HEAD."""
+    measured, papr_db = radio.measured_snr_db, radio.papr_db
+    return (
+        "-" if measured is None else f"{measured:.2f}",
+        f"{radio.frames_lost}/{radio.frames}",
+        str(radio.crc_failed),
+        "-" if papr_db is None else f"{papr_db:.1f}",
     )
 
 

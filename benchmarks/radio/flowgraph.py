@@ -147,10 +147,10 @@ class Flowgraph:
         sink: str = "tcp://127.0.0.1:*",
         dies_after: int | None = None,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="hardpath-")
+        self._folder = tempfile.TemporaryDirectory(prefix="hardpath-") if source is None else None
         self._stages, self._dies_after = list(stages), dies_after
         self.pattern, self.sink = pattern, sink
-        self.source = source or f"ipc://{self._folder.name}/source"
+        self.source = f"ipc://{self._folder.name}/source" if self._folder is not None else str(source)
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -245,4 +245,5 @@ class Flowgraph:
     ) -> None:
         self.stop()
         self._errors.close()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()

@@ -11,7 +11,7 @@ from link.radio.frontend import FrontEnd, Samples
 
 QUIET_S: Final = 10.0
 """Longest time without a sample sent or received; a hang is then told from a slow machine."""
-_WAIT_S: Final = 0.01
+_WAIT_S: Final = 0.001
 
 
 def carry(radio: FrontEnd, samples: Samples, expected: int, chunk: int = 1 << 16) -> Samples:

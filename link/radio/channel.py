@@ -242,7 +242,7 @@ def _counts(drop: Drop) -> FrameCounts:
         crc_failed=sum(frame.crc_ok is False for frame in frames),
         gaps=drop.capture.gaps,
         clipped=drop.capture.clipped,
-        no=sum(frame.no for frame in frames),
+        no=float(sum(frame.no.mean() for frame in frames)),
         squared_evm=sum(frame.evm**2 for frame in frames),
         papr=10.0 ** (drop.burst.papr_db / 10.0),
     )

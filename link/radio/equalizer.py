@@ -123,13 +123,15 @@ def _normal_solve(rows: NDArray[np.complex128], values: NDArray[np.complex128]) 
 
 
 def _shrunk(taps: NDArray[np.complex128], residual: NDArray[np.complex128], shape: tuple[int, ...]) -> Response:
-    """Each tap times p / (p + its error's variance), p the power around it less that variance."""
+    """Each tap but the strongest times p / (p + its error's variance), p the power around it less that variance."""
     count, unknown = shape
     no = float(np.sum(np.abs(residual) ** 2)) / (2.0 * max(1, count - unknown))
     error = no / count
     flat = taps.ravel()
     power = np.maximum(np.convolve(np.abs(flat) ** 2, np.full(3, 1.0 / 3.0), mode="same") - error, 0.0)
-    return Response(flat * (power / (power + error + 1e-300)), no)
+    factor = power / (power + error + 1e-300)
+    factor[np.abs(flat).argmax()] = 1.0
+    return Response(flat * factor, no)
 
 
 class Equaliser(NamedTuple):

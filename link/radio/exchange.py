@@ -14,6 +14,7 @@ from link.errors import RadioError
 from link.radio.frontend import EMPTY, Block, FrontEnd, Samples
 
 _POLL_S: Final = 0.01
+_DRAIN_S: Final = 0.1
 _SLACK: Final = 0.002
 """Share of the samples that clocks and filters may keep."""
 _HELD: Final = 256
@@ -88,6 +89,7 @@ def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_
     return _capture(blocks, clipped, drained)
 
 
+<<<<<<< HEAD
 def _drain(frontend: FrontEnd, chunk: int) -> int:
     """Let go of what has come in since the last exchange, of a device a second at most; how many samples that were."""
     limit = time.monotonic() + 1.0
@@ -98,6 +100,13 @@ def _drain(frontend: FrontEnd, chunk: int) -> int:
         if not len(block.samples):
             break
     return drained
+=======
+def _drain(frontend: FrontEnd, chunk: int) -> None:
+    """Let go of what has come in since the last exchange, as far as time allows: an old frame is known as such."""
+    limit = time.monotonic() + _DRAIN_S
+    while len(frontend.recv(chunk, 0.0).samples) and time.monotonic() < limit:
+        pass
+>>>>>>> main
 
 
 def _limited(samples: Samples, full_scale: float | None) -> tuple[Samples, int]:

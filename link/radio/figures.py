@@ -133,7 +133,7 @@ class Moment(NamedTuple):
             seconds,
             sent,
             sent - len(frames),
-            _db(np.mean([frame.no for frame in frames])),
+            _db(np.mean([frame.no.mean() for frame in frames])),
             float(np.mean([frame.cfo for frame in frames])),
             1e6 * float(np.mean([frame.clock for frame in frames])),
             math.sqrt(float(np.mean([frame.evm**2 for frame in frames]))),
@@ -296,7 +296,7 @@ class RunTally:
         )
 
     def _frame(self, frame: ReceivedFrame, sent: NDArray[np.complex128]) -> None:
-        self._sums += frame.no, frame.evm**2, frame.cfo, frame.clock
+        self._sums += frame.no.mean(), frame.evm**2, frame.cfo, frame.clock
         self._llr.add(frame)
         if frame.order is None:
             return

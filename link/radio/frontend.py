@@ -155,6 +155,8 @@ class FrontEndSpec(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str]
+    needs: ClassVar[str | None] = None
+    """What to install for it, as a command; None where nothing is needed."""
     simulated: ClassVar[bool] = False
     """Whether the noise is set by `SimulatedFrontEnd.at`."""
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from link.radio.demodulator import ReceiverSpec
 from link.radio.frame import SEQUENCES, VERSION, FrameSpec, Header, assemble, mode_of
 from link.radio.frontend import Samples
 from link.radio.pulse import Pulse, peak_to_average_db
-from link.radio.receiver import FrameReceiver, ReceiverSpec, Reception
+from link.radio.receiver import FrameReceiver, Reception
 
 
 class ModemOptions(BaseModel):

@@ -14,9 +14,13 @@ _STEPS: Final = 8
 
 
 def estimate_no(
-    payload: NDArray[np.complex128], order: int | None, known: NDArray[np.complex128], start: float
+    payload: NDArray[np.complex128],
+    strength: NDArray[np.float64],
+    order: int | None,
+    known: NDArray[np.complex128],
+    start: float,
 ) -> float:
-    """Noise variance per complex symbol, by expectation and maximisation (Dempster, Laird, Rubin 1977).
+    """Noise variance per complex symbol of strength 1, by expectation and maximisation (Dempster, Laird, Rubin 1977).
 
     A symbol of a known constellation is off by its distance from each point, weighted by how likely that point is at the
     variance found so far; a known symbol by its error. Deciding for the nearest points instead would find too little noise
@@ -25,11 +29,13 @@ def estimate_no(
     Parameters
     ----------
     payload : (n,) complex
-        Equalised symbols.
+        Equalised symbols, of mean energy 1.
+    strength : (n,) float64
+        Power they came with: the variance of each is the common one over its strength.
     order : int or None
         Of their square QAM; None where it is not known, and `known` alone counts.
     known : (m,) complex
-        Errors of known symbols that no estimate was fitted to.
+        Errors of known symbols that no estimate was fitted to, times the root of their strength.
     start : float
         Where to begin, a variance near the right one.
     """
@@ -39,6 +45,7 @@ def estimate_no(
         return max((squares + start * 3.0 * len(known)) / (4.0 * max(1, len(known))), NO_MIN)
     amplitudes = np.unique(points(order)[:, 0])
     distances = (np.concatenate([payload.real, payload.imag]) - amplitudes[:, None]) ** 2
+    distances *= np.tile(strength, 2)
     nearest = distances.min(axis=0)
     distances -= nearest
     squares += float(nearest.sum())

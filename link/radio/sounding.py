@@ -117,7 +117,7 @@ def sound(radio: RadioChannel, frames: int = 32, seed: int = 0) -> Calibration:
     ]
     ahead = 0 if able.real_time else drop.capture.drained
     line = fit_line(departures, np.array([came.middle for came in arrivals]) + ahead - departures)
-    no = mean([frame.no for frame in found])
+    no = mean([frame.no.mean() for frame in found])
     gain = mean([came.gain / radio.spec.amplitude for came in arrivals])
     quiet = _silence(radio)
     dc = complex(quiet.mean()) if len(quiet) else 0j

@@ -1,9 +1,9 @@
-"""What changes along a frame: the carrier's phase, seen at the pilots, and the clock, seen in when symbols come.
+"""What changes along a frame: the carrier's phase and a fade, seen at the pilots, and the clock, seen in when symbols come.
 
-A pilot less its known value is g[p] = e^{j phi[p]} + w[p]. What is left of the carrier's offset turns it steadily and is
-found over all pilots at once; what is left then is taken for a random walk, whose variance a step is estimated from the
-pilots too, and smoothed as that calls for: over the whole frame where there is none, over a few pilots where the
-oscillator is poor.
+A pilot over its known value is g[p] + w[p], g about 1. What is left of the carrier's offset turns it steadily and is found
+over all pilots at once; what is left then is taken for a random walk, whose variance a step is estimated from the pilots
+too, and smoothed as that calls for: over the whole frame where there is none, over a few pilots where the oscillator is poor
+or the channel fades.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def pilot_frequency(pilots: NDArray[np.complex128], spacing: int) -> float:
     return circular_peak(power) / (size * spacing)
 
 
-def smooth_phase(pilots: NDArray[np.complex128], no: float) -> NDArray[np.float64]:
-    """The phase at each pilot, unwrapped.
+def smooth_gain(pilots: NDArray[np.complex128], no: float) -> NDArray[np.complex128]:
+    """The gain at each pilot.
 
     The walk's step has the variance q that the pilots' differences over one and over two steps tell, as far as it is
     significant; the smoother is that of Rauch, Tung and Striebel (1965) in its steady state: one exponential
@@ -46,15 +46,15 @@ def smooth_phase(pilots: NDArray[np.complex128], no: float) -> NDArray[np.float6
     """
     count = len(pilots)
     if count < 4:
-        return np.full(count, float(np.angle(pilots.sum())))
+        return np.full(count, pilots.mean())
     one = float(np.mean(np.abs(np.diff(pilots)) ** 2))
     two = float(np.mean(np.abs(pilots[2:] - pilots[:-2]) ** 2))
     r = max(no, 1e-9)
     q = max(two - one - 4.0 * r / math.sqrt(count), _WALK_MIN * r)
     predicted = 0.5 * (q + math.sqrt(q * q + 4.0 * q * r))
     gain = predicted / (predicted + r)
-    smoothed = _exponential(pilots, gain) + _exponential(pilots[::-1], gain)[::-1] - gain * pilots
-    return np.asarray(np.unwrap(np.angle(smoothed)))
+    both = _exponential(pilots, gain) + _exponential(pilots[::-1], gain)[::-1]
+    return np.asarray((both - gain * pilots) / (2.0 - gain))
 
 
 def _exponential(values: NDArray[np.complex128], gain: float) -> NDArray[np.complex128]:
@@ -93,4 +93,4 @@ def timing_slope(
     error = np.real(np.conj(derivative) * (symbols - decided))
     moments = np.array([[np.sum(power * n**i * n**j) for i in range(2)] for j in range(2)])
     right = np.array([np.sum(error), np.sum(error * n)])
-    return float(np.linalg.solve(moments, right)[1]) / len(symbols)
+    return float(np.linalg.lstsq(moments, right)[0][1]) / len(symbols)

@@ -12,6 +12,8 @@ transmitter reads one and does not look at it, and may reply with more than was 
 Publishers and subscribers are left out: a publisher drops what its subscribers are too slow for, half of a stream at ZMQ's
 default high-water mark, and tells nobody. GNU Radio's and srsRAN's senders bind and their receivers connect, whence our
 defaults. Only one program may be at the other side of an endpoint: ZMQ would share the samples out among several.
+
+Nobody is asked who they are: whoever reaches an endpoint takes or gives samples. Bind addresses that only the peer reaches.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ packages can be installed, they fail.
 import os
 import shutil
 import subprocess
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -66,3 +67,60 @@ def libiio():
     """The system's libiio."""
     if not require_or_tell(shutil.which("iio_info") is not None, "libiio"):
         pytest.skip("libiio is not installed")
+
+
+@contextmanager
+def sound_server(folder):
+    """A PulseAudio of our own, whose one sink reaches nobody but those who listen to its monitor; its process and address.
+
+    Of 48 kHz and two channels of float32, which it passes on as they are, and without sound hardware, D-Bus or a file
+    outside `folder`.
+    """
+    socket = folder / "socket"
+    command = [
+        "pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm=yes",
+        f"--log-target=file:{folder / 'log'}",
+        "-L", f"module-native-protocol-unix socket={socket} auth-anonymous=1",
+        "-L", "module-null-sink sink_name=air format=float32le channels=2 rate=48000 norewinds=1",
+    ]  # fmt: skip
+    (folder / "run").mkdir(mode=0o700)
+    here = {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder / "run"), "PULSE_RUNTIME_PATH": str(folder / "run")}
+    server = subprocess.Popen(command, env=os.environ | here, stderr=subprocess.DEVNULL)
+    address = f"unix:{socket}"
+    try:
+        deadline = time.monotonic() + 30
+        while subprocess.run(
+            ["pactl", "--server", address, "info"], capture_output=True, env=os.environ | here
+        ).returncode:
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"PulseAudio did not start: {(folder / 'log').read_text()}", pytrace=False)
+            time.sleep(0.02)
+        yield server, address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def sound(soapy_on_pulse, tmp_path_factory):
+    """Address of a sound server for all tests; `listening` makes it the one that this process uses."""
+    folder = tmp_path_factory.mktemp("sound")
+    with sound_server(folder) as (_, address):
+        yield address
+
+
+@pytest.fixture
+def listening(sound, monkeypatch, tmp_path):
+    """This process, and those it starts, use the sound server."""
+    monkeypatch.setenv("PULSE_SERVER", sound)
+    monkeypatch.setenv("PULSE_COOKIE", str(tmp_path / "cookie"))
+    return sound
+
+
+@pytest.fixture
+def mortal_sound(soapy_on_pulse, monkeypatch, tmp_path):
+    """A sound server for one test to end, which this process uses."""
+    with sound_server(tmp_path) as (server, address):
+        monkeypatch.setenv("PULSE_SERVER", address)
+        monkeypatch.setenv("PULSE_COOKIE", str(tmp_path / "cookie"))
+        yield server

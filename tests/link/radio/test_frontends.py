@@ -5,7 +5,7 @@ from link.errors import ArgumentError, RadioError
 from link.radio.frontends import KINDS, frontend_spec, spec_type
 
 
-@pytest.mark.parametrize("kind", ["loopback", "impaired"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_names_itself(kind):
     assert spec_type(kind).kind == kind
 

@@ -145,11 +145,11 @@ def test_the_stream_goes_on_when_the_flowgraph_is_back_and_says_that_samples_are
         assert np.array_equal(block.samples, sent[: len(block.samples)])
 
 
-def test_a_flowgraph_ends_with_the_process_that_started_it():
+def test_a_flowgraph_ends_with_the_process_that_started_it(gnuradio):
     program = (
         "from benchmarks.radio.flowgraph import Flowgraph\n"
         "import time\n"
-        "graph = Flowgraph()\n"
+        "graph = Flowgraph(source='tcp://127.0.0.1:9')\n"
         "print(graph.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
