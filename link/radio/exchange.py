@@ -89,10 +89,12 @@ def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_
     return _capture(blocks, clipped, drained)
 
 
-<<<<<<< HEAD
 def _drain(frontend: FrontEnd, chunk: int) -> int:
-    """Let go of what has come in since the last exchange, of a device a second at most; how many samples that were."""
-    limit = time.monotonic() + 1.0
+    """Let go of what has come in since the last exchange, as far as time allows: an old frame is known as such.
+
+    How many samples that were, those known to be missing among them.
+    """
+    limit = time.monotonic() + _DRAIN_S
     drained = 0
     while time.monotonic() < limit:
         block = frontend.recv(chunk, 0.0)
@@ -100,13 +102,6 @@ def _drain(frontend: FrontEnd, chunk: int) -> int:
         if not len(block.samples):
             break
     return drained
-=======
-def _drain(frontend: FrontEnd, chunk: int) -> None:
-    """Let go of what has come in since the last exchange, as far as time allows: an old frame is known as such."""
-    limit = time.monotonic() + _DRAIN_S
-    while len(frontend.recv(chunk, 0.0).samples) and time.monotonic() < limit:
-        pass
->>>>>>> main
 
 
 def _limited(samples: Samples, full_scale: float | None) -> tuple[Samples, int]:
