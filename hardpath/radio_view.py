@@ -130,7 +130,10 @@ def constellation(symbols: NDArray[Any], reach: float) -> str:
     np.add.at(counts, (lines, columns), 1)
     highest = max(int(counts.max(initial=0)), 1)
     steps = np.ceil((len(_SHADES) - 1) * np.log1p(counts) / math.log1p(highest)).astype(np.int64)
-    axes = [["·" if row == _ROWS // 2 or column == _COLUMNS // 2 else " " for column in range(_COLUMNS)] for row in range(_ROWS)]
+    axes = [
+        ["·" if row == _ROWS // 2 or column == _COLUMNS // 2 else " " for column in range(_COLUMNS)]
+        for row in range(_ROWS)
+    ]
     return "\n".join(
         "".join(_SHADES[step] if step else axes[row][column] for column, step in enumerate(steps[row]))
         for row in range(_ROWS)

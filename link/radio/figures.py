@@ -17,6 +17,7 @@ from link.constellation import bits_per_symbol
 from link.montecarlo import ClusterSums, Proportion, cluster_sums
 from link.radio.channel import Drop
 from link.radio.frame import MODES, as_pairs, decide
+from link.radio.frame_log import LlrDigest
 from link.radio.receiver import ReceivedFrame
 from link.radio.traffic import Decided
 
@@ -144,23 +145,6 @@ def _db(no: Any) -> float:
     return float(-10.0 * np.log10(no))
 
 
-class LlrDigest:
-    """sha256 over the LLRs of frames."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, frame: ReceivedFrame) -> None:
-        """The next frame; one of no known constellation has no LLRs."""
-        if (llr := frame.llr) is not None:
-            self._hash.update(llr.astype("<f4").tobytes())
-
-    @property
-    def hex(self) -> str:
-        """Digits of it so far."""
-        return self._hash.hexdigest()
-
-
 class RunTally:
     """Counts the drops of a run; `RadioChannel` calls it.
 
@@ -184,9 +168,7 @@ class RunTally:
         Likewise.
     """
 
-    def __init__(
-        self, samples_per_symbol: int, tail_samples: int, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, samples_per_symbol: int, tail_samples: int, now: Callable[[], float] = time.monotonic) -> None:
         self.order: int | None = None
         self.decided: Decided | None = None
         self.reconnects = 0

@@ -169,7 +169,7 @@ def _by_gaps(recording: Recording) -> Iterator[MarkedExchange]:
     spans: list[Span] = []
     for segment in recording.segments:
         if spans and segment.lost == 0:
-            spans[-1] = Span(spans[-1].start, spans[-1].count + segment.length)
+            spans[-1] = Span(spans[-1].start, spans[-1].length + segment.length)
         else:
             spans.append(Span(segment.start, segment.length))
     for span in spans:

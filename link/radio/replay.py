@@ -1,8 +1,7 @@
 """A recording through the receiver again: the same runs of samples, hence the same frames, LLRs and decisions.
 
-    replay          frame by frame, of any recording
-    RecordedRadio   as a channel, of a recording whose exchanges are marked: whatever went over the radio, the batches of a
-                    bundle with their headers too, is received again
+replay          frame by frame, of any recording
+receive_again   of one whose exchanges are marked, beside what was sent: bit errors, and a bundle's decisions
 """
 
 from __future__ import annotations
@@ -18,13 +17,16 @@ from pydantic import ValidationError
 from link.errors import RecordingError
 from link.radio.channel import Drop, RadioChannel
 from link.radio.exchange import Capture
+from link.radio.figures import RunTally
 from link.radio.frame import SEQUENCES
+from link.radio.frame_log import FrameLog
 from link.radio.frontends import loopback
 from link.radio.marks import MarkedExchange, exchanges, read_samples
 from link.radio.modem import Modem, ModemOptions
 from link.radio.receiver import ReceivedFrame
 from link.radio.sigmf_file import Recording
 from link.radio.spec import RadioSpec
+from link.radio.traffic import BundleTraffic, Traffic, TrafficSpec
 from link.randomness import Draws
 
 
@@ -120,6 +122,67 @@ def modem_options(recording: Recording, radio: RadioSpec | None) -> ModemOptions
         ) from None
 
 
+def sent_in(recording: Recording) -> TrafficSpec | None:
+    """What was sent when a recording was made; None where it does not say.
+
+    Raises
+    ------
+    RecordingError
+        If it says what cannot be.
+    """
+    said = (recording.radio or {}).get("run")
+    if said is None:
+        return None
+    try:
+        return TrafficSpec.model_validate(said)
+    except (ValidationError, ValueError):
+        raise RecordingError(f"{recording.file}: its metadata describes a run of another version") from None
+
+
+def receive_again(
+    recording: Recording, options: ModemOptions, traffic: Traffic, log: FrameLog, tally: RunTally
+) -> None:
+    """Receive what `traffic` sent when a recording was made.
+
+    Parameters
+    ----------
+    recording : Recording
+        With marks.
+    options : ModemOptions
+    traffic : Traffic
+        As it was then.
+    log : FrameLog
+        Keeps the frames, and the decisions of a bundle.
+    tally : RunTally
+        Counts them.
+
+    Raises
+    ------
+    RecordingError
+        If the recording has no marks, or other frames were sent in it.
+    """
+
+    def watch(drop: Drop) -> None:
+        tally(drop)
+        runs = radio.current.runs
+        for place, frame in drop.frames.items():
+            log.add(radio.current.number, runs[drop.runs[place]].start + frame.start, frame)
+
+    radio = RecordedRadio(recording, options, watch)
+    number = 0
+    while (most := radio.next_frames) is not None:
+        try:
+            result = traffic.send(radio, number, most)
+        except EOFError:  # the run was broken off between a batch and its headers
+            return
+        number += 1
+        if result is not None:
+            log.decide(result.decoded.decisions)
+            tally.decided_for(result.decoded.decisions)
+        if isinstance(traffic, BundleTraffic):
+            tally.decided = traffic.decided
+
+
 class RecordedRadio(RadioChannel):
     """What a radio received, received again: the drops of a recording in the order in which they were made.
 
@@ -135,14 +198,28 @@ class RecordedRadio(RadioChannel):
         If it has no marks. A drop raises it where other frames were sent in its exchange, and EOFError behind the last.
     """
 
-    def __init__(self, recording: Recording, options: ModemOptions, watch: Callable[[Drop], None] | None = None) -> None:
+    def __init__(
+        self, recording: Recording, options: ModemOptions, watch: Callable[[Drop], None] | None = None
+    ) -> None:
         super().__init__(RadioSpec(frontend=loopback.Spec(), modem=options), watch=watch)
         self.name = f"recording {Path(recording.file).name}"
         self._recording = recording
         self._exchanges = exchanges(recording)
         if self._exchanges[0].number is None:
-            raise RecordingError(f"{recording.file}: it has no marks of exchanges, and nobody knows what was sent in it")
+            raise RecordingError(
+                f"{recording.file}: it has no marks of exchanges, and nobody knows what was sent in it"
+            )
         self._next = 0
+
+    @property
+    def current(self) -> MarkedExchange:
+        """The exchange of the last drop."""
+        return self._exchanges[self._next - 1]
+
+    @property
+    def next_frames(self) -> int | None:
+        """How many frames were sent in the next exchange; None behind the last."""
+        return self._exchanges[self._next].frames if self._next < len(self._exchanges) else None
 
     def _drop(self, payloads: list[NDArray[np.complex128]], snr_db: float | None, draws: Draws) -> Drop:
         if self._next == len(self._exchanges):

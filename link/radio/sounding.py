@@ -148,9 +148,7 @@ def calibrated(spec: RadioSpec, found: Calibration) -> RadioSpec:
     )
 
 
-def arrival(
-    samples: Samples, frame: ReceivedFrame, known: NDArray[np.complex128], modem: ModemOptions
-) -> Arrival:
+def arrival(samples: Samples, frame: ReceivedFrame, known: NDArray[np.complex128], modem: ModemOptions) -> Arrival:
     """When a frame came, by the correlation with its symbols.
 
     Parameters
@@ -199,7 +197,9 @@ def fit_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> Line:
     variance = float(np.sum((y - start - slope * x) ** 2)) / (count - 2)
     t = float(stdtrit(count - 2.0, _COVERAGE))
     halves = t * math.sqrt(variance * (1.0 / count + middle**2 / spread)), t * math.sqrt(variance / spread)
-    return Line(*(Estimate(value=v, low=v - half, high=v + half) for v, half in zip((start, slope), halves, strict=True)))
+    return Line(
+        *(Estimate(value=v, low=v - half, high=v + half) for v, half in zip((start, slope), halves, strict=True))
+    )
 
 
 def mean(values: ArrayLike) -> Estimate:

@@ -5,6 +5,7 @@ Exchange `number` of a run is the same in every run with the same settings, and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -37,8 +38,8 @@ class TrafficSpec(BaseModel):
         Es/N0 that is asked for, dB; None takes the radio as it is.
     exchange_frames : int
         Frames sent together; of a bundle's samples as many as fill them.
-    bundle : str or None
-        sha256 of the bundle's transmitter.
+    bundle, data : str or None
+        sha256 of the bundle's transmitter, and of the inputs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -49,6 +50,7 @@ class TrafficSpec(BaseModel):
     snr_db: float | None = Field(None, ge=-30.0, le=60.0)
     exchange_frames: int = Field(16, ge=1, le=1024)
     bundle: str | None = None
+    data: str | None = None
 
 
 class Traffic(Protocol):
@@ -158,6 +160,15 @@ class BundleTraffic:
             self._sent[rows] += 1
             self._correct[rows] += result.decoded.decisions == self._labels[rows]
         return result
+
+    @property
+    def data_sha256(self) -> str:
+        """Of the inputs as the graph takes them."""
+        found = hashlib.sha256()
+        for name, values in sorted(self._inputs.items()):
+            found.update(f"{name} {values.dtype.str} {values.shape} ".encode())
+            found.update(np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
 
     @property
     def decided(self) -> Decided | None:
