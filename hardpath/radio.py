@@ -255,6 +255,10 @@ def replay(
         raise ArgumentError("--data" if data is not None else "--receiver", "must be absent without --bundle")
     spec = None if radio is None else load_radio(radio)
     found = replay_recording(recording, spec, _link(bundle, receiver), data, out, marks=not whole)
+    if found.unmarked:
+        note(
+            f"{found.unmarked} samples behind the last exchange are of one that was broken off: --whole receives them too"
+        )
     if as_json:
         say_json(_replayed_json(found))
     else:
@@ -371,4 +375,4 @@ def serve_pluto(
     from link.radio.spec import load_radio
 
     spec = load_radio(radio)
-    serve_as_pluto(spec, host, port, lambda uri: say(f"serving a {spec.frontend.kind} radio as a PlutoSDR on {uri}"))
+    serve_as_pluto(spec, host, port, lambda uri: say(f"serving a radio ({spec.frontend.kind}) as a PlutoSDR on {uri}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -64,14 +65,33 @@ def attached(kind: str) -> Attached:
     from link.radio.frontends import spec_type
 
     try:
-        # What is attached depends on no option, and there are none to be had.
-        return Attached(kind, True, "", "", spec_type(kind).model_construct().probe())
+        with _silence():
+            # What is attached depends on no option, and there are none to be had.
+            devices = spec_type(kind).model_construct().probe()
+        return Attached(kind, True, "", "", devices)
     except DriverUnavailable as error:
         return Attached(kind, False, f"{error.driver} is not installed", error.remedy, [])
     except ImportError as error:
         return Attached(kind, False, str(error), "", [])
     except (RadioError, OSError) as error:
         return Attached(kind, True, str(error), "", [])
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Let nothing be seen of what drivers, and the libraries below them, write while they look around."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            for number in (1, 2):
+                os.dup2(nowhere.fileno(), number)
+        yield
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 class Run(NamedTuple):
@@ -184,6 +204,8 @@ class Replayed(NamedTuple):
         See link.radio.receiver.Reception.
     figures : RunFigures or None
         Where what was sent is known.
+    unmarked : int
+        Samples behind the last exchange, which were passed over.
     """
 
     log: FrameLog
@@ -191,6 +213,7 @@ class Replayed(NamedTuple):
     headers_lost: int
     other_versions: int
     figures: RunFigures | None
+    unmarked: int = 0
 
 
 def replay_recording(
@@ -206,7 +229,7 @@ def replay_recording(
         If it cannot be used, or was made with another bundle or other data.
     """
     from link.radio.frame_log import FrameLog
-    from link.radio.replay import modem_options, sent_in
+    from link.radio.replay import modem_options, sent_in, unmarked_behind
     from link.radio.sigmf_file import read_recording
 
     with waiting(f"reading {file}"):
@@ -222,7 +245,7 @@ def replay_recording(
     if out is not None:
         with in_place_of(out) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **found.log.arrays())  # type: ignore[arg-type]
-    return found
+    return found._replace(unmarked=unmarked_behind(recording) if marks else 0)
 
 
 def _replay_frames(recording: Recording, options: ModemOptions, log: FrameLog, *, marks: bool) -> Replayed:

@@ -28,6 +28,10 @@ _COLUMNS: Final = 41
 _ROWS: Final = 21
 _SHADES: Final = " .:+*#@"
 _BARS: Final = 40
+_SYMBOLS: Final = 2048
+"""Of the picture: the last ones."""
+_BESIDE: Final = 100
+"""Columns of a terminal that has room for the picture."""
 
 
 @contextmanager
@@ -48,7 +52,9 @@ def live_view(title: str, tally: RunTally, reach: Callable[[int], float]) -> Ite
     from rich.live import Live
 
     with Live(console=Console(file=sys.stderr), auto_refresh=False, transient=True) as screen:
-        yield RunView(title, tally, reach, _REFRESH_S, lambda view: screen.update(view.drawn(), refresh=True))
+        yield RunView(
+            title, tally, reach, _REFRESH_S, lambda view: screen.update(view.drawn(screen.console.width), refresh=True)
+        )
 
 
 class RunView:
@@ -93,8 +99,8 @@ class RunView:
         else:
             note(self._trouble)
 
-    def drawn(self) -> RenderableType:
-        """What a terminal shows."""
+    def drawn(self, width: int) -> RenderableType:
+        """What a terminal of so many columns shows; a narrow one has no room for the constellation."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -107,8 +113,11 @@ class RunView:
         numbers.add_row(Text("CFO so far", style="dim"), Text(bars([moment.cfo for moment in moments])))
         beside = Table.grid(padding=(0, 3))
         order = self._tally.order
-        picture = constellation(self._tally.constellation, self._reach(order)) if order else "no constellation yet"
-        beside.add_row(Text(picture), numbers)
+        if order and width >= _BESIDE:
+            shown = self._tally.constellation[-_SYMBOLS:]
+            beside.add_row(Text(constellation(shown, self._reach(order))), numbers)
+        else:
+            beside.add_row(numbers)
         head = Text(self._trouble or self._title, style="bold red" if self._trouble else "bold")
         return Group(head, Text(""), beside, Text(""), Text("Ctrl-C ends it with what is there", style="dim"))
 
@@ -199,7 +208,7 @@ def _share(count: int, total: int) -> str:
 
 
 def _proportion(found: Proportion, errors: int, trials: int) -> str:
-    return f"{found.value:.3g}, {found.low:.2g} .. {found.high:.2g} ({errors:,}/{trials:,})"
+    return f"{found.value:.3g}, {found.low:.3g} .. {found.high:.3g} ({errors:,}/{trials:,})"
 
 
 def _accuracy(figures: RunFigures) -> str | None:

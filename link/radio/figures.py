@@ -56,8 +56,8 @@ class RunFigures(BaseModel):
     accuracy : Proportion or None
         Of a bundle's decisions, those about lost frames among them, with the interval over samples.
     bits_per_symbol, bits_per_frame_symbol : float or None
-        Sent, by the symbols of the payload, and by all symbols of the frames: their ratio is the frame's overhead. None where
-        the constellation is not known.
+        Sent, by the symbols of the payload, and by all symbols of the frames: their ratio is the frame's overhead. None
+        where the constellation is not known.
     air_bits_s : float or None
         The latter at the front end's sample rate, where it has one.
     frames_s, samples_s : float

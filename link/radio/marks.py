@@ -25,7 +25,7 @@ from link.radio.sigmf_file import Recording
 
 EXCHANGE: Final = "exchange"
 FRAME: Final = "frame"
-_INTEGERS: Final = ("exchange", "run", "first_sequence", "frames")
+_INTEGERS: Final = ("exchange", "run", "first_sequence", "frames", "gaps", "clipped")
 
 
 class Span(NamedTuple):
@@ -52,12 +52,16 @@ class MarkedExchange(NamedTuple):
         What the receiver is given at once, in this order.
     first_sequence, frames : int or None
         Number of the first frame that was sent, and how many were; None where nobody knows.
+    gaps, clipped : int
+        See link.radio.exchange.Capture.
     """
 
     number: int | None
     runs: tuple[Span, ...]
     first_sequence: int | None = None
     frames: int | None = None
+    gaps: int = 0
+    clipped: int = 0
 
 
 class Marker:
@@ -89,6 +93,8 @@ class Marker:
             "exchange": self._number,
             "first_sequence": drop.burst.headers[0].sequence if drop.burst.headers else 0,
             "frames": len(drop.burst.headers),
+            "gaps": drop.capture.gaps,
+            "clipped": drop.capture.clipped,
         }
         for run, (start, length) in enumerate(zip(starts, lengths, strict=True)):
             self._recorder.annotate(start, length, label=EXCHANGE, fields={**sent, "run": run})
@@ -141,21 +147,21 @@ def exchanges(recording: Recording, *, marks: bool = True) -> list[MarkedExchang
 
 
 def _marked(recording: Recording) -> Iterator[MarkedExchange]:
-    by_number: dict[int, list[tuple[int, Span, int, int]]] = {}
+    by_number: dict[int, list[tuple[int, Span, tuple[int, ...]]]] = {}
     for annotation in recording.annotations:
         if annotation.get("core:label") == EXCHANGE and f"{NAMESPACE}:exchange" in annotation:
-            number, run, first, frames = (_integer(recording, annotation, f"{NAMESPACE}:{name}") for name in _INTEGERS)
+            number, run, *said = (_integer(recording, annotation, f"{NAMESPACE}:{name}") for name in _INTEGERS)
             span = Span(*(_integer(recording, annotation, f"core:sample_{name}") for name in ("start", "count")))
             if span.start + span.length > recording.samples:
                 raise RecordingError(
                     f"{recording.file}: exchange {number} ends at sample {span.start + span.length}, "
                     f"but the data at {recording.samples}: it was cut"
                 )
-            by_number.setdefault(number, []).append((run, span, first, frames))
+            by_number.setdefault(number, []).append((run, span, tuple(said)))
     for number, marks in sorted(by_number.items()):
         marks.sort()
-        _, _, first, frames = marks[0]
-        yield MarkedExchange(number, tuple(span for _, span, _, _ in marks if span.length), first, frames)
+        _, _, said = marks[0]
+        yield MarkedExchange(number, tuple(span for _, span, _ in marks if span.length), *said)
 
 
 def _integer(recording: Recording, annotation: Mapping[str, Any], name: str) -> int:

@@ -122,6 +122,12 @@ def modem_options(recording: Recording, radio: RadioSpec | None) -> ModemOptions
         ) from None
 
 
+def unmarked_behind(recording: Recording) -> int:
+    """Samples behind the last exchange: of one that was broken off."""
+    runs = [run for exchange in exchanges(recording) for run in exchange.runs]
+    return recording.samples - max((run.start + run.length for run in runs), default=0)
+
+
 def sent_in(recording: Recording) -> TrafficSpec | None:
     """What was sent when a recording was made; None where it does not say.
 
@@ -233,4 +239,4 @@ class RecordedRadio(RadioChannel):
         self._next += 1
         burst = self.modem.send(payloads, exchange.first_sequence or 0)
         runs = [read_samples(self._recording, run) for run in exchange.runs]
-        return self._read(burst, payloads, Capture(runs, max(0, len(runs) - 1), 0, 0))
+        return self._read(burst, payloads, Capture(runs, exchange.gaps, 0, exchange.clipped))

@@ -45,6 +45,7 @@ _BETA: Final = 8.0
 """Of the Kaiser window of the interpolation: its images are 80 dB down."""
 _SILENCE: Final = 1 << 16
 _COVERAGE: Final = 0.975
+_CLOCK_MAX_PPM: Final = 1000.0
 
 
 class Arrival(NamedTuple):
@@ -90,8 +91,8 @@ def sound(radio: RadioChannel, frames: int = 32, seed: int = 0) -> Calibration:
     ArgumentError
         If `frames` is out of range.
     RadioError
-        If the device is not there, or gone, or cannot both send and receive; if fewer than 4 frames came back; if so few came
-        in front of a gap.
+        If the device is not there, or gone, or cannot both send and receive; if fewer than 4 frames came back, or came in
+        front of a gap.
     """
     require_range("frames", frames, FRAMES_MIN, FRAMES_MAX)
     radio.close()
@@ -137,7 +138,15 @@ def sound(radio: RadioChannel, frames: int = 32, seed: int = 0) -> Calibration:
 
 
 def calibrated(spec: RadioSpec, found: Calibration) -> RadioSpec:
-    """A radio with what a calibration found: the receiver's clock, and the SNR at full power, by which lower ones are set."""
+    """A radio with what a calibration found: the receiver's clock, and the SNR at full power, by which others are set.
+
+    Raises
+    ------
+    RadioError
+        If the clock is off by more than a receiver corrects.
+    """
+    if abs(found.clock_ppm.value) > _CLOCK_MAX_PPM:
+        raise RadioError(f"the clock is off by {found.clock_ppm.value:g} ppm, and {_CLOCK_MAX_PPM:g} is the most")
     receiver = spec.modem.receiver.model_copy(update={"clock_ppm": found.clock_ppm.value})
     return spec.model_copy(
         update={
