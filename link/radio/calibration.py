@@ -27,8 +27,8 @@ class Calibration(BaseModel):
     frames_sent, frames : int
         Of the burst, and those of them that were received.
     delay_samples : Estimate
-        From the first sample of the burst to its place among the samples received, counted from when the front end was opened;
-        of one that goes by a clock of its own, from when the burst was handed over.
+        From the first sample of the burst to its place among the samples received, counted from when the front end was
+        opened; of one that goes by a clock of its own, from when the burst was handed over.
     cfo : Estimate
         Carrier frequency offset, cycles a sample.
     clock_ppm : Estimate

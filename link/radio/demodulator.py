@@ -126,7 +126,7 @@ class ReceivedFrame(NamedTuple):
 
     @property
     def llr(self) -> NDArray[np.float32] | None:
-        """Max-log LLRs of the payload's bits, (length, bits a symbol), MSB first; None where its constellation is not known."""
+        """Max-log LLRs of the payload's bits, (length, bits a symbol), MSB first; None of a constellation not known."""
         if self.header.order is None:
             return None
         return np.asarray(max_log_llr(as_pairs(self.payload), self.no, self.header.order), dtype=np.float32)

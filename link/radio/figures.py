@@ -38,8 +38,8 @@ class RunFigures(BaseModel):
     samples, symbols, payload_symbols : int
         Sent: all samples, all symbols of the frames, and those that carry payload.
     snr_db : float or None
-        Es/N0 behind the equaliser, by the mean of the noise variances, dB. This and the next four are of the frames received,
-        None where none was.
+        Es/N0 behind the equaliser, by the mean of the noise variances, dB. This, EVM, CFO and clock are of the frames
+        received, None where none was.
     evm : float or None
         Root mean square.
     cfo : float or None

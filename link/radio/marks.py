@@ -160,8 +160,9 @@ def _marked(recording: Recording) -> Iterator[MarkedExchange]:
             by_number.setdefault(number, []).append((run, span, tuple(said)))
     for number, marks in sorted(by_number.items()):
         marks.sort()
-        _, _, said = marks[0]
-        yield MarkedExchange(number, tuple(span for _, span, _ in marks if span.length), *said)
+        first, frames, gaps, clipped = marks[0][2]
+        runs = tuple(span for _, span, _ in marks if span.length)
+        yield MarkedExchange(number, runs, first, frames, gaps, clipped)
 
 
 def _integer(recording: Recording, annotation: Mapping[str, Any], name: str) -> int:
