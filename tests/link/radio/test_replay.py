@@ -247,12 +247,17 @@ def test_settings_that_are_of_no_modem_are_refused(tmp_path, radio):
 
 
 def test_the_same_run_is_sent_by_the_same_seed_and_another_by_another():
-    sent = {}
-    for seed in (1, 1, 2):
-        with RadioChannel(RadioSpec(frontend={"kind": "loopback"}), watch=lambda drop: drops.append(drop)) as radio:
-            drops = []
-            run(radio, RandomTraffic(TrafficSpec(seed=seed), 64), tally := RunTally(4, 0), frames=17)
-        assert tally.frames == 17
-        sent.setdefault(seed, []).append(np.concatenate([payload for drop in drops for payload in drop.payloads]))
-    assert np.array_equal(*sent[1])
-    assert not np.array_equal(sent[1][0], sent[2][0])
+    def sent(seed):
+        drops, tally = [], RunTally(4, 0)
+
+        def watch(drop):
+            drops.append(drop)
+            tally(drop)
+
+        with RadioChannel(RadioSpec(frontend={"kind": "loopback"}), watch=watch) as radio:
+            run(radio, RandomTraffic(TrafficSpec(seed=seed), 64), tally, frames=17)
+        assert [len(drop.payloads) for drop in drops] == [16, 1]
+        return np.concatenate([payload for drop in drops for payload in drop.payloads])
+
+    assert np.array_equal(sent(1), sent(1))
+    assert not np.array_equal(sent(1), sent(2))
