@@ -93,7 +93,8 @@ def test_a_run_counts_frames_and_bit_errors(hardpath, radio):
 
 def test_a_lower_snr_can_be_asked_of_a_simulated_radio(hardpath, radio):
     found = hardpath("radio", "run", radio(), "--frames", 16, "--order", 4, "--snr-db", 8, "--json").json
-    assert found["snr_db"] == pytest.approx(8.0, abs=0.6)
+    # Without noise it would be 50 dB; what the channel is estimated from a frame this short costs up to 1 dB.
+    assert found["snr_db"] == pytest.approx(8.0, abs=1.0)
     assert found["bits_per_symbol"] == 2.0
 
 
@@ -206,9 +207,21 @@ def test_a_device_that_stays_lost_ends_the_run_with_what_was_found(hardpath, rad
         "hardpath: the simulated device is gone"
     ]
     assert 0 < answer.json["frames"] < 96
-    replayed = hardpath("radio", "replay", tmp_path / "run", "--json")
-    assert replayed.json["llr_sha256"] == answer.json["llr_sha256"]
-    assert "samples behind the last exchange are of one that was broken off" in replayed.err
+    assert hardpath("radio", "replay", tmp_path / "run", "--json").json["llr_sha256"] == answer.json["llr_sha256"]
+
+
+def test_what_an_exchange_that_was_broken_off_left_is_told_and_can_be_received(hardpath, radio, tmp_path):
+    given = ("radio", "run", radio(snr_db=15), "--frames", 6, "--exchange-frames", 3, "--record", tmp_path / "run")
+    assert hardpath(*given).code == 0
+    kept = json.loads((tmp_path / "run.sigmf-meta").read_text())
+    kept["annotations"] = [one for one in kept["annotations"] if one["hardpath:exchange"] == 0]
+    (tmp_path / "run.sigmf-meta").write_text(json.dumps(kept))
+    answer = hardpath("radio", "replay", tmp_path / "run", "--json")
+    assert len(answer.json["frames"]) == 3
+    assert "samples behind the last exchange are of one that was broken off: --whole receives them too" in answer.err
+    whole = hardpath("radio", "replay", tmp_path / "run", "--whole", "--json")
+    assert len(whole.json["frames"]) == 6
+    assert "broken off" not in whole.err
 
 
 def test_calibrate_writes_a_radio_that_a_sweep_can_set_the_snr_of(hardpath, radio, tmp_path):
@@ -247,7 +260,7 @@ def test_a_calibration_that_fails_leaves_the_old_file(hardpath, radio, tmp_path)
         (
             ("run", "LOOPBACK", "--snr-db", "9"),
             2,
-            "--snr-db must be absent for a loopback radio that is not calibrated",
+            "--snr-db must be absent for a loopback radio that is not calibrated: its SNR is what it is",
         ),
         (("run", "RADIO", "--bundle", "nowhere", "--frames", "1"), 4, ".*nowhere.*"),
         (("run", "DEAD", "--frames", "1"), 5, "the simulated device is gone"),
