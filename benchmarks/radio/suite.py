@@ -231,7 +231,7 @@ class Envelope(NamedTuple):
 def envelopes(frames: int) -> list[Envelope]:
     """Where frames are found and decoded: CFO, clock offset, and the delay of an echo, at three SNRs, by simulation."""
     sweeps: list[tuple[str, str, tuple[float, ...], Callable[[float], dict[str, Any]]]] = [
-        ("carrier offset", "cycles a sample", (0.0, 1e-3, 2e-3, 3e-3, 3.5e-3, 3.9e-3, 4.5e-3), lambda v: {"cfo": v}),
+        ("carrier offset", "cycles a sample", (0.0, 2e-3, 4e-3, 6e-3, 8e-3, 10e-3, 12e-3, 14e-3), lambda v: {"cfo": v}),
         ("clock offset", "ppm", (0.0, 50.0, 100.0, 200.0, 500.0, 900.0), lambda v: {"clock_ppm": v}),
         (
             "echo of half the amplitude",

@@ -54,6 +54,23 @@ class Detection(NamedTuple):
     metric: float
 
 
+def ambiguities(detection: Detection, spec: FrameSpec, pulse: Pulse) -> list[Detection]:
+    """Where else the same preamble may be: a later Zadoff-Chu sequence looks like one with another carrier offset.
+
+        z[n + d] = c z[n] e^{-j 2 pi u d n / N}
+
+    so a shift by d is an offset of u d cycles a sequence, which for some d is one or two, on either side.
+    """
+    step = 1.0 / (spec.zc_length * pulse.samples_per_symbol)
+    later = pow(spec.zc_root, -1, spec.zc_length)
+    shifts = [(cycles, cycles * later % spec.zc_length) for cycles in (1, -1, 2, -2)]
+    return [
+        Detection(detection.start - d * pulse.samples_per_symbol, detection.cfo + cycles * step, detection.metric)
+        for cycles, shift in shifts
+        for d in (shift, shift - spec.zc_length)
+    ]
+
+
 class Detector:
     """Finds preambles.
 

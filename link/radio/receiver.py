@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from link.radio.demodulator import Demodulator, ReceivedFrame, ReceiverSpec
-from link.radio.detection import Detection, Detector
+from link.radio.detection import Detection, Detector, ambiguities
 from link.radio.equalizer import Response
 from link.radio.frame import MODES, SEQUENCES, VERSION, FrameSpec, Header, read_headers
 from link.radio.frontend import Samples
@@ -83,27 +83,42 @@ class FrameReceiver:
         """Every frame in a run of samples without gaps."""
         samples = _without_mean(_finite(samples))
         detections = self._detector.find(samples)
-        heads = [self._demodulator.read_head(samples, detection) for detection in detections]
-        headers = read_headers(np.stack([head.llr for head in heads])) if heads else []
         found, lost, other = [], 0, 0
-        for detection, head, header in zip(detections, heads, headers, strict=True):
-            if header is not None and header.version != VERSION:
+        for detection, first in zip(detections, self._read_heads(samples, detections), strict=True):
+            item = first or self._read_elsewhere(samples, detection)
+            if item is not None and item.header.version != VERSION:
                 other += 1
-            elif header is None or not self._believable(header) or not self._whole(samples, detection, header):
+            elif item is None or not self._believable(item.header) or not self._whole(samples, item):
                 lost += 1
             else:
-                found.append(_Found(detection, head.response, header))
+                found.append(item)
         clock, sure = self._clock(found)
         frames = [self._read_payload(samples, item, clock, sure) for item in found]
         return Reception(frames, len(detections), lost, other)
 
+    def _read_heads(self, samples: Samples, detections: Sequence[Detection]) -> list[_Found | None]:
+        """Frames at each of some places; None where no header can be read."""
+        heads = [self._demodulator.read_head(samples, detection) for detection in detections]
+        headers = read_headers(np.stack([head.llr for head in heads])) if heads else []
+        return [
+            None if header is None else _Found(detection, head.response, header)
+            for detection, head, header in zip(detections, heads, headers, strict=True)
+        ]
+
+    def _read_elsewhere(self, samples: Samples, detection: Detection) -> _Found | None:
+        """The frame where it is beyond the carrier offsets that were looked for, and so seemed to be somewhere else."""
+        if not self.spec.correct_cfo:
+            return None
+        others = ambiguities(detection, self.frame, self.pulse)
+        return next((item for item in self._read_heads(samples, others) if item is not None), None)
+
     def _believable(self, header: Header) -> bool:
         return header.mode < len(MODES) and header.length <= self.frame.payload_symbols
 
-    def _whole(self, samples: Samples, detection: Detection, header: Header) -> bool:
+    def _whole(self, samples: Samples, item: _Found) -> bool:
         """Whether the samples hold all of the frame."""
-        symbols = self.frame.preamble_symbols + self.frame.body_symbols(header.length)
-        return detection.start + symbols * self.pulse.samples_per_symbol <= len(samples)
+        symbols = self.frame.preamble_symbols + self.frame.body_symbols(item.header.length)
+        return item.detection.start + symbols * self.pulse.samples_per_symbol <= len(samples)
 
     def _clock(self, found: Sequence[_Found]) -> tuple[float, bool]:
         """The clock's offset from how far frames are apart that were sent one behind the other; whether it is known so."""

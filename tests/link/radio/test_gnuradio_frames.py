@@ -34,6 +34,13 @@ def test_with_echoes_and_a_carrier_offset_it_is_within_a_decibel_of_the_best_lin
     assert np.allclose(row.case.cfos, 1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("cfo", [-7.5e-3, -4e-3, 4e-3, 7.5e-3])
+def test_a_carrier_up_to_two_cycles_a_sequence_off_is_found(cfo):
+    case = run_case([channel_model(noise_voltage=0.1, frequency_offset=cfo)], frames=30)
+    assert case.found == 30
+    assert np.allclose(case.cfos, cfo, atol=2e-5)
+
+
 def test_a_clock_100_ppm_off_is_found_and_costs_little():
     (row,) = ber_table([Setting("clock", 16, 60, 0.0, 1.0001)])
     assert row.case.found == row.case.frames
