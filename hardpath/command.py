@@ -22,7 +22,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hardpath import bundles, calls, reload, servers, sweeps, top, training
+from hardpath import bundles, calls, radio, reload, servers, sweeps, top, training
 from hardpath.options import Json, path_of
 from hardpath.terminal import GOES_ON, INTERRUPTED, ends_with, exit_with_line, exit_with_usage, say, say_json
 
@@ -94,6 +94,7 @@ def demo(
 
 for group in (training, bundles, sweeps, servers, calls, reload, top):
     app.add_typer(group.commands)
+app.add_typer(radio.commands, name="radio", help="Probe a radio, run frames over it, replay, calibrate, serve it.")
 
 
 @app.command()

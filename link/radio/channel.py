@@ -12,7 +12,7 @@ the sample, that stands alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -38,15 +38,21 @@ class Drop(NamedTuple):
     ----------
     burst : Burst
         What was sent.
+    payloads : list of (n,) complex
+        In its frames.
     frames : dict of int to ReceivedFrame
         What came back, by its place in the burst.
+    runs : dict of int to int
+        In which of the capture's runs each of them was.
     capture : Capture
     headers_lost, other_versions : int
         See link.radio.receiver.Reception.
     """
 
     burst: Burst
+    payloads: list[NDArray[np.complex128]]
     frames: dict[int, ReceivedFrame]
+    runs: dict[int, int]
     capture: Capture
     headers_lost: int
     other_versions: int
@@ -62,6 +68,8 @@ class RadioChannel:
     spec : RadioSpec
     frontend : FrontEnd, optional
         In place of the one that `spec` describes, such as one that records.
+    watch : callable, optional
+        Is told of each drop, in its turn.
 
     Examples
     --------
@@ -73,11 +81,14 @@ class RadioChannel:
     (True, 293)
     """
 
-    def __init__(self, spec: RadioSpec, frontend: FrontEnd | None = None) -> None:
+    def __init__(
+        self, spec: RadioSpec, frontend: FrontEnd | None = None, watch: Callable[[Drop], None] | None = None
+    ) -> None:
         self.spec = spec
         self.name = f"radio ({spec.frontend.kind})"
         self.modem = Modem(spec.modem)
         self._frontend = spec.frontend.build() if frontend is None else frontend
+        self._watch = watch
         self._sequence = 0
         self._turn = threading.Lock()
 
@@ -100,8 +111,8 @@ class RadioChannel:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __call__(self, x: Any, num_symbols: NDArray[np.int64], snr_db: float, draws: Draws) -> Received:
-        """Carry a batch; see link.channel.Channel.
+    def __call__(self, x: Any, num_symbols: NDArray[np.int64], snr_db: float | None, draws: Draws) -> Received:
+        """Carry a batch; see link.channel.Channel. At no SNR it is sent as it is, at full amplitude.
 
         Raises
         ------
@@ -147,10 +158,13 @@ class RadioChannel:
         """
         with self._turn:
             try:
-                return self._drop(payloads, snr_db, draws)
+                drop = self._drop(payloads, snr_db, draws)
             except RadioError:
                 self._frontend.close()
                 raise
+            if self._watch is not None:
+                self._watch(drop)
+            return drop
 
     def _drop(self, payloads: list[NDArray[np.complex128]], snr_db: float | None, draws: Draws) -> Drop:
         frontend, spec = self._frontend, self.spec
@@ -167,22 +181,28 @@ class RadioChannel:
                 )
             amplitude *= 10.0 ** ((snr_db - spec.full_snr_db) / 20.0)
         burst = self.modem.send(payloads, self._sequence)
-        first, self._sequence = self._sequence, (self._sequence + len(payloads)) % SEQUENCES
+        self._sequence = (self._sequence + len(payloads)) % SEQUENCES
         silence = np.zeros(spec.tail_samples, dtype=np.complex64)
         samples = np.concatenate([burst.samples * np.float32(amplitude), silence])
         capture = exchange(frontend, samples, timeout_s=spec.timeout_s, latency_s=spec.latency_s)
+        return self._read(burst, payloads, capture)
+
+    def _read(self, burst: Burst, payloads: list[NDArray[np.complex128]], capture: Capture) -> Drop:
+        """The frames of a burst in what was received."""
+        first = burst.headers[0].sequence if burst.headers else 0
         found: dict[int, ReceivedFrame] = {}
+        runs: dict[int, int] = {}
         headers_lost, others = 0, 0
-        for run in capture.runs:
+        for number, run in enumerate(capture.runs):
             reception = self.modem.receive(run)
             headers_lost += reception.headers_lost
             others += reception.other_versions
             for frame in reception.frames:
                 place = (frame.header.sequence - first) % SEQUENCES
                 # Another burst's frame, or one that nobody sent, is none of these; nor is a second of the same number.
-                if place < len(payloads) and frame.header == burst.headers[place]:
-                    found.setdefault(place, frame)
-        return Drop(burst, found, capture, headers_lost, others)
+                if place < len(payloads) and frame.header == burst.headers[place] and place not in found:
+                    found[place], runs[place] = frame, number
+        return Drop(burst, payloads, found, runs, capture, headers_lost, others)
 
 
 def _packed(symbols: NDArray[np.complex128], num_symbols: NDArray[np.int64], most: int) -> Iterator[NDArray[np.int64]]:

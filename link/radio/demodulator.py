@@ -124,6 +124,13 @@ class ReceivedFrame(NamedTuple):
         """Es/N0 behind the equaliser, dB."""
         return float(-10.0 * np.log10(self.no.mean()))
 
+    @property
+    def llr(self) -> NDArray[np.float32] | None:
+        """Max-log LLRs of the payload's bits, (length, bits a symbol), MSB first; None of a constellation not known."""
+        if self.header.order is None:
+            return None
+        return np.asarray(max_log_llr(as_pairs(self.payload), self.no, self.header.order), dtype=np.float32)
+
 
 class Head(NamedTuple):
     """What a preamble tells.

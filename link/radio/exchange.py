@@ -34,12 +34,15 @@ class Capture(NamedTuple):
         Samples known to be missing.
     clipped : int
         Samples of the burst that were beyond the front end's full scale, and were limited to it.
+    drained : int
+        Samples that had come in before, and were let go of; those known to be missing among them.
     """
 
     runs: list[Samples]
     gaps: int
     lost: int
     clipped: int
+    drained: int = 0
 
 
 def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_s: float = 0.0) -> Capture:
@@ -62,7 +65,7 @@ def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_
     """
     able = frontend.capabilities
     burst, clipped = _limited(samples if able.sends else EMPTY, able.full_scale)
-    _drain(frontend, able.chunk)
+    drained = _drain(frontend, able.chunk)
     wanted = len(burst) + (round(latency_s * (able.sample_rate_hz or 0.0)) if able.real_time else 0)
     sent, received = 0, 0
     blocks: list[Block] = []
@@ -83,14 +86,22 @@ def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_
                 what = "took no sample" if not sent else "gave no sample"
                 raise RadioError(f"the front end {what} within {timeout_s:g} s")
             break
-    return _capture(blocks, clipped)
+    return _capture(blocks, clipped, drained)
 
 
-def _drain(frontend: FrontEnd, chunk: int) -> None:
-    """Let go of what has come in since the last exchange, as far as time allows: an old frame is known as such."""
+def _drain(frontend: FrontEnd, chunk: int) -> int:
+    """Let go of what has come in since the last exchange, as far as time allows: an old frame is known as such.
+
+    How many samples that were, those known to be missing among them.
+    """
     limit = time.monotonic() + _DRAIN_S
-    while len(frontend.recv(chunk, 0.0).samples) and time.monotonic() < limit:
-        pass
+    drained = 0
+    while time.monotonic() < limit:
+        block = frontend.recv(chunk, 0.0)
+        drained += len(block.samples) + (block.lost or 0)
+        if not len(block.samples):
+            break
+    return drained
 
 
 def _limited(samples: Samples, full_scale: float | None) -> tuple[Samples, int]:
@@ -100,7 +111,7 @@ def _limited(samples: Samples, full_scale: float | None) -> tuple[Samples, int]:
     return limited.astype(np.complex64), int(np.count_nonzero(limited != samples))
 
 
-def _capture(blocks: list[Block], clipped: int) -> Capture:
+def _capture(blocks: list[Block], clipped: int, drained: int) -> Capture:
     runs: list[list[Samples]] = [[]]
     gaps, lost = 0, 0
     for block in blocks:
@@ -109,4 +120,4 @@ def _capture(blocks: list[Block], clipped: int) -> Capture:
             lost += block.lost or 0
             runs.append([])
         runs[-1].append(block.samples)
-    return Capture([np.concatenate(run) if run else EMPTY for run in runs if run], gaps, lost, clipped)
+    return Capture([np.concatenate(run) if run else EMPTY for run in runs if run], gaps, lost, clipped, drained)

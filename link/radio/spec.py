@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_serializer, field_validator
 
 from link.errors import ArgumentError
+from link.radio.calibration import Calibration, Estimate
 from link.radio.frontend import FrontEndSpec
 from link.radio.frontends import frontend_spec
 from link.radio.modem import ModemOptions
@@ -36,6 +39,8 @@ class RadioSpec(BaseModel):
         A radio that takes and gives no sample for so long is given up.
     latency_s : float
         How long a device is listened to behind a burst.
+    calibration : Calibration or None
+        What was measured of it; kept for people, while `full_snr_db` and the receiver's `clock_ppm` are what is gone by.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -47,6 +52,7 @@ class RadioSpec(BaseModel):
     tail_samples: Annotated[int, Field(ge=0, le=1 << 22)] = 512
     timeout_s: Annotated[float, Field(ge=0.05, le=600.0)] = 2.0
     latency_s: Annotated[float, Field(ge=0.0, le=60.0)] = 0.2
+    calibration: Calibration | None = None
 
     @field_validator("frontend", mode="before")
     @classmethod
@@ -90,6 +96,50 @@ def load_radio(file: Path) -> RadioSpec:
         raise ArgumentError(f"{file}: {error.field}", error.message) from None
     except ValidationError as error:
         raise _in_one_line(str(file), error) from None
+
+
+def radio_toml(spec: RadioSpec) -> str:
+    """A radio as a TOML file, which `load_radio` reads as the same radio; settings that are absent are left out.
+
+    Examples
+    --------
+    >>> print(radio_toml(RadioSpec(frontend={"kind": "loopback"})).partition("[modem")[0])
+    amplitude = 1.0
+    tail_samples = 512
+    timeout_s = 2.0
+    latency_s = 0.2
+    <BLANKLINE>
+    [frontend]
+    kind = "loopback"
+    <BLANKLINE>
+    <BLANKLINE>
+    """
+    return "\n".join(_table("", spec.model_dump(mode="json", exclude_none=True))).lstrip("\n") + "\n"
+
+
+def _table(name: str, settings: dict[str, Any]) -> Iterator[str]:
+    plain = {key: value for key, value in settings.items() if not isinstance(value, dict) or _is_inline(value)}
+    if plain and name:
+        yield f"\n[{name}]"
+    for key, value in plain.items():
+        yield f"{key} = {_value(value)}"
+    for key, value in settings.items():
+        if key not in plain:
+            yield from _table(f"{name}.{key}" if name else key, value)
+
+
+def _is_inline(value: dict[str, Any]) -> bool:
+    """An estimate stands on its line."""
+    return value.keys() == Estimate.model_fields.keys()
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_value(item)}' for key, item in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    # JSON's strings are TOML's but for DEL, which TOML wants escaped; its numbers and truth values are TOML's.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _in_one_line(file: str, error: ValidationError) -> ArgumentError:

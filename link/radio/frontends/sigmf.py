@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -24,6 +24,10 @@ class Spec(FrontEndSpec):
     def build(self) -> Replay:
         sigmf_package()
         return Replay(self.file, checksum=self.checksum)
+
+    def probe(self) -> list[dict[str, Any]]:
+        sigmf_package()
+        return []
 
 
 class Replay(FrontEnd):

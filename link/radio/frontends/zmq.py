@@ -19,7 +19,7 @@ Nobody is asked who they are: whoever reaches an endpoint takes or gives samples
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -77,6 +77,10 @@ class Spec(FrontEndSpec):
     def build(self) -> ZmqFrontEnd:
         _require_driver()
         return ZmqFrontEnd(self)
+
+    def probe(self) -> list[dict[str, Any]]:
+        _require_driver()
+        return []
 
 
 class ZmqFrontEnd(FrontEnd):
