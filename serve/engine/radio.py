@@ -42,6 +42,8 @@ _LOOK_S: Final = 5.0
 """How often a radio that is there and idle is looked at."""
 _ATTACH_S: Final = 0.5
 """How long a look waits for the other side to show itself."""
+_REPLY_S: Final = 0.01
+"""From the end of an exchange, or a refusal, until the caller has it, with room to spare."""
 _WEIGHT: Final = 0.2
 
 T = TypeVar("T")
@@ -209,7 +211,7 @@ class Radio:
         """For the turn."""
         patience = self._wait_s
         if caller.deadline is not None:  # in time for the exchange, or to be told that there is none
-            patience = min(patience, max(0.0, caller.deadline - monotonic() - self._expected_s))
+            patience = min(patience, max(0.0, caller.deadline - monotonic() - self._expected_s - _REPLY_S))
         self._waiting += 1
         try:
             async with asyncio.timeout(patience):
