@@ -287,8 +287,8 @@ class Radio:
         if self._up is not False:
             what = "is not there" if self._up is None else "is gone"
             logger.warning("the radio (%s) %s: %s; it is looked for", self.spec.frontend.kind, what, error)
+            self._lost.set()
         self._up = False
-        self._lost.set()
 
     def _there(self) -> None:
         if not self._up:
