@@ -192,15 +192,11 @@ class Radio:
         pause = _RETRY_FIRST_S
         while True:
             await self._look()
-            self._lost.clear()
-            try:
-                async with asyncio.timeout(_LOOK_S if self._up else pause):
-                    await self._lost.wait()
-            except TimeoutError:
-                pause = _RETRY_FIRST_S if self._up else min(2.0 * pause, _RETRY_LAST_S)
-            else:
+            if await self._rest(_LOOK_S if self._up else pause):
                 pause = _RETRY_FIRST_S
                 await asyncio.sleep(pause)
+            else:
+                pause = _RETRY_FIRST_S if self._up else min(2.0 * pause, _RETRY_LAST_S)
 
     def close(self) -> None:
         """Wait for what is being sent, and let go of the device."""
@@ -258,6 +254,16 @@ class Radio:
         elif turn.exchanges:
             self._expected_s += _WEIGHT * (seconds - self._expected_s) if self._expected_s else seconds
             self._there()
+
+    async def _rest(self, seconds: float) -> bool:
+        """Whether a call lost the radio within so many seconds; it ends then."""
+        self._lost.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _look(self) -> None:
         """Whether it is there; where somebody has it, he finds out."""

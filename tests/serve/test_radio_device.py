@@ -1,5 +1,6 @@
 """A radio that is not there when the server starts, goes away, and comes back."""
 
+import asyncio
 import logging
 import threading
 
@@ -7,6 +8,10 @@ import pytest
 import zmq
 
 from link.channel import RADIO
+from link.errors import RadioError
+from link.radio.channel import RadioChannel
+from link.radio.frontends.loopback import Loopback
+from link.radio.spec import RadioSpec, load_radio
 from link.semantic import clean_decisions
 from serve.client import Client
 from serve.client.failures import Unavailable
@@ -121,3 +126,48 @@ def test_the_server_is_ready_and_ends_while_its_device_is_gone(bundle_path, devi
     with serving(bundle_path, radio={"file": file}) as server:
         assert server.admin.statistics().radio.up is False
     assert isinstance(server.server, Server)
+
+
+def test_a_device_that_stays_away_is_looked_for_with_growing_pauses(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_radio, "_ATTACH_S", 0.0)
+    file = tmp_path / "radio.toml"
+    file.write_text(Device(tmp_path).text)
+    pauses = []
+
+    async def watch():
+        radio = engine_radio.Radio(load_radio(file))
+
+        async def rest(seconds):
+            pauses.append(seconds)
+            if len(pauses) == 9:
+                raise TimeoutError
+            return False
+
+        radio._rest = rest
+        with pytest.raises(TimeoutError):
+            await radio.watch()
+        radio.close()
+
+    asyncio.run(watch())
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+def test_a_device_that_fails_when_it_is_looked_at_is_let_go_of_and_opened_anew():
+    class Failing(Loopback):
+        opened = closed = 0
+
+        def open(self):
+            self.opened += 1
+
+        def attached(self, timeout_s):
+            raise RadioError("two programs share the samples")
+
+        def close(self):
+            self.closed += 1
+
+    frontend = Failing()
+    radio = RadioChannel(RadioSpec(frontend={"kind": "loopback"}), frontend)
+    for turn in (1, 2):
+        with pytest.raises(RadioError, match="share"):
+            radio.attached(0.0)
+        assert (frontend.opened, frontend.closed) == (turn, turn)
