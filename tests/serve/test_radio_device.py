@@ -33,7 +33,7 @@ class Device:
     def text(self):
         send, recv = self.ends
         return (
-            f"timeout_s = 0.5\n[frontend]\nkind = 'zmq'\nsend = '{send}'\nsend_binds = false\nrecv = '{recv}'\n"
+            f"timeout_s = 1.0\n[frontend]\nkind = 'zmq'\nsend = '{send}'\nsend_binds = false\nrecv = '{recv}'\n"
             "message_samples = 512\n"
         )
 
@@ -89,7 +89,7 @@ def test_a_device_that_goes_and_comes_back_is_taken_up_by_itself_and_told_once(
         radio, client = server.radio, server.client
         assert client.transmit(images, snr_db=9.0).settings.channel == "awgn"  # the server started without it
         until(lambda: told(caplog) == ["is not there"])
-        with pytest.raises(Unavailable, match=r"cannot do this now: the front end took no sample within 0\.5 s"):
+        with pytest.raises(Unavailable, match=r"cannot do this now: the front end took no sample within 1 s"):
             client.transmit(images, channel=RADIO)
         for _ in range(2):
             device.on()

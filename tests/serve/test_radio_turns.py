@@ -100,7 +100,7 @@ def test_a_deadline_that_leaves_no_time_for_the_exchange_is_refused_before_it_pa
 def test_a_deadline_that_passes_during_the_exchange_ends_the_call_and_the_next_has_its_turn(own, images, until):
     held = Busy(own.radio)
     with pytest.raises(DeadlineExceeded):
-        own.client.transmit(images, channel=RADIO, timeout_s=0.5)
+        own.client.transmit(images, channel=RADIO, timeout_s=2.0)
     assert held.begun == 1
     held.go.set()
     until(lambda: own.radio.state.exchanges == 1)
