@@ -223,8 +223,10 @@ class Radio:
         loop = asyncio.get_running_loop()
 
         def give_on(work: Future[T]) -> None:
-            ended(work)
-            self._turn.release()
+            try:
+                ended(work)
+            finally:
+                self._turn.release()
 
         def tell(work: Future[T]) -> None:  # in whatever thread it ended, or was given up
             with suppress(RuntimeError):  # the loop was closed: nobody is left to have a turn
