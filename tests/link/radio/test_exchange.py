@@ -104,7 +104,7 @@ def test_a_burst_comes_back_whole_however_a_device_cuts_it(over, takes, gives, h
     capture = over(device)
     assert np.array_equal(device.sent, BURST)
     assert [np.array_equal(run, BURST) for run in capture.runs] == [True]
-    assert capture[1:] == (0, 0, 0)
+    assert capture[1:] == (0, 0, 0, 0)
     assert device.now < 0.1, "nobody waits for what is there"
 
 
