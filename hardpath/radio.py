@@ -11,7 +11,7 @@ import typer
 
 from hardpath.call_options import is_given
 from hardpath.options import OUTPUT_PANEL, STOP_PANEL, Data, Json, ReceiverName, ResultsJson, path_of
-from hardpath.terminal import INTERRUPTED, exit_with_line, in_one_line, note, say, say_json, say_table
+from hardpath.terminal import exit_with_line, in_one_line, note, say, say_json, say_table
 
 if TYPE_CHECKING:
     from hardpath.radio_jobs import Attached, Outcome, Replayed
@@ -159,9 +159,6 @@ def run(
     )
     outcome = run_radio(spec, sent, link, data, Run(frames, seconds, record, reconnect_s))
     _show_run(outcome, spec, out, as_json=as_json)
-    if isinstance(outcome.ended_by, KeyboardInterrupt):
-        note("hardpath: interrupted")
-        sys.exit(INTERRUPTED)
     if isinstance(outcome.ended_by, SystemExit):
         sys.exit(outcome.ended_by.code)
     if outcome.ended_by is not None:

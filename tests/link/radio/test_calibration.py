@@ -93,6 +93,13 @@ def test_a_link_without_noise_has_no_floor():
     assert sounded(RadioSpec(frontend={"kind": "loopback"}), 4).noise_floor_db is None
 
 
+def test_the_end_of_the_burst_that_comes_late_is_no_noise():
+    # 600 samples late, 88 of them stand behind the tail of 512 that is sent with the burst: the last frame is cut.
+    found = sounded(radio(delay_samples=600.5), 8)
+    assert found.frames == 7
+    assert found.noise_floor_db is None
+
+
 def test_the_line_and_the_mean_have_students_intervals():
     x = np.arange(5.0)
     line = fit_line(x, np.array([1.0, 3.0, 2.0, 5.0, 4.0]))

@@ -261,3 +261,15 @@ def test_the_same_run_is_sent_by_the_same_seed_and_another_by_another():
 
     assert np.array_equal(sent(1), sent(1))
     assert not np.array_equal(sent(1), sent(2))
+
+
+def test_a_replay_leaves_out_frames_that_were_not_sent_in_their_exchange_and_second_ones(tmp_path):
+    live = Live(tmp_path, FAULTS)
+    metadata = json.loads(live.file.read_text())
+    first = next(one for one in metadata["annotations"] if one["core:label"] == "exchange")
+    first.update({"hardpath:first_sequence": 2, "hardpath:frames": 3})
+    twice = {**first, "hardpath:run": 1}  # the same samples, once more
+    metadata["annotations"].append(twice)
+    live.file.write_text(json.dumps(metadata))
+    found = next(replay(read_recording(live.file), Modem(live.spec.modem)))
+    assert [frame.received.header.sequence for frame in found.frames] == [2, 3, 4]
