@@ -22,6 +22,7 @@ _MEANT: Final[dict[str | None, set[str]]] = {
 """Parameters that each job looks at, None being the plain transmission, beside those that all look at."""
 _OF_SOME: Final = {"snr_db", "mode", *_SAMPLES, *_LINK, *_STOP}
 
+_OF_SIMULATED: Final = ("block_symbols", "k_factor_db", "csi", "pilots", "no_offset_db")
 _RICIAN: Final = ("rician", "rician-fast")
 _BLOCKS: Final = ("rayleigh", "rician")
 
@@ -41,13 +42,16 @@ def refuse_what_does_nothing(context: typer.Context, job: str | None, channel: s
     ------
     ArgumentError
     """
-    from link.channel import CHANNELS
+    from link.channel import CHANNELS, RADIO
 
     given = [name for name in context.params if name in _OF_SOME and is_given(context, name)]
     for name in given:
         if name not in _MEANT[job]:
             beside = "without --sweep" if name in _STOP and job is None else f"beside {job}"
             raise ArgumentError(_flag(name), f"must be absent {beside}")
+    for name in _OF_SIMULATED if channel == RADIO else ():
+        if name in given:
+            raise ArgumentError(_flag(name), "must be absent over a radio: it is for simulated channels")
     for name, channels in (("k_factor_db", _RICIAN), ("block_symbols", _BLOCKS)):
         if name in given and channel in CHANNELS and channel not in channels:
             raise ArgumentError(_flag(name), f"must be absent over {channel}: it is for {' and '.join(channels)}")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hardpath.jobs import Samples
+    from link.channel.frames import FrameCounts
     from link.header import HeaderOutcome
     from link.manifest import Manifest
     from link.runtime import Transmission
@@ -142,6 +143,29 @@ def note_texts(which: NDArray[Any] | None, what: str) -> None:
     """Say of how many texts something is true, if of any."""
     if which is not None and which.any():
         note(f"{which.sum()} of {len(which)} texts {what}")
+
+
+def frames_told(frames: FrameCounts) -> dict[str, Any]:
+    """What became of a radio's frames, as JSON has it."""
+    return {
+        "frames": frames.frames,
+        "frames_lost": frames.lost,
+        "crc_failed": frames.crc_failed,
+        "gaps": frames.gaps,
+        "clipped": frames.clipped,
+        "measured_snr_db": frames.snr_db,
+        "evm": frames.evm,
+        "papr_db": frames.papr_db,
+    }
+
+
+def note_frames(frames: FrameCounts | None) -> None:
+    """Say what became of a radio's frames, where there was one."""
+    if frames is None:
+        return
+    lost = f"{frames.lost} of {frames.frames} frames lost, {frames.crc_failed} not whole"
+    heard = "" if frames.snr_db is None else f"; Es/N0 {frames.snr_db:.1f} dB, EVM {percent(frames.evm or 0.0)} %"
+    note(f"radio: {lost}{heard}")
 
 
 def _decision(found: Decoded, index: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from hardpath.call_tables import (
     Batch,
     decoded_answers,
     encoded_answers,
+    frames_told,
+    note_frames,
     note_texts,
     point_answers,
     show,
@@ -45,7 +47,7 @@ from hardpath.options import (
     Pilots,
     RelWidth,
     Seed,
-    SimulatedChannel,
+    ServerChannel,
     SnrError,
     TargetErrors,
     path_of,
@@ -126,7 +128,11 @@ def call(
         typer.Option("--sweep", metavar="GRID", help="Send all samples at each Es/N0 in dB: LOW:HIGH:STEP, or 0,6,12."),
     ] = None,
     snr_db: Annotated[
-        float, typer.Option("--snr-db", help="Es/N0 in dB; with --encode, for a model with a router alone.")
+        float,
+        typer.Option(
+            "--snr-db",
+            help="Es/N0 in dB; with --encode, for a model with a router alone. Over a radio none is asked for unless given.",
+        ),
     ] = 12.0,
     mode: Annotated[
         int | None,
@@ -137,7 +143,7 @@ def call(
             help="Mode to send in, where there are several; absent: the transmitter's choice.",
         ),
     ] = None,
-    channel: SimulatedChannel = "awgn",
+    channel: ServerChannel = "awgn",
     block_symbols: BlockSymbols = 0,
     k_factor_db: KFactor = 6.0,
     csi: CsiKind = "perfect",
@@ -181,6 +187,7 @@ def call(
 ) -> None:
     """Send samples over the link of a running server; print what was decided and how many bits were wrong."""
     from hardpath.jobs import text_samples, texts_given
+    from link.channel import RADIO
     from serve.client import Client
     from serve.client.calls import TIMEOUT_S
 
@@ -225,7 +232,8 @@ def call(
             rule = {"draws": draws, "target_errors": target_errors, "rel_width": rel_width, "confidence": confidence}
             _sweep(client, batch, sweep, timeout, options | rule, output)
         else:
-            _transmit(client, batch, options | {"snr_db": snr_db, "mode": mode}, output)
+            asked = None if channel == RADIO and not is_given(context, "snr_db") else snr_db
+            _transmit(client, batch, options | {"snr_db": asked, "mode": mode}, output)
 
 
 class _Output(NamedTuple):
@@ -253,9 +261,12 @@ def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: 
         )
     answers = transmitted_answers(reply, batch)
     used = asdict(reply.settings)
-    title = f"{used['channel']} at {used['snr_db']:g} dB, seed {used['seed']}"
-    output.give(client, {**used, "mode": options["mode"]}, answers, title, reply)
+    at = "" if used["snr_db"] is None else f" at {used['snr_db']:g} dB"
+    told = {} if reply.frames is None else {"radio": frames_told(reply.frames)}
+    title = f"{used['channel']}{at}, seed {used['seed']}"
+    output.give(client, {**used, "mode": options["mode"], **told}, answers, title, reply)
     if not output.as_json:
+        note_frames(reply.frames)
         note_texts(reply.truncated, "have too many tokens for the model: cut")
         note_texts(reply.unknown, "have no token that the model knows")
 

@@ -53,14 +53,17 @@ RUN_PANEL: Final = "Where to run"
 OUTPUT_PANEL: Final = "Output"
 """Headings of the help, below what belongs to a command alone."""
 
+_SIMULATED: Final = (
+    "awgn; rayleigh or rician, which fade block by block; rayleigh-fast or rician-fast, symbol by symbol; tdl-a to tdl-e or "
+    "cdl-a to cdl-e of 3GPP TR 38.901 over OFDM, which need hardpath\\[sim] where they are simulated"
+)
 SimulatedChannel = Annotated[
+    str, typer.Option("--channel", metavar="NAME", help=f"{_SIMULATED}.", rich_help_panel=CHANNEL_PANEL)
+]
+ServerChannel = Annotated[
     str,
     typer.Option(
-        "--channel",
-        metavar="NAME",
-        help="awgn; rayleigh or rician, which fade block by block; rayleigh-fast or rician-fast, symbol by symbol; tdl-a to "
-        "tdl-e or cdl-a to cdl-e of 3GPP TR 38.901 over OFDM, which need hardpath\\[sim] where they are simulated.",
-        rich_help_panel=CHANNEL_PANEL,
+        "--channel", metavar="NAME", help=f"{_SIMULATED}; or radio, that of the server.", rich_help_panel=CHANNEL_PANEL
     ),
 ]
 BlockSymbols = Annotated[

@@ -43,6 +43,12 @@ def serve(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; cpu where absent.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads inside a run of a graph; 1 where absent.")] = None,
+    radio: Annotated[
+        Path | None,
+        typer.Option(
+            "--radio", metavar="FILE", help="Radio for channel `radio`, TOML; none where absent.", parser=path_of
+        ),
+    ] = None,
     grace_s: Annotated[
         float | None, typer.Option("--grace-s", help="Seconds that calls in flight have at the end; 10 where absent.")
     ] = None,
@@ -82,6 +88,7 @@ def serve(
         "limits.max_batch": max_batch,
         "run.device": device,
         "run.threads": threads,
+        "radio.file": radio,
         "lifecycle.grace_s": grace_s,
         "lifecycle.watch": watch,
         "tls.certificate": tls_certificate,

@@ -11,7 +11,7 @@ from hardpath.live import clock
 from hardpath.rates import Rates, is_restart, rates, sparkline
 from hardpath.terminal import in_one_line
 from link.errors import ServerError
-from serve.telemetry.snapshot import Snapshot
+from serve.telemetry.snapshot import RadioSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,11 +157,12 @@ def lines(view: View) -> list[str]:
     if view.trouble or view.restarted or not view.rates:
         return [f"{at} {title(view)}"]
     rows = map(cells, view.rates)
-    return [
+    operations = [
         f"{at} {name}: "
         + ", ".join(f"{column} {figure or '-'}" for column, figure in zip(COLUMNS[1:], figures, strict=True))
         for name, *figures in rows
     ]
+    return operations + ([f"{at} {radio_line(view.snapshot.radio)}"] if view.snapshot.radio is not None else [])
 
 
 def as_json(view: View) -> dict[str, Any]:
@@ -178,6 +179,7 @@ def as_json(view: View) -> dict[str, Any]:
         "in_flight_bytes": snapshot.in_flight_bytes,
         "models": [model._asdict() for model in snapshot.models],
         "operations": [operation._asdict() for operation in view.rates],
+        "radio": None if snapshot.radio is None else snapshot.radio._asdict(),
     }
 
 
@@ -193,7 +195,7 @@ def title(view: View) -> str:
 
 
 def caption(snapshot: Snapshot) -> str:
-    """Models, what is in flight, and the event loop."""
+    """Models, what is in flight, and the event loop; on a line of its own the radio, where there is one."""
     models = (
         f"{in_one_line(model.name)} version {model.version}"
         + (f", {_count(model.swaps, 'swap')}" if model.swaps else "")
@@ -209,7 +211,16 @@ def caption(snapshot: Snapshot) -> str:
         *([] if lag is None else [f"loop lag p99 {1e-6 * lag:.1f} ms since the start"]),
         *([f"{_count(sum(snapshot.failures), 'call')} refused at the door"] if any(snapshot.failures) else []),
     ]
-    return "; ".join(parts)
+    return "; ".join(parts) + ("" if snapshot.radio is None else f"\n{radio_line(snapshot.radio)}")
+
+
+def radio_line(radio: RadioSnapshot) -> str:
+    """How the radio is, and what it did since the server started."""
+    return (
+        f"radio ({in_one_line(radio.kind)}) {'there' if radio.up else 'gone'}: {_count(radio.exchanges, 'exchange')}, "
+        f"{_count(radio.frames, 'frame')}, {radio.frames_lost:,} lost, {radio.crc_failed:,} not whole; "
+        f"{_count(radio.errors, 'error')}; {radio.waiting} waiting"
+    )
 
 
 def cells(operation: Rates) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from link.bits import group, label_bits, labels_from_bits
 from link.channel import Channel
+from link.channel.frames import FrameCounts
 from link.errors import ArgumentError
 from link.manifest import MODES_MAX, HeaderSpec
 from link.randomness import Draws, Stream
@@ -82,6 +83,8 @@ class HeaderOutcome(NamedTuple):
         Symbols of all headers.
     pilot_symbols : int
         Pilots that were sent with them, from which their gains are estimated.
+    carried_in : FrameCounts or None
+        What became of a radio's frames that carried them; None where there are none.
     """
 
     mode: NDArray[np.int64]
@@ -93,6 +96,7 @@ class HeaderOutcome(NamedTuple):
     headers_wrong: int
     header_symbols: int
     pilot_symbols: int = 0
+    carried_in: FrameCounts | None = None
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -281,6 +285,7 @@ def carry_headers(
         headers_wrong=len(np.unique(frames.frame[wrong])),
         header_symbols=int(num_symbols.sum()),
         pilot_symbols=received.pilot_symbols,
+        carried_in=received.frames,
     )
 
 

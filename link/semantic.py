@@ -178,6 +178,7 @@ class SemanticPasses:
             if result.header is not None:
                 right &= result.header.right
                 headers += [getattr(result.header, name) for name in HEADER_COUNTS]
+                frames = frames.plus(result.header.carried_in or FrameCounts())
             bits[place], indices[place] = np.where(right, chunk.num_bits, 0), np.where(right, tokens[chunk.mode], 0)
             judged = np.arange(manifest.num_bits) < bits[place, None]
             compared = np.arange(manifest.num_tokens) < indices[place, None]

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -48,7 +48,11 @@ from serve.services.link import NAME, LinkService
 from serve.services.reflection import add_reflection
 from serve.services.streams import StreamLimits
 from serve.telemetry.assembly import Telemetry
+from serve.telemetry.snapshot import RadioSnapshot
 from serve.telemetry.statistics import InFlight
+
+if TYPE_CHECKING:
+    from serve.engine.radio import Radio
 
 logger = logging.getLogger(__name__)
 
@@ -88,16 +92,21 @@ class AsyncServer:
     BundleError
         If a bundle cannot be loaded.
     ArgumentError
-        If it has no receiver of that name.
+        If it has no receiver of that name, or the file of the radio is wrong.
+    DriverUnavailable
+        If the driver of the radio is not installed.
     ServerError
         If the address cannot be had.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        radio = _radio(config)
         self._admission = admission = Admission(config.limits.queue_requests, config.limits.queue_bytes)
         self._telemetry = Telemetry(config, lambda: InFlight(admission.requests, admission.nbytes))
-        self._means = _means(config, admission, self._telemetry.ran)
+        self._means = _means(config, admission, self._telemetry.ran, radio)
+        if radio is not None:
+            self._telemetry.statistics.radio = lambda: RadioSnapshot(*radio.state)
         self.repository = Repository(config.bundles, config.receiver, self._means)
         for model in self.engine.models:
             self._telemetry.loaded(model)
@@ -132,6 +141,8 @@ class AsyncServer:
         self._start(self._telemetry.watch())
         if self._config.lifecycle.watch:
             self._start(self.repository.watch(self._config.lifecycle.watch_interval_s))
+        if self._means.radio is not None:
+            self._start(self._means.radio.watch())
         for model in self.engine.models:
             logger.info("serving %s version %d on %s", model.name, model.version, self.address)
 
@@ -243,7 +254,17 @@ def _health_names(model: Model) -> tuple[str, ...]:
     return model.name, *(f"{model.name}.{operation}" for operation in OPERATIONS)
 
 
-def _means(config: ServerConfig, admission: Admission, ran: Callable[[str, Run], None]) -> Means:
+def _radio(config: ServerConfig) -> Radio | None:
+    """The radio, not yet open; what it needs is imported where there is one."""
+    if config.radio.file is None:
+        return None
+    from link.radio.spec import load_radio
+    from serve.engine.radio import Radio
+
+    return Radio(load_radio(config.radio.file), config.radio.wait_s)
+
+
+def _means(config: ServerConfig, admission: Admission, ran: Callable[[str, Run], None], radio: Radio | None) -> Means:
     # One thread an operation, and a core left to the event loop: two threads on two busy cores made a graph slower.
     workers = config.batching.workers or max(1, machine().threads - 1)
     wait_us = config.batching.max_wait_us
@@ -260,4 +281,5 @@ def _means(config: ServerConfig, admission: Admission, ran: Callable[[str, Run],
         device=config.run.device,
         memory_bytes=config.run.gpu_mem_bytes,
         ran=ran,
+        radio=radio,
     )

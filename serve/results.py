@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from link.channel.frames import FrameCounts
 from link.header import HeaderOutcome
 from link.manifest import Manifest
 from link.runtime import Transmission
@@ -22,10 +23,10 @@ class Settings:
 
     Attributes
     ----------
-    snr_db : float
-        Es/N0 in dB, in [-30, 60].
+    snr_db : float or None
+        Es/N0 in dB, in [-30, 60]. Over a radio that cannot set it, what a model's router takes it for, and else None.
     channel : str
-        One of link.channel.CHANNELS; empty stands for awgn.
+        One of link.channel.CHANNELS, or RADIO; empty stands for awgn.
     block_symbols : int
         Symbols that fade together in block fading, at least 0; 0 stands for all symbols of a sample.
     k_factor_db : float, optional
@@ -46,7 +47,7 @@ class Settings:
         The noise variance that the receiver is told is higher than the true one by this, dB, in [-30, 30].
     """
 
-    snr_db: float
+    snr_db: float | None
     channel: str = "awgn"
     block_symbols: int = 0
     k_factor_db: float | None = None
@@ -136,10 +137,12 @@ class Transmitted(NamedTuple):
     y : (B, S, 2) float32, optional
         Equalised symbols as (I, Q), Es = 1; None where they were not asked for.
     no : (B, S) float32, optional
-        Noise variance per complex symbol; inf where nothing was sent, None where it was not asked for.
+        Noise variance per complex symbol; inf where nothing was sent or a radio's frame was lost, None where it was not
+        asked for.
     decoded : Decoded
     bit_errors : (B,) int64
-        Payload bits that a hard decision on the LLRs gets wrong; of no meaning where the header was not right.
+        Payload bits that a hard decision on the LLRs gets wrong; of no meaning where the header was not right, or a radio's
+        frame was lost.
     settings : Settings
         As used.
     timing : Timing
@@ -150,7 +153,9 @@ class Transmitted(NamedTuple):
     unknown : (B,) bool, optional
         Whether each text has no token that the model knows; None where no texts were given.
     num_pilots : (B,) int64, optional
-        Pilot symbols sent with each sample's; None where there are none.
+        Pilot symbols, and whatever else of a radio's frames, sent with each sample's; None where there are none.
+    frames : link.channel.frames.FrameCounts, optional
+        What became of a radio's frames, those of headers included; None over a simulated channel.
     """
 
     sent: Sent
@@ -164,6 +169,7 @@ class Transmitted(NamedTuple):
     truncated: NDArray[np.bool_] | None = None
     unknown: NDArray[np.bool_] | None = None
     num_pilots: NDArray[np.int64] | None = None
+    frames: FrameCounts | None = None
 
 
 class ModelId(NamedTuple):
@@ -191,6 +197,7 @@ class ModelInfo:
     code_version : str
         Version of hardpath that the server runs.
     channels : tuple of str
+        RADIO among them where the server has one.
     max_batch : int
         Most samples in one request.
     digest : str

@@ -101,6 +101,22 @@ class RadioChannel:
         """What sends and receives."""
         return self._frontend
 
+    def attached(self, timeout_s: float) -> bool:
+        """Take hold of the device, and look for so long for who is at its other side; nothing is sent.
+
+        Raises
+        ------
+        DriverUnavailable, RadioError
+            If the device is not there, or gone. The next call tries again.
+        """
+        with self._turn:
+            try:
+                self._frontend.open()
+                return self._frontend.attached(timeout_s)
+            except RadioError:
+                self._frontend.close()
+                raise
+
     def close(self) -> None:
         """Let go of the device."""
         self._frontend.close()

@@ -32,6 +32,8 @@ _MEAN_POWER_MIN: Final = 1.7
 """First threshold: some per cent of places without a frame pass, and a frame at -6 dB, whose mean is 6, does."""
 _COHERENT_MIN: Final = 15.0
 """Second threshold: in noise exceeded once in some 10^5 places, where the header then is none."""
+_FAINTEST: Final = 1e-11
+"""Mean power over that of its block, of what is still more than the rounding of a spectrum in float32."""
 _OFFSETS: Final = 4
 """Carrier offsets tried, as a multiple of the partial correlations: a grid so fine loses at most 0.2 dB."""
 
@@ -139,7 +141,8 @@ class Detector:
         power = np.cumsum(y.real**2 + y.imag**2, dtype=np.float64)
         window = 2 * spec.preamble_symbols
         places = np.arange(first, first + count)
-        mean = np.maximum((power[places + window - 1] - power[places - 1] if first else 0.0) / window, 1e-30)
+        mean = (power[places + window - 1] - power[places - 1] if first else 0.0) / window
+        mean = np.maximum(mean, max(_FAINTEST * power[-1] / half, 1e-30))
         energy = c.real**2 + c.imag**2
         parts = np.zeros(count, dtype=np.float32)
         shifts = [(p, r * period + p * part) for r in range(spec.preamble_repeats) for p in range(_PARTS)]

@@ -54,7 +54,7 @@ def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_
         Open. Where it only receives, nothing is sent.
     samples : (n,) complex64
     timeout_s : float
-        Without progress in either direction for so long, it is over.
+        Without a sample taken for so long, or once all are, without one given, it is over.
     latency_s : float
         Behind the burst, a front end that runs by its own clock is listened to for so long.
 
@@ -75,9 +75,9 @@ def exchange(frontend: FrontEnd, samples: Samples, *, timeout_s: float, latency_
         sent += took
         block = frontend.recv(able.chunk, 0.0 if took else _POLL_S)
         received += len(block.samples) + (block.lost or 0)
-        if len(block.samples):
+        if len(block.samples) or block.lost != 0:
             blocks.append(block)
-        if took or len(block.samples):
+        if took or (sent == len(burst) and len(block.samples)):
             progress = time.monotonic()
         elif sent == len(burst) and not able.real_time and received >= wanted * (1.0 - _SLACK) - _HELD:
             break

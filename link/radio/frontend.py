@@ -121,6 +121,16 @@ class FrontEnd(ABC):
     def close(self) -> None:
         """Let go of the device; raises nothing, and does nothing where it is closed."""
 
+    def attached(self, timeout_s: float) -> bool:
+        """Whether who is at the other side shows within that time, as far as can be told of an open one without sending.
+
+        Raises
+        ------
+        RadioError
+            As for `send`.
+        """
+        return True
+
     def facts(self) -> dict[str, str | float | int | bool]:
         """What a device says of itself once it is open, for people: its serial number, gains, temperatures."""
         return {}

@@ -26,6 +26,8 @@ _SPAN: Final = 1 << 12
 _SEGMENT: Final = 1 << 28
 _SEGMENTS: Final = 1000
 _POINTS: Final = 1 << 17
+_BESIDE: Final = 8
+"""What is sent beside the payload, as headers are, takes its numbers from the streams so many further on."""
 
 # Windowed sinc: an interpolation that passes |f| <= 0.35 cycles a sample and stops the images from 0.65 on. Kaiser's formula
 # gives (A - 8) / (2.285 * 2 pi * 0.3) = 24 taps for A = 111 dB; the window is chosen for 100 dB. Between its 1024 phases
@@ -85,19 +87,22 @@ class Randomness:
     Parameters
     ----------
     draws : Draws
-        Its first row alone is taken, within Stream.RADIO.
+        Its first row alone is taken, within Stream.RADIO; those within another stream give other numbers.
     point : int
         Which SNR, in millidecibels.
     """
 
     def __init__(self, draws: Draws, point: int) -> None:
         self._draws = replace(draws.rows(slice(0, 1)), within=Stream.RADIO, engine=host_engine())
+        self._beside = 0 if draws.within is None else _BESIDE
         self._point = point
 
     def pairs(self, stream: Stream, start: int, count: int) -> NDArray[np.float64]:
         """(count, 2) standard normals of samples `start` on."""
         found = [
-            self._draws.normals(stream, self._point + _POINTS * (segment % _SEGMENTS), n, first)[0]
+            self._draws.normals(Stream(stream + self._beside), self._point + _POINTS * (segment % _SEGMENTS), n, first)[
+                0
+            ]
             for segment, first, n in _spans(start, count, _SEGMENT)
         ]
         return found[0] if len(found) == 1 else np.concatenate(found)

@@ -1,9 +1,9 @@
 """What changes along a frame: the carrier's phase and a fade, seen at the pilots, and the clock, seen in when symbols come.
 
 A pilot over its known value is g[p] + w[p], g about 1. What is left of the carrier's offset turns it steadily and is found
-over all pilots at once; what is left then is taken for a random walk, whose variance a step is estimated from the pilots
-too, and smoothed as that calls for: over the whole frame where there is none, over a few pilots where the oscillator is poor
-or the channel fades.
+over all pilots at once; what is left then is taken for a random walk, whose variance a step is told by the pilots too, and
+smoothed as that calls for: over the whole frame where there is none, over a few pilots where the oscillator is poor or the
+channel fades.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from link.radio.peak import circular_peak
 
 _FFT: Final = 16
 """Bins of the spectrum of the pilots for each of them, before the peak is interpolated."""
-_WALK_MIN: Final = 1e-4
-"""Least variance of the walk's step over that of a pilot's noise: the memory of 100 pilots."""
+_GAINS: Final = (0.01, 0.03, 0.08, 0.2, 0.4, 0.6, 0.8, 0.93)
+"""Of the smoother: a memory of 100 pilots, and so on down to a pilot alone; one between two of them gains 0.1 dB at most."""
 
 
 def pilot_frequency(pilots: NDArray[np.complex128], spacing: int) -> float:
@@ -33,9 +33,9 @@ def pilot_frequency(pilots: NDArray[np.complex128], spacing: int) -> float:
 def smooth_gain(pilots: NDArray[np.complex128], no: float) -> NDArray[np.complex128]:
     """The gain at each pilot.
 
-    The walk's step has the variance q that the pilots' differences over one and over two steps tell, as far as it is
-    significant; the smoother is that of Rauch, Tung and Striebel (1965) in its steady state: one exponential
-    forwards and one backwards.
+    The smoother is that of Rauch, Tung and Striebel (1965) in its steady state: one exponential forwards and one backwards.
+    Their own gain g stands for the walk, and is the most likely one: what a pilot is off its prediction by has the variance
+    no / (1 - g).
 
     Parameters
     ----------
@@ -47,21 +47,23 @@ def smooth_gain(pilots: NDArray[np.complex128], no: float) -> NDArray[np.complex
     count = len(pilots)
     if count < 4:
         return np.full(count, pilots.mean())
-    one = float(np.mean(np.abs(np.diff(pilots)) ** 2))
-    two = float(np.mean(np.abs(pilots[2:] - pilots[:-2]) ** 2))
-    r = max(no, 1e-9)
-    q = max(two - one - 4.0 * r / math.sqrt(count), _WALK_MIN * r)
-    predicted = 0.5 * (q + math.sqrt(q * q + 4.0 * q * r))
-    gain = predicted / (predicted + r)
-    both = _exponential(pilots, gain) + _exponential(pilots[::-1], gain)[::-1]
-    return np.asarray((both - gain * pilots) / (2.0 - gain))
+    both = np.stack([pilots, pilots[::-1]])
+    least, smoothed = math.inf, pilots
+    for gain in _GAINS:
+        filtered = _exponential(both, gain)
+        variance = max(no, 1e-9) / (1.0 - gain)
+        errors = 0.5 * float(np.sum(np.abs(both[:, 1:] - filtered[:, :-1]) ** 2))
+        surprise = errors / variance + (count - 1) * math.log(variance)
+        if surprise < least:
+            least, smoothed = surprise, (filtered[0] + filtered[1, ::-1] - gain * pilots) / (2.0 - gain)
+    return np.asarray(smoothed)
 
 
 def _exponential(values: NDArray[np.complex128], gain: float) -> NDArray[np.complex128]:
-    """Exponential smoothing that begins with the mean of what its memory will hold."""
-    memory = min(len(values), max(1, round(1.0 / gain)))
-    state = (1.0 - gain) * values[:memory].mean()
-    return np.asarray(lfilter([gain], [1.0, gain - 1.0], values, zi=[state])[0])
+    """Exponential smoothing of each row, that begins with the mean of what its memory will hold."""
+    memory = min(values.shape[-1], max(1, round(1.0 / gain)))
+    state = (1.0 - gain) * values[:, :memory].mean(axis=-1, keepdims=True)
+    return np.asarray(lfilter([gain], [1.0, gain - 1.0], values, zi=state)[0])
 
 
 def arrival_shift(response: NDArray[np.complex128], reference: NDArray[np.complex128]) -> float:

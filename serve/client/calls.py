@@ -224,7 +224,7 @@ class Plan:
         self,
         info: ModelInfo,
         model: str,
-        snr_db: float,
+        snr_db: float | None,
         include_llr: bool,
         include_symbols: bool,
         options: Mapping[str, Any],

@@ -6,6 +6,7 @@ HardpathError
 └── ServerError                any other status, and the root of these:
     ├── Unreachable            UNAVAILABLE: no server, or one that went away
     ├── DeadlineExceeded       not answered in time
+    ├── Unavailable            UNAVAILABLE of a server that answers: what it needs, its radio, is not there; `retry_after_s`
     ├── Overloaded             RESOURCE_EXHAUSTED: more to do than can be done in time; `retry_after_s`
     ├── Unauthenticated        no token, or one that the server does not know
     ├── PermissionDenied       a token that does not allow the call
@@ -49,6 +50,20 @@ class Overloaded(ServerError):
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ServerError):
+    """The server answers, but what it needs for this call is not there: its radio.
+
+    Attributes
+    ----------
+    retry_after_s : float
+        When to try again, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
@@ -214,6 +229,8 @@ def error_of(failure: Failure, address: str, timeout_s: float | None, first_row:
         return ArgumentError(field, text)
     if code is grpc.StatusCode.NOT_FOUND:
         return ModelNotFound("model", text.removeprefix("model "))
+    if code is grpc.StatusCode.UNAVAILABLE and retry_after_s is not None:
+        return Unavailable(f"the server at {address} cannot do this now: {text}", retry_after_s)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return Unreachable(f"no server can be reached at {address}: {reason(text)}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import reduce
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from link.channel.frames import FrameCounts
 from link.header import HeaderOutcome
 from link.runtime import Transmission
 from serve.results import Timing
@@ -71,6 +73,8 @@ def _column(values: Sequence[Any]) -> Any:
         kind: Any = HeaderOutcome
         columns = zip(*values, strict=True)
         return kind(*(np.concatenate(c) if isinstance(c[0], np.ndarray) else sum(c) for c in columns))
+    if isinstance(first, FrameCounts):
+        return reduce(FrameCounts.plus, values)
     if hasattr(first, "_fields"):
         return rows(values)
     return tuple(chain.from_iterable(values)) if isinstance(first, tuple) else first

@@ -186,7 +186,7 @@ def transmit(
     x: Inputs,
     info: ModelInfo,
     model: str,
-    snr_db: float,
+    snr_db: float | None,
     include_llr: bool,
     include_symbols: bool,
     options: LinkOptions,
@@ -270,7 +270,7 @@ def inputs_of(x: Inputs, info: ModelInfo) -> dict[str, Any]:
 
 
 def _settings(snr_db: float | None, options: Mapping[str, Any]) -> pb.LinkSettings:
-    return convert.settings_to_message(Settings(snr_db=cast("float", snr_db), **options))
+    return convert.settings_to_message(Settings(snr_db=snr_db, **options))
 
 
 def _single(method: str, model: str, request: Message, read: Callable[[Any], Part]) -> Job[Any]:

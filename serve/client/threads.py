@@ -162,7 +162,7 @@ class Client:
         self,
         x: Inputs,
         *,
-        snr_db: float,
+        snr_db: float | None = None,
         mode: ArrayLike | None = None,
         include_llr: bool = False,
         include_symbols: bool = False,
@@ -177,8 +177,8 @@ class Client:
         ----------
         x : (B, ...) array, list of B str, or mapping of name to one of them
             As for `encode`.
-        snr_db : float
-            Es/N0 in dB, in [-30, 60].
+        snr_db : float, optional
+            Es/N0 in dB, in [-30, 60]; to be left out over a radio that cannot set it, and nowhere else.
         mode : int or (B,) int, optional
             As for `encode`. The header says what was sent, and the reply's `sent.mode`.
         include_llr : bool
@@ -200,7 +200,7 @@ class Client:
         self,
         batches: Iterable[Inputs],
         *,
-        snr_db: float,
+        snr_db: float | None = None,
         mode: ArrayLike | None = None,
         include_llr: bool = False,
         include_symbols: bool = False,

@@ -30,6 +30,7 @@ FLAGS: Final = {
     "limits.max_batch": "--max-batch",
     "run.device": "--device",
     "run.threads": "--threads",
+    "radio.file": "--radio",
     "lifecycle.grace_s": "--grace-s",
     "lifecycle.watch": "--watch",
     "tls.certificate": "--tls-certificate",

@@ -197,6 +197,18 @@ class RunConfig(_Section):
     )
 
 
+class RadioConfig(_Section):
+    """A radio for Transmit over the channel `radio`."""
+
+    file: FilePath | None = Field(default=None, description="What the radio is, TOML; absent: there is none.")
+    wait_s: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a call waits for its turn on the radio before it is refused.",
+    )
+
+
 class LifecycleConfig(_Section):
     """How the server ends, and how it takes up what is new."""
 
@@ -290,6 +302,7 @@ class ServerConfig(_Section):
     limits: LimitsConfig = LimitsConfig()
     batching: BatchingConfig = BatchingConfig()
     run: RunConfig = RunConfig()
+    radio: RadioConfig = RadioConfig()
     lifecycle: LifecycleConfig = LifecycleConfig()
     tls: TlsConfig = TlsConfig()
     auth: AuthConfig = AuthConfig()

@@ -4,6 +4,7 @@ HardpathError
 └── Refused
     ├── ModelNotFound    no model of that name
     ├── Overloaded       more to do than can be done in time; says when to try again
+    ├── NoRadio          a radio is asked for, and there is none
     ├── Expired          the deadline has passed, or would before the reply
     └── ShuttingDown     the server takes no more work
 """
@@ -47,6 +48,13 @@ class Overloaded(Refused):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NoRadio(Refused):
+    """A radio is asked for, and the server has none."""
+
+    def __init__(self) -> None:
+        super().__init__("channel must be a simulated one: this server has no radio (radio.file of its configuration)")
 
 
 class Expired(Refused):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from serve.engine.admission import Admission
 from serve.engine.aside import Aside
@@ -12,6 +12,9 @@ from serve.engine.batcher import Run
 from serve.engine.cost import CostModel
 from serve.engine.policy import Adaptive, Fixed, Policy
 from serve.engine.workers import Workers
+
+if TYPE_CHECKING:
+    from serve.engine.radio import Radio
 
 MAX_BATCH: Final = 4096
 
@@ -39,6 +42,8 @@ class Means:
     ran : callable
         Called with the name of an operation and each of its runs.
     aside : Aside
+    radio : Radio, optional
+        None where there is no radio.
     """
 
     workers: Workers = field(default_factory=lambda: Workers(1))
@@ -51,6 +56,7 @@ class Means:
     memory_bytes: int | None = None
     ran: Callable[[str, Run], None] = lambda operation, run: None
     aside: Aside = field(default_factory=Aside)
+    radio: Radio | None = None
 
     def policy(self, cost: CostModel) -> Policy:
         """How runs are made up."""
@@ -62,3 +68,5 @@ class Means:
         """Wait for what is being run."""
         self.workers.close()
         self.aside.close()
+        if self.radio is not None:
+            self.radio.close()

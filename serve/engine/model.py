@@ -12,28 +12,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from time import monotonic, perf_counter
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from link.bundle import Bundle
 from link.chain import Link
-from link.channel import CHANNELS, TR38901, Channel, build_channel
+from link.channel import CHANNELS, RADIO, TR38901
 from link.choice import read_estimate, read_mode
 from link.errors import ArgumentError, require_range
 from link.provenance import code_version
-from link.randomness import SEED_MAX
 from link.snr import SNR_DB_MAX, SNR_DB_MIN
 from link.tensors import as_tensor
 from serve.engine.batcher import ANYONE, Batcher, Caller, Run
+from serve.engine.channels import as_used, channel_of, estimate_over, require_address
 from serve.engine.cost import CostModel
-from serve.engine.errors import Expired
+from serve.engine.errors import Expired, NoRadio
 from serve.engine.means import Means
 from serve.engine.programs import Decode, DecodeJob, Encode, EncodeJob, Transmit, TransmitJob
 from serve.results import Decoded, Encoded, ModelId, ModelInfo, Settings, Transmitted
+
+if TYPE_CHECKING:
+    from serve.engine.radio import Turn
 
 OPERATIONS: Final = ("transmitter", "receiver", "link")
 """Of a model, as they are called outside: NAME.transmitter and so on."""
@@ -41,7 +45,6 @@ OPERATIONS: Final = ("transmitter", "receiver", "link")
 HARD_LLR: Final = 20.0
 """What a hard bit stands for, nats."""
 
-_NUMBERS: Final = 2**32
 _DIGEST: Final = 16
 _CALIBRATION_ROWS: Final = (1, 4, 16, 64)
 
@@ -73,7 +76,7 @@ class Model:
         self.link = Link(bundle, means.threads, means.device, means.memory_bytes)
         self.means = means
         digest = hashlib.sha256(self.link.manifest.model_dump_json().encode()).hexdigest()[:_DIGEST]
-        self.info = ModelInfo(self.link.manifest, code_version(), CHANNELS, means.max_batch, digest)
+        self.info = ModelInfo(self.link.manifest, code_version(), _channels(means), means.max_batch, digest)
         self._transmit = Transmit(self.link)
         programs: tuple[Any, ...] = (Encode(self.link), Decode(self.link), self._transmit)
         self.costs = {operation: CostModel() for operation in OPERATIONS}
@@ -204,8 +207,12 @@ class Model:
             If an input, a setting or a mode is out of range, or the batch larger than `max_batch`.
         Refused
             See serve.engine.errors.
+        RadioError
+            If the radio is asked for, and is not there, or gone.
         """
         rows = self.rows(inputs)
+        if settings.channel == RADIO:
+            return await self._transmit_over_radio(rows, inputs, settings, caller, mode)
         job = self._transmit_job(rows, inputs, settings, mode)
         if job.settings.channel in TR38901:
             return await self._transmit_apart(job, caller)
@@ -224,6 +231,35 @@ class Model:
         finally:
             if started:
                 self.means.ran(f"{self.name}.link", Run(1, job.rows, 0, perf_counter() - started[0]))
+
+    async def _transmit_over_radio(
+        self,
+        rows: int,
+        inputs: Mapping[str, ArrayLike],
+        settings: Settings,
+        caller: Caller,
+        mode: ArrayLike | None,
+    ) -> Transmitted:
+        radio = self.means.radio
+        if radio is None:
+            raise NoRadio
+        require_address(settings, rows)
+        asked = read_mode(self.link.manifest, mode, rows)
+        estimate = estimate_over(radio.spec, self.link, settings, rows, asked)
+        job = TransmitJob(rows, inputs, as_used(settings, radio.channel), radio.channel, estimate, asked)
+
+        def run(turn: Turn) -> Transmitted:
+            result = _only(self._transmit.run([replace(job, channel=turn, queued_s=turn.waited_s)]))
+            return result._replace(frames=turn.frames)
+
+        self.means.admission.enter(caller.nbytes, lambda: radio.expected_s)
+        try:
+            result = await radio.run(run, caller)
+        finally:
+            self.means.admission.leave(caller.nbytes)
+        spent = result.timing
+        self.means.ran(f"{self.name}.link", Run(1, rows, 0, 1e-6 * (sum(spent) - spent.queue_us)))
+        return result
 
     async def apart(self, call: Callable[[], T], caller: Caller = ANYONE) -> T:
         """Run what takes long beside the batches.
@@ -250,6 +286,8 @@ class Model:
     def _transmit_job(
         self, rows: int, inputs: Mapping[str, ArrayLike], settings: Settings, mode: ArrayLike | None = None
     ) -> TransmitJob:
+        if settings.snr_db is None:
+            raise ArgumentError("snr_db", "is missing: give Es/N0 in dB")
         require_range("snr_db", settings.snr_db, SNR_DB_MIN, SNR_DB_MAX)
         channel = channel_of(
             settings.channel or "awgn",
@@ -259,12 +297,12 @@ class Model:
             settings.pilots,
             settings.no_offset_db,
         )
-        _require_address(settings, rows)
+        require_address(settings, rows)
         estimate = self.link.estimate(settings.snr_db, settings.snr_error_db)
         return TransmitJob(
             rows,
             inputs,
-            _as_used(settings, channel),
+            as_used(settings, channel),
             channel,
             None if estimate is None else np.full(rows, estimate, dtype=np.float32),
             read_mode(self.link.manifest, mode, rows),
@@ -312,6 +350,11 @@ class Model:
                 _measure(program, job, self.costs[operation], twice=rows == _CALIBRATION_ROWS[0])
 
 
+def _channels(means: Means) -> tuple[str, ...]:
+    """Those that a request may name."""
+    return CHANNELS if means.radio is None else (*CHANNELS, RADIO)
+
+
 def _measure(program: Any, job: Any, cost: CostModel, *, twice: bool) -> None:
     for _ in range(2 if twice else 1):
         start = perf_counter()
@@ -340,46 +383,3 @@ def _hard_llrs(bits: ArrayLike, num_bits: int, others: Mapping[str, ArrayLike | 
     if not ((decided == 0) | (decided == 1)).all():
         raise ArgumentError("bits", f"must be 0 or 1, got [{decided.min()}, {decided.max()}]")
     return (HARD_LLR * (2.0 * decided - 1.0)).astype(np.float32)
-
-
-@lru_cache(maxsize=256)
-def channel_of(
-    name: str, block_symbols: int, k_factor_db: float | None, csi: str, pilots: int, no_offset_db: float
-) -> Channel:
-    """The channel asked for; an option that it has no use for is refused, lest it be believed to matter."""
-    given: dict[str, Any] = {} if k_factor_db is None else {"k_factor_db": k_factor_db}
-    channel = build_channel(
-        name, block_symbols=block_symbols, csi=csi, pilots=pilots, no_offset_db=no_offset_db, **given
-    )
-    if block_symbols and getattr(channel, "block_symbols", 0) != block_symbols:
-        raise ArgumentError("block_symbols", f"must be 0 for channel {name!r}, got {block_symbols}")
-    if given and getattr(channel, "k_factor_db", None) is None:
-        raise ArgumentError("k_factor_db", f"must be absent for channel {name!r}, got {k_factor_db:g}")
-    return channel
-
-
-def _require_address(settings: Settings, rows: int) -> None:
-    if not 0 <= settings.seed <= SEED_MAX:
-        raise ArgumentError("seed", f"must be in [0, 2**63), got {settings.seed}")
-    if not 0 <= settings.draw < _NUMBERS:
-        raise ArgumentError("draw", f"must be in [0, 2**32), got {settings.draw}")
-    if not 0 <= settings.sample_offset <= _NUMBERS - rows:
-        raise ArgumentError(
-            "sample_offset", f"must be in [0, 2**32 - {rows}] for {rows} samples, got {settings.sample_offset}"
-        )
-
-
-def _as_used(settings: Settings, channel: Channel) -> Settings:
-    return Settings(
-        snr_db=settings.snr_db,
-        channel=settings.channel or "awgn",
-        block_symbols=getattr(channel, "block_symbols", 0),
-        k_factor_db=getattr(channel, "k_factor_db", None),
-        seed=settings.seed,
-        sample_offset=settings.sample_offset,
-        draw=settings.draw,
-        snr_error_db=settings.snr_error_db,
-        csi=settings.csi or "perfect",
-        pilots=settings.pilots,
-        no_offset_db=settings.no_offset_db,
-    )

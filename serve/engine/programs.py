@@ -228,7 +228,10 @@ def _convey(
     else:
         draw = np.repeat([job.settings.draw for job in jobs], [job.rows for job in jobs])
         draws = Draws(first.seed, np.concatenate(numbers), draw)
-    return link.convey(sent, jobs[0].channel, first.snr_db, draws)
+    snr_db = (
+        0.0 if first.snr_db is None else first.snr_db
+    )  # none: over a radio that cannot set it, and does not look at it
+    return link.convey(sent, jobs[0].channel, snr_db, draws)
 
 
 def _decoded(link: Link, reception: Reception) -> Decoded:

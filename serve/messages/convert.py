@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from link.channel import RADIO
+from link.channel.frames import FrameCounts
 from link.errors import ArgumentError
 from link.header import HeaderOutcome
 from link.runtime import Transmission
@@ -127,12 +129,12 @@ def settings_from_message(message: pb.LinkSettings) -> Settings:
     Raises
     ------
     ArgumentError
-        If there is no SNR.
+        If there is no SNR for a simulated channel.
     """
-    if not message.HasField("snr_db"):
+    if not message.HasField("snr_db") and message.channel != RADIO:
         raise ArgumentError("snr_db", "is missing: give Es/N0 in dB")
     return Settings(
-        snr_db=message.snr_db,
+        snr_db=message.snr_db if message.HasField("snr_db") else None,
         channel=message.channel or "awgn",
         block_symbols=message.block_symbols,
         k_factor_db=message.k_factor_db if message.HasField("k_factor_db") else None,
@@ -285,6 +287,35 @@ def header_from_message(message: pb.HeaderOutcome) -> HeaderOutcome:
     )
 
 
+def frames_to_message(frames: FrameCounts) -> pb.RadioFrames:
+    """What became of a radio's frames."""
+    return pb.RadioFrames(
+        frames=frames.frames,
+        frames_lost=frames.lost,
+        crc_failed=frames.crc_failed,
+        gaps=frames.gaps,
+        clipped=frames.clipped,
+        measured_snr_db=frames.snr_db,
+        evm=frames.evm,
+        papr_db=frames.papr_db,
+    )
+
+
+def frames_from_message(message: pb.RadioFrames) -> FrameCounts:
+    """Inverse of `frames_to_message`: the sums that give these means, to the rounding of float64."""
+    received = message.frames - message.frames_lost
+    return FrameCounts(
+        frames=message.frames,
+        lost=message.frames_lost,
+        crc_failed=message.crc_failed,
+        gaps=message.gaps,
+        clipped=message.clipped,
+        no=received * 10.0 ** (-message.measured_snr_db / 10.0) if message.HasField("measured_snr_db") else 0.0,
+        squared_evm=received * message.evm**2,
+        papr=10.0 ** (message.papr_db / 10.0) if message.HasField("papr_db") else 0.0,
+    )
+
+
 def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, model: ModelId) -> pb.TransmitResponse:
     """One pass over the link, with what the request asked to include."""
     message = pb.TransmitResponse(
@@ -299,6 +330,7 @@ def transmitted_to_message(result: Transmitted, request: pb.TransmitRequest, mod
         model_version=model.version,
         model_digest=model.digest,
         num_pilots=() if result.num_pilots is None else result.num_pilots.tolist(),
+        radio=None if result.frames is None else frames_to_message(result.frames),
     )
     if request.include_symbols and result.y is not None and result.no is not None:
         message.received.y.CopyFrom(tensor_to_message("y", result.y, request.tensor_format))
@@ -322,4 +354,5 @@ def transmitted_from_message(message: pb.TransmitResponse) -> Transmitted:
         truncated=np.array(message.truncated, dtype=np.bool_) if message.truncated else None,
         unknown=np.array(message.unknown, dtype=np.bool_) if message.unknown else None,
         num_pilots=np.array(message.num_pilots, dtype=np.int64) if message.num_pilots else None,
+        frames=frames_from_message(message.radio) if message.HasField("radio") else None,
     )

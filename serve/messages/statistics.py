@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from serve.pb.hardpath.v1 import admin_pb2 as pb
 from serve.telemetry.histogram import Histogram
-from serve.telemetry.snapshot import ChannelSamples, Failures, ModelSnapshot, OperationSnapshot, Snapshot
+from serve.telemetry.snapshot import ChannelSamples, Failures, ModelSnapshot, OperationSnapshot, RadioSnapshot, Snapshot
 
 _HISTOGRAMS: Final = ("durations_ns", "failed_durations_ns", "batch_rows", "snr_db")
 _PLAIN: Final = tuple(
@@ -28,6 +28,7 @@ def snapshot_to_message(snapshot: Snapshot) -> pb.Statistics:
         in_flight_requests=snapshot.in_flight_requests,
         in_flight_bytes=snapshot.in_flight_bytes,
         loop_lag_ns=_histogram_to_message(snapshot.loop_lag_ns),
+        radio=None if snapshot.radio is None else pb.RadioStatistics(**snapshot.radio._asdict()),
     )
     message.start_time.FromNanoseconds(round(_SECOND_NS * snapshot.start_time))
     return message
@@ -44,6 +45,7 @@ def snapshot_from_message(message: pb.Statistics) -> Snapshot:
         in_flight_requests=message.in_flight_requests,
         in_flight_bytes=message.in_flight_bytes,
         loop_lag_ns=_histogram_from_message(message.loop_lag_ns),
+        radio=_radio_from_message(message.radio) if message.HasField("radio") else None,
     )
 
 
@@ -67,6 +69,10 @@ def _operation_from_message(message: pb.OperationStatistics) -> OperationSnapsho
         failures=_failures_from_message(message.failures),
         channels=tuple(ChannelSamples(item.channel, item.samples) for item in message.channels),
     )
+
+
+def _radio_from_message(message: pb.RadioStatistics) -> RadioSnapshot:
+    return RadioSnapshot(**{name: getattr(message, name) for name in RadioSnapshot._fields})
 
 
 def _failures_from_message(message: pb.FailureCounts) -> Failures:

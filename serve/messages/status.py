@@ -15,7 +15,15 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from link.errors import ArgumentError, HardpathError, MissingExtra, OutOfMemory, ServerError
+from link.errors import (
+    ArgumentError,
+    DriverUnavailable,
+    HardpathError,
+    MissingExtra,
+    OutOfMemory,
+    RadioError,
+    ServerError,
+)
 from serve.engine.errors import Expired, ModelNotFound, Overloaded, ShuttingDown
 from serve.pb.hardpath.v1 import link_pb2 as pb
 
@@ -31,8 +39,12 @@ _CODES: Final = (
     (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
     (MissingExtra, grpc.StatusCode.UNIMPLEMENTED),
     (ServerError, grpc.StatusCode.UNAVAILABLE),
+    (DriverUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
+    (RadioError, grpc.StatusCode.UNAVAILABLE),
     (HardpathError, grpc.StatusCode.FAILED_PRECONDITION),
 )
+_RADIO_RETRY_S: Final = 1.0
+"""A radio that is gone may be back so soon; whoever tries again opens it anew."""
 _NESTED: Final = "settings"
 _DETAILS: Final = "grpc-status-details-bin"
 # A status travels in HTTP/2 trailers, of which peers take 8 KiB in all; names and values come from the request.
@@ -50,9 +62,9 @@ def status_of(error: Exception, request: Message) -> status_pb2.Status:
     code = code_of(error)
     if code is grpc.StatusCode.INTERNAL:
         return _internal(error, request)
-    if isinstance(error, Overloaded):
+    if (retry_after_s := _retry_after_s(error)) is not None:
         delay = error_details_pb2.RetryInfo()
-        delay.retry_delay.FromNanoseconds(int(1e9 * error.retry_after_s))
+        delay.retry_delay.FromNanoseconds(int(1e9 * retry_after_s))
         return _status(code, _ascii(str(error), _TEXT_LENGTH), delay)
     if not isinstance(error, ArgumentError):
         return _status(code, _ascii(str(error), _TEXT_LENGTH))
@@ -87,6 +99,14 @@ def failure_of(error: Exception, request: Message) -> pb.Failure:
         elif detail.Unpack(info):
             failure.request_id = info.request_id
     return failure
+
+
+def _retry_after_s(error: Exception) -> float | None:
+    """When the same request may succeed, in seconds; None where nobody can tell, or it never will."""
+    if isinstance(error, Overloaded):
+        return error.retry_after_s
+    passes = isinstance(error, RadioError) and not isinstance(error, DriverUnavailable)
+    return _RADIO_RETRY_S if passes else None
 
 
 def _internal(error: Exception, request: Message) -> status_pb2.Status:

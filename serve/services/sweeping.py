@@ -12,6 +12,7 @@ from typing import Any, Final
 import grpc
 import numpy as np
 
+from link.channel import RADIO
 from link.errors import ArgumentError, require_range
 from link.montecarlo import CONFIDENCE, Proportion
 from link.semantic import clean_decisions
@@ -19,7 +20,8 @@ from link.simulator.rule import BLOCKS_MAX
 from link.sweep import SweepPoint, SweepSpec
 from link.sweep import sweep as run_sweep
 from serve.engine.batcher import Caller
-from serve.engine.model import Model, channel_of
+from serve.engine.channels import channel_of
+from serve.engine.model import Model
 from serve.messages import convert
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.services.streams import PeerGone, StreamLimits, drop, write
@@ -109,6 +111,10 @@ def _spec(request: pb.SweepRequest) -> SweepSpec:
             raise ArgumentError(f"settings.{name}", f"must be 0: the sweep sets it, got {getattr(given, name)}")
     if not 1 <= len(request.snr_db) <= POINTS_MAX:
         raise ArgumentError("snr_db", f"must hold 1 to {POINTS_MAX} points, got {len(request.snr_db)}")
+    if given.channel == RADIO:
+        raise ArgumentError(
+            "settings.channel", "must be a simulated one for a sweep: send over a radio by Transmit, point by point"
+        )
     channel_of(
         given.channel or "awgn",
         given.block_symbols,

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from serve.telemetry.histogram import Histogram
-from serve.telemetry.snapshot import OperationSnapshot, Reason, Snapshot
+from serve.telemetry.snapshot import OperationSnapshot, RadioSnapshot, Reason, Snapshot
 
 NANOSECONDS: Final = 1e-9
 
@@ -171,6 +171,8 @@ class StatisticsCollector(Collector):
         yield _durations(snapshot.operations)
         yield _channels(snapshot.operations)
         yield from _of_the_server(snapshot)
+        if snapshot.radio is not None:
+            yield from _of_the_radio(snapshot.radio)
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -246,6 +248,21 @@ def _of_the_server(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("hardpath_in_flight_bytes", "Bytes of their messages.", value=snapshot.in_flight_bytes)
     yield GaugeMetricFamily("hardpath_uptime_seconds", "Since the server started.", value=snapshot.uptime_s)
     yield GaugeMetricFamily("hardpath_threads", "Threads that Python knows of.", value=threading.active_count())
+
+
+def _of_the_radio(radio: RadioSnapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "hardpath_radio_up", "Whether the radio was there when it was last used or looked at.", value=radio.up
+    )
+    yield GaugeMetricFamily("hardpath_radio_waiting", "Calls that wait for their turn on it.", value=radio.waiting)
+    for name, documentation, value in (
+        ("exchanges", "Bursts sent and received.", radio.exchanges),
+        ("errors", "Calls that failed since the radio was not there, or went away.", radio.errors),
+        ("frames", "Frames sent.", radio.frames),
+        ("frames_lost", "Frames that the receiver did not find.", radio.frames_lost),
+        ("crc_failed", "Frames that it found, with a payload that is not whole.", radio.crc_failed),
+    ):
+        yield CounterMetricFamily(f"hardpath_radio_{name}_total", documentation, value=value)
 
 
 def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Histogram, scale: float = 1.0) -> None:

@@ -23,6 +23,7 @@ from serve.telemetry.snapshot import (
     Failures,
     ModelSnapshot,
     OperationSnapshot,
+    RadioSnapshot,
     Reason,
     Snapshot,
 )
@@ -190,9 +191,15 @@ class Statistics:
     ----------
     in_flight : callable
         Asked at each snapshot.
+
+    Attributes
+    ----------
+    radio : callable
+        Tells how the radio is, None where there is none; asked at each snapshot, in its thread.
     """
 
     def __init__(self, in_flight: Callable[[], InFlight] = InFlight) -> None:
+        self.radio: Callable[[], RadioSnapshot | None] = lambda: None
         self._in_flight = in_flight
         self._start_time = time.time()
         self._start = time.monotonic()
@@ -259,6 +266,7 @@ class Statistics:
             in_flight_requests=in_flight.requests,
             in_flight_bytes=in_flight.nbytes,
             loop_lag_ns=Histogram(DURATION_BOUNDS_NS, tuple(self._lags), self._lag_ns),
+            radio=self.radio(),
         )
 
 

@@ -210,7 +210,16 @@ def test_an_option_that_the_channel_has_no_use_for_is_refused(hardpath, channel,
 
 def test_help_names_every_channel(hardpath):
     text = " ".join(hardpath("call", "--help").out.replace("│", " ").split())
-    for name in ("awgn", "rayleigh", "rician", "rayleigh-fast", "rician-fast", "tdl-a to tdl-e", "cdl-a to cdl-e"):
+    for name in (
+        "awgn",
+        "rayleigh",
+        "rician",
+        "rayleigh-fast",
+        "rician-fast",
+        "tdl-a to tdl-e",
+        "cdl-a to cdl-e",
+        "or radio",
+    ):
         assert name in text
 
 
@@ -322,3 +331,38 @@ def test_a_file_that_holds_nothing_to_decode_is_refused(hardpath, address, tmp_p
     (tmp_path / "found.npz").write_bytes(b"nothing")
     assert "found.npz is no .npz" in hardpath("call", address, "--decode", tmp_path / "found.npz").refused(2)
     assert hardpath("call", address, "--decode", tmp_path / "missing.npz").refused(5)
+
+
+@pytest.fixture(scope="module")
+def radio_address(bundle, tmp_path_factory):
+    file = tmp_path_factory.mktemp("radio") / "radio.toml"
+    file.write_text("[frontend]\nkind = 'loopback'\n")
+    with Server(bundle, port=0, config=ServerConfig(radio={"file": file})) as server:
+        yield server.address
+
+
+def test_a_call_over_the_servers_radio_tells_what_became_of_its_frames(hardpath, radio_address, images):
+    call = ("call", radio_address, "--inputs", images, "--channel", "radio")
+    answer = hardpath(*call, "--json")
+    assert answer.code == 0, answer.err
+    assert (answer.json["channel"], answer.json["snr_db"]) == ("radio", None)
+    assert (answer.json["radio"]["frames"], answer.json["radio"]["frames_lost"]) == (1, 0)
+    assert answer.json["radio"]["measured_snr_db"] > 30.0
+    assert sum(row["bit_errors"] for row in answer.json["samples"]) == 0
+    shown = hardpath(*call)
+    assert "radio, seed 0" in shown.out
+    assert "radio: 0 of 1 frames lost, 0 not whole; Es/N0 " in shown.err
+    assert hardpath(*call, "--snr-db", 9).refused(2).startswith("snr_db must be absent: this radio (loopback)")
+
+
+@pytest.mark.parametrize("option", ["--k-factor-db", "--block-symbols", "--pilots", "--no-offset-db", "--csi"])
+def test_an_option_of_simulated_channels_is_refused_over_a_radio(hardpath, option):
+    line = hardpath("call", "127.0.0.1:1", "--channel", "radio", option, "ls" if option == "--csi" else 0).refused(2)
+    assert line == f"{option} must be absent over a radio: it is for simulated channels"
+
+
+def test_a_server_whose_radio_is_described_wrongly_does_not_start(hardpath, bundle, tmp_path):
+    file = tmp_path / "radio.toml"
+    file.write_text("[frontend]\nkind = 'mirror'\n")
+    line = hardpath("serve", bundle, "--port", 0, "--radio", file).refused(2)
+    assert line.startswith(f"{file}: kind must be one of loopback")

@@ -23,6 +23,7 @@ from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_serv
 from serve.security.tokens import new_token
 from serve.server import Server as BundleServer
 from serve.services.admin import AdminServicer
+from serve.telemetry.snapshot import RadioSnapshot
 from serve.telemetry.statistics import InFlight, Statistics
 
 MS = 1_000_000
@@ -244,6 +245,23 @@ def test_streams_and_sweeps_are_shown_of_their_operation_and_in_all(server, cloc
     assert (operation["streams"], operation["sweeps"]) == (3, 1)
     assert "3 streams, 1 sweep;" in f"{top_view.caption(view.snapshot)};"
     assert "digits version 4, 1 swap;" in top_view.caption(view.snapshot)
+
+
+def test_a_radio_has_a_line_of_its_own_where_there_is_one(server, clock):
+    watch = top_view.Watch("host:1", server.ask, clock)
+    server.work()
+    view = watch.look()
+    assert "radio" not in "".join((*top_view.lines(view), top_view.caption(view.snapshot)))
+    assert top_view.as_json(view)["radio"] is None
+    for up, state in ((True, "there"), (False, "gone")):
+        counted = RadioSnapshot("zmq", up, 12, 1, 1200, 3, 4, 2)
+        server.statistics.radio = lambda counted=counted: counted
+        server.work()
+        view = watch.look()
+        line = f"radio (zmq) {state}: 12 exchanges, 1,200 frames, 3 lost, 4 not whole; 1 error; 2 waiting"
+        assert top_view.lines(view)[-1].partition(" ")[2] == line
+        assert top_view.caption(view.snapshot).splitlines()[1:] == [line]
+        assert top_view.as_json(view)["radio"] == counted._asdict()
 
 
 def test_names_cannot_move_the_cursor(server, clock):

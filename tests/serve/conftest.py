@@ -21,6 +21,7 @@ from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transm
 from link.manifest import LlrSpec, Manifest, Mode, TaskSpec
 from serve.client import Client
 from serve.client.admin import AdminClient
+from serve.client.retries import Retries
 from serve.config.schema import ServerConfig
 from serve.pb.hardpath.v1.link_pb2_grpc import LinkServiceStub
 from serve.server import Server
@@ -211,3 +212,21 @@ def several_fixture():
 @pytest.fixture(scope="session")
 def serving():
     return lambda bundle, **sections: several([bundle], **sections)
+
+
+@pytest.fixture(scope="session")
+def with_radio(several, tmp_path_factory):
+    """Function from what a radio's file says, and sections of a configuration, to a server with it and a client."""
+    from link.radio.spec import load_radio  # takes a while
+
+    @contextmanager
+    def run(bundle, text, wait_s=20.0, **sections):
+        file = tmp_path_factory.mktemp("radio") / "radio.toml"
+        file.write_text(text)
+        with (
+            several([bundle], radio={"file": file, "wait_s": wait_s}, **sections) as server,
+            Client(server.address, retries=Retries(attempts=1), timeout_s=20.0) as client,
+        ):
+            yield SimpleNamespace(**vars(server), client=client, radio=server.engine.means.radio, spec=load_radio(file))
+
+    return run

@@ -15,7 +15,7 @@ from serve.messages.statistics import snapshot_from_message, snapshot_to_message
 from serve.pb.hardpath.v1 import admin_pb2 as pb
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from serve.services.admin import AdminServicer
-from serve.telemetry.snapshot import REASONS
+from serve.telemetry.snapshot import REASONS, RadioSnapshot
 from serve.telemetry.statistics import InFlight, Statistics
 
 MODELS = {"digits": (3, 4), "texts": (1, 1)}
@@ -53,6 +53,7 @@ def statistics():
         operation.waiting = lambda: 2**40
     counted.failed("denied")
     counted.lagged(2_000_000)
+    counted.radio = lambda: RadioSnapshot("zmq", True, 3, 1, 40, 2, 5, 2**40)
     with operation.stream(), operation.sweep():
         yield counted
 
@@ -92,6 +93,7 @@ def test_a_client_gets_the_snapshot_that_the_server_took(client, statistics):
     got, taken = client.statistics(), statistics.snapshot()
     assert got.operations == taken.operations
     assert got.models == taken.models == (("digits", 4, 1, 1),)
+    assert got.radio == taken.radio == ("zmq", True, 3, 1, 40, 2, 5, 2**40)
     assert (got.failures, got.loop_lag_ns) == (taken.failures, taken.loop_lag_ns)
     assert got.start_time == pytest.approx(taken.start_time, abs=1e-6)
     assert 0.0 < got.uptime_s <= taken.uptime_s
@@ -101,12 +103,13 @@ def test_a_client_gets_the_snapshot_that_the_server_took(client, statistics):
 
 def test_an_empty_server_has_an_empty_snapshot():
     taken = Statistics().snapshot()
-    assert snapshot_from_message(snapshot_to_message(taken)).operations == ()
+    got = snapshot_from_message(snapshot_to_message(taken))
+    assert (got.operations, got.radio) == ((), None)
 
 
 def test_every_field_of_the_messages_is_filled(statistics):
     message = snapshot_to_message(statistics.snapshot())
-    for part in (message, message.operations[1], message.models[0], message.operations[0].failures):
+    for part in (message, message.operations[1], message.models[0], message.operations[0].failures, message.radio):
         assert {field.name for field, _ in part.ListFields()} == {field.name for field in part.DESCRIPTOR.fields}
 
 

@@ -4,7 +4,17 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from link.errors import ArgumentError, BundleError, HardpathError, MissingExtra, OutOfMemory, ServerError
+from link.errors import (
+    ArgumentError,
+    BundleError,
+    DriverUnavailable,
+    HardpathError,
+    MissingExtra,
+    OutOfMemory,
+    RadioError,
+    ServerError,
+)
+from serve.engine.errors import NoRadio
 from serve.messages.status import status_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
 
@@ -14,6 +24,9 @@ CODES = [
     (OutOfMemory("the GPU is full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ServerError("gone"), grpc.StatusCode.UNAVAILABLE),
     (BundleError("broken"), grpc.StatusCode.FAILED_PRECONDITION),
+    (RadioError("the peer is gone"), grpc.StatusCode.UNAVAILABLE),
+    (DriverUnavailable("zmq", "pyzmq", "pip install pyzmq"), grpc.StatusCode.FAILED_PRECONDITION),
+    (NoRadio(), grpc.StatusCode.FAILED_PRECONDITION),
     (HardpathError("other"), grpc.StatusCode.FAILED_PRECONDITION),
 ]
 
@@ -23,6 +36,14 @@ def test_each_error_has_its_status_and_says_what_it_is(error, code):
     status = status_of(error, pb.GetModelRequest())
     assert status.code == code.value[0]
     assert status.message == str(error)
+
+
+def test_who_asked_for_a_radio_that_is_gone_is_told_when_to_try_again_and_for_one_without_driver_not():
+    status = status_of(RadioError("the peer is gone"), pb.TransmitRequest())
+    retry = error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(retry)
+    assert retry.retry_delay.ToNanoseconds() > 0
+    assert not status_of(DriverUnavailable("zmq", "pyzmq", "pip install pyzmq"), pb.TransmitRequest()).details
 
 
 @pytest.mark.parametrize("error", [RuntimeError("/secret/path"), ValueError("/secret/path"), MemoryError()])

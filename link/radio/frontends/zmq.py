@@ -19,7 +19,7 @@ Nobody is asked who they are: whoever reaches an endpoint takes or gives samples
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -29,6 +29,8 @@ from link.radio.frontend import Block, Capabilities, FrontEnd, FrontEndSpec, Sam
 
 if TYPE_CHECKING:
     from link.radio import zmq_sockets
+
+_LOOK_S: Final = 0.01
 
 Endpoint = Annotated[str, Field(pattern=r"^(tcp|ipc)://.+$")]
 
@@ -143,6 +145,20 @@ class ZmqFrontEnd(FrontEnd):
         if self._receiver is None:
             raise RadioError(self._missing("recv"))
         return self._receiver.recv(most, time.monotonic() + timeout_s)
+
+    def attached(self, timeout_s: float) -> bool:
+        if self._context is None:
+            raise RadioError(self._missing("send"))
+        deadline = time.monotonic() + timeout_s
+        lines = [end.line for end in (self._sender, self._receiver) if end is not None]
+        while True:
+            for line in lines:
+                line.look()
+            if all(line.peers for line in lines):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_S)
 
     def close(self) -> None:
         for end in (self._sender, self._receiver):

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from link.channel import RADIO
 from link.errors import ArgumentError
 from link.interface import SNR_INPUT, TensorSpec
 from link.manifest import Manifest
@@ -153,16 +154,17 @@ def receiver_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
 
 
 def link_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
-    """NAME.link, whose channel, its SNR and the address of its randomness are parameters."""
+    """NAME.link, whose channel, its SNR and the address of its randomness are parameters; over a radio no SNR is assumed."""
     manifest = info.manifest
     told = {tensor.name: tensor for tensor in _mode(manifest)}
 
     async def transmit(model: Model, arrays: Arrays, options: Options, caller: Caller) -> Answer:
         mode, used_mode = _told(MODE, told, arrays, options)
         options.pop(MODE, None)
-        settings = Settings(**options) if SNR_INPUT in options else Settings(snr_db, **options)
+        assumed = None if options.get("channel") == RADIO else snr_db
+        settings = Settings(**({SNR_INPUT: assumed} | dict(options)))
         result = await model.transmit(arrays, settings, caller, mode=mode)
-        used = vars(result.settings)
+        used = {name: value for name, value in vars(result.settings).items() if value is not None}
         return Answer(result, len(result.bit_errors), used | used_mode if used_mode else used)
 
     outputs = [

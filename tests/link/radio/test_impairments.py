@@ -34,3 +34,11 @@ def test_random_numbers_go_on_where_the_counter_ends():
 def test_random_numbers_never_run_out(stretch, point):
     randomness = impairments.Randomness(Draws(3, np.array([5])), point)
     assert np.isfinite(randomness.pairs(Stream.NOISE, stretch << 28, 4)).all()
+
+
+def test_what_is_sent_beside_the_payload_has_randomness_of_its_own():
+    payload, header = (
+        impairments.Randomness(Draws(3, np.array([5]), 2, within), 6000) for within in (None, Stream.HEADER)
+    )
+    drawn = [source.pairs(stream, 0, 100) for source in (payload, header) for stream in (Stream.NOISE, Stream.FADING)]
+    assert len({pairs.tobytes() for pairs in drawn}) == 4

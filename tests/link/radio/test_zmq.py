@@ -346,6 +346,22 @@ def test_closing_does_not_wait_for_ever_for_one_who_does_not_read():
             sender.send(ramp(1), 0.0)
 
 
+def test_it_tells_whether_its_peers_are_there_and_sends_nothing(tmp_path):
+    ends = {"send": f"ipc://{tmp_path}/to", "recv": f"ipc://{tmp_path}/from"}
+    with opened(**ends, send_binds=False) as radio:
+        for _ in range(2):
+            assert not radio.attached(0.0)
+            with peer(zmq.PULL, ends["send"], binds=True) as taker:
+                assert not radio.attached(0.1)  # one of two
+                with peer(zmq.PUSH, ends["recv"], binds=True):
+                    assert radio.attached(LIMIT_S)
+                assert not taker.poll(0)
+            persistently(lambda: not radio.attached(0.0))
+        radio.close()
+        with pytest.raises(RadioError, match="not open"):
+            radio.attached(0.0)
+
+
 def test_it_can_be_opened_again():
     with opened(send=ANY, recv=ANY, recv_binds=True) as radio:
         radio.open()

@@ -44,7 +44,7 @@ class ReloadedModel(_message.Message):
     def __init__(self, name: _Optional[str] = ..., previous_version: _Optional[int] = ..., version: _Optional[int] = ..., changed: _Optional[bool] = ...) -> None: ...
 
 class Statistics(_message.Message):
-    __slots__ = ("start_time", "uptime_s", "operations", "models", "failures", "in_flight_requests", "in_flight_bytes", "loop_lag_ns")
+    __slots__ = ("start_time", "uptime_s", "operations", "models", "failures", "in_flight_requests", "in_flight_bytes", "loop_lag_ns", "radio")
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class Statistics(_message.Message):
     IN_FLIGHT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOOP_LAG_NS_FIELD_NUMBER: _ClassVar[int]
+    RADIO_FIELD_NUMBER: _ClassVar[int]
     start_time: _timestamp_pb2.Timestamp
     uptime_s: float
     operations: _containers.RepeatedCompositeFieldContainer[OperationStatistics]
@@ -61,7 +62,28 @@ class Statistics(_message.Message):
     in_flight_requests: int
     in_flight_bytes: int
     loop_lag_ns: Histogram
-    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime_s: _Optional[float] = ..., operations: _Optional[_Iterable[_Union[OperationStatistics, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., in_flight_requests: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., loop_lag_ns: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+    radio: RadioStatistics
+    def __init__(self, start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime_s: _Optional[float] = ..., operations: _Optional[_Iterable[_Union[OperationStatistics, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelStatistics, _Mapping]]] = ..., failures: _Optional[_Union[FailureCounts, _Mapping]] = ..., in_flight_requests: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., loop_lag_ns: _Optional[_Union[Histogram, _Mapping]] = ..., radio: _Optional[_Union[RadioStatistics, _Mapping]] = ...) -> None: ...
+
+class RadioStatistics(_message.Message):
+    __slots__ = ("kind", "up", "exchanges", "errors", "frames", "frames_lost", "crc_failed", "waiting")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    UP_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_LOST_FIELD_NUMBER: _ClassVar[int]
+    CRC_FAILED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    up: bool
+    exchanges: int
+    errors: int
+    frames: int
+    frames_lost: int
+    crc_failed: int
+    waiting: int
+    def __init__(self, kind: _Optional[str] = ..., up: _Optional[bool] = ..., exchanges: _Optional[int] = ..., errors: _Optional[int] = ..., frames: _Optional[int] = ..., frames_lost: _Optional[int] = ..., crc_failed: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
 
 class OperationStatistics(_message.Message):
     __slots__ = ("name", "version", "successes", "failures", "rows", "executions", "executed_requests", "executed_rows", "wasted_executions", "wasted_requests", "queue_ns", "input_ns", "infer_ns", "output_ns", "durations_ns", "failed_durations_ns", "batch_rows", "bits", "symbols", "snr_db", "channels", "pending_requests", "streams", "sweeps")

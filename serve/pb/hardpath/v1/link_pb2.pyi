@@ -250,7 +250,7 @@ class TransmitRequest(_message.Message):
     def __init__(self, inputs: _Optional[_Mapping[str, Tensor]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., include_symbols: _Optional[bool] = ..., model: _Optional[str] = ..., mode: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TransmitResponse(_message.Message):
-    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown", "num_pilots", "model_digest")
+    __slots__ = ("sent", "received", "decoded", "bit_errors", "settings", "timing", "header", "truncated", "model_version", "unknown", "num_pilots", "model_digest", "radio")
     SENT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +263,7 @@ class TransmitResponse(_message.Message):
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     NUM_PILOTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    RADIO_FIELD_NUMBER: _ClassVar[int]
     sent: Transmission
     received: Received
     decoded: Reception
@@ -275,7 +276,28 @@ class TransmitResponse(_message.Message):
     unknown: _containers.RepeatedScalarFieldContainer[bool]
     num_pilots: _containers.RepeatedScalarFieldContainer[int]
     model_digest: str
-    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., num_pilots: _Optional[_Iterable[int]] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    radio: RadioFrames
+    def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ..., decoded: _Optional[_Union[Reception, _Mapping]] = ..., bit_errors: _Optional[_Iterable[int]] = ..., settings: _Optional[_Union[LinkSettings, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., header: _Optional[_Union[HeaderOutcome, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., num_pilots: _Optional[_Iterable[int]] = ..., model_digest: _Optional[str] = ..., radio: _Optional[_Union[RadioFrames, _Mapping]] = ...) -> None: ...
+
+class RadioFrames(_message.Message):
+    __slots__ = ("frames", "frames_lost", "crc_failed", "gaps", "clipped", "measured_snr_db", "evm", "papr_db")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_LOST_FIELD_NUMBER: _ClassVar[int]
+    CRC_FAILED_FIELD_NUMBER: _ClassVar[int]
+    GAPS_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_SNR_DB_FIELD_NUMBER: _ClassVar[int]
+    EVM_FIELD_NUMBER: _ClassVar[int]
+    PAPR_DB_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    frames_lost: int
+    crc_failed: int
+    gaps: int
+    clipped: int
+    measured_snr_db: float
+    evm: float
+    papr_db: float
+    def __init__(self, frames: _Optional[int] = ..., frames_lost: _Optional[int] = ..., crc_failed: _Optional[int] = ..., gaps: _Optional[int] = ..., clipped: _Optional[int] = ..., measured_snr_db: _Optional[float] = ..., evm: _Optional[float] = ..., papr_db: _Optional[float] = ...) -> None: ...
 
 class TransmitStreamRequest(_message.Message):
     __slots__ = ("request",)

@@ -93,7 +93,9 @@ class LinkServiceServicer:
 
     def Transmit(self, request, context):
         """Transmit runs the whole link: encode, carry over a simulated channel, decode. The same settings give the same reply,
-        however the samples are split into requests (where the model has several modes: at the borders of frames).
+        however the samples are split into requests (where the model has several modes: at the borders of frames). Over the
+        server's radio, channel "radio", one call is sent at a time, the others wait; what is received depends on the air, and a
+        request that is sent again is transmitted again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
