@@ -191,16 +191,18 @@ def _require_settable(spec: RadioSpec, link: Link | None, snr_db: float | None) 
 
 def _show_run(outcome: Outcome, spec: RadioSpec, out: Path | None, *, as_json: bool) -> None:
     from hardpath.radio_view import rows
+    from hardpath.sweep_tables import plots_are_extra
     from hardpath.terminal import write_text
 
     figures = outcome.figures
-    if out is not None:
-        write_text(out / "figures.json", figures.model_dump_json(indent=2) + "\n")
-        _plot(outcome, out)
     if as_json:
         say_json(figures.model_dump(mode="json"))
     else:
         say_table(f"radio ({spec.frontend.kind})", ("what", "found"), rows(figures))
+    if out is not None:
+        write_text(out / "figures.json", figures.model_dump_json(indent=2) + "\n")
+        with plots_are_extra():
+            _plot(outcome, out)
 
 
 def _plot(outcome: Outcome, out: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_calibrated_radio_sets_lower_snrs_by_its_power(asked):
 
 def test_above_full_power_there_is_nothing_to_be_had():
     spec = RadioSpec(frontend={"kind": "loopback"}, full_snr_db=10.0)
-    with RadioChannel(spec) as channel, pytest.raises(ArgumentError, match="snr_db must be at most 10, .* got 12"):
+    with RadioChannel(spec) as channel, pytest.raises(ArgumentError, match=r"snr_db must be at most 10, .* got 12"):
         channel.drop([np.ones(16)], 12.0, Draws(0, np.arange(1)))
 
 

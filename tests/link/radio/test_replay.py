@@ -21,6 +21,7 @@ from link.radio.sigmf_file import read_recording
 from link.radio.traffic import BundleTraffic, RandomTraffic, TrafficSpec
 
 SYMBOLS = 256
+SIX = TrafficSpec(exchange_frames=6)
 MODEM = {"frame": {"payload_symbols": SYMBOLS}}
 FAULTS = {"snr_db": 15.0, "cfo": 5e-4, "clock_ppm": 30.0, "delay_samples": 2.7}
 GAPS = {"gap_every": 9_000, "gap_samples": 40}
@@ -50,9 +51,7 @@ class Shredded(FrontEnd):
 class Live:
     """A run, its recording, and what it found."""
 
-    def __init__(
-        self, folder, faults, *, traffic=TrafficSpec(exchange_frames=6), link=None, wrap=lambda frontend: frontend
-    ):
+    def __init__(self, folder, faults, *, traffic=SIX, link=None, wrap=lambda frontend: frontend):
         self.spec = RadioSpec(frontend={"kind": "impaired", **faults}, modem=MODEM)
         settings = {**self.spec.model_dump(mode="json"), "run": traffic.model_dump()}
         recorder = Recorder(wrap(self.spec.frontend.build()), folder / "run", radio=settings)
