@@ -139,11 +139,14 @@ class Head(NamedTuple):
     ----------
     response : Response
         First estimate of the channel.
+    equaliser : Equaliser
+        For it.
     llr : (n,) float
         Of the header's bits, repeats added up.
     """
 
     response: Response
+    equaliser: Equaliser
     llr: NDArray[np.floating]
 
 
@@ -187,7 +190,8 @@ class Demodulator:
         symbols = frame.preamble_symbols + self._head
         y = self._sampled(samples, detection.start, cfo, symbols, self.spec.clock_ppm * 1e-6)
         response = estimate_response(y[2 * self._reach.before :], self._first_known, self._span)
-        body = equalise(y, self._equaliser(response).weights, symbols)[frame.preamble_symbols :]
+        equaliser = self._equaliser(response)
+        body = equalise(y, equaliser.weights, np.arange(frame.preamble_symbols, symbols))
         body *= np.conj(turns(frame, self._head))
         places = layout(frame, 0)
         pilots = places.pilots[places.pilots < self._head]
@@ -196,19 +200,16 @@ class Demodulator:
         body /= self._gain(seen, pilots, self._head, error)
         no = max(float(np.mean(np.abs(body[pilots] - PILOT) ** 2)), NO_MIN)
         llr = max_log_llr(as_pairs(body[places.header]), np.full(frame.header_symbols, no), 4)
-        return Head(response, add_repeats(llr, frame))
+        return Head(response, equaliser, add_repeats(llr, frame))
 
-    def read_body(
-        self, samples: Samples, detection: Detection, response: Response, header: Header, clock: float
-    ) -> Body:
+    def read_body(self, samples: Samples, detection: Detection, head: Head, header: Header, clock: float) -> Body:
         """The rest of a frame whose header was read.
 
         Parameters
         ----------
         samples : (n,) complex64
         detection : Detection
-        response : Response
-            The channel as the preamble had it.
+        head : Head
         header : Header
         clock : float
             By how much the receiver's clock is faster, as a ratio less 1.
@@ -223,9 +224,7 @@ class Demodulator:
         cfo = detection.cfo if self.spec.correct_cfo else 0.0
         y = self._sampled(samples, detection.start, cfo, symbols, clock)
         if self.spec.correct_cfo and self.spec.track_phase:
-            seen = equalise(y, self._equaliser(response).weights, symbols)[ahead + places.pilots] / (
-                PILOT * turned[places.pilots]
-            )
+            seen = equalise(y, head.equaliser.weights, ahead + places.pilots) / (PILOT * turned[places.pilots])
             residual = pilot_frequency(seen[:-1], frame.pilot_spacing)
             residual /= self.pulse.samples_per_symbol
             y *= self._turn(residual, len(y))
@@ -235,7 +234,7 @@ class Demodulator:
         response, impairments = estimate_impaired(y[own], known, self._span, turn[own])
         y = y - impairments.image * np.conj(y) * turn**2 - impairments.offset * turn
         weights, modelled = self._equaliser(response)
-        body = equalise(y, weights, symbols)[ahead:] * np.conj(turned)
+        body = equalise(y, weights, np.arange(ahead, symbols)) * np.conj(turned)
         gain = self._gain(body[places.pilots] / PILOT, places.pilots, body_symbols, modelled)
         body /= gain
         payload, check = body[places.payload], body[places.crc]
@@ -248,7 +247,7 @@ class Demodulator:
         estimate[places.pilots], estimate[places.crc] = PILOT, nearest_points(check, 4)
         if header.order is not None:
             estimate[places.payload] = nearest_points(payload, header.order)
-        derivative = equalise(_derivative(y), weights, symbols)[ahead:] * np.conj(turned) / gain
+        derivative = equalise(_derivative(y), weights, np.arange(ahead, symbols)) * np.conj(turned) / gain
         read = ReceivedFrame(
             header=header,
             payload=payload,

@@ -160,16 +160,11 @@ def mmse_equaliser(response: Response, span: Span, reach: Span, pulse: Pulse) ->
         Of the channel and of the equaliser.
     pulse : Pulse
     """
-    places = reach.half_symbols
-    first = span.half_symbols[0]
-    width = len(response.taps)
-    neighbours = np.arange(-(reach.behind + span.before + 1), reach.before + span.behind + 2)
-    index = places[:, None] + 2 * neighbours - first
-    inside = (index >= 0) & (index < width)
-    g = np.where(inside, response.taps[np.clip(index, 0, width - 1)], 0.0)
+    index, inside, centre = _geometry(span, reach)
+    g = np.where(inside, response.taps[index], 0.0)
     noise = _noise(reach, pulse)
     covariance = g @ g.conj().T + response.no * noise + 1e-9 * np.sum(np.abs(response.taps) ** 2) * np.eye(len(noise))
-    own = g[:, np.flatnonzero(neighbours == 0)[0]]
+    own = g[:, centre]
     try:
         weights = cho_solve(cho_factor(covariance, lower=True, check_finite=False), own, check_finite=False)
     except LinAlgError:
@@ -191,6 +186,16 @@ def one_tap_equaliser(response: Response, span: Span, reach: Span) -> Equaliser:
 
 
 @lru_cache(maxsize=16)
+def _geometry(span: Span, reach: Span) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
+    """Which tap of the response each place of G is, which of them there are, and the symbol's own column."""
+    places = span.half_symbols
+    neighbours = np.arange(-(reach.behind + span.before + 1), reach.before + span.behind + 2)
+    index = reach.half_symbols[:, None] + 2 * neighbours - places[0]
+    inside = (index >= 0) & (index < len(places))
+    return np.where(inside, index, 0), inside, int(np.flatnonzero(neighbours == 0)[0])
+
+
+@lru_cache(maxsize=16)
 def _noise(reach: Span, pulse: Pulse) -> NDArray[np.float64]:
     """R + eps I."""
     places = reach.half_symbols
@@ -198,7 +203,8 @@ def _noise(reach: Span, pulse: Pulse) -> NDArray[np.float64]:
     return pulse.correlation(lag) + _LOADING * np.eye(len(places))
 
 
-def equalise(y: NDArray[np.complex128], weights: NDArray[np.complex128], count: int) -> NDArray[np.complex128]:
-    """`count` symbols from two samples a symbol, of which the first is at the first place that the weights reach."""
-    windows = sliding_window_view(y, len(weights))[: 2 * count : 2]
-    return np.asarray(windows @ weights.conj())
+def equalise(
+    y: NDArray[np.complex128], weights: NDArray[np.complex128], symbols: NDArray[np.int64]
+) -> NDArray[np.complex128]:
+    """Some symbols, by number, from two samples a symbol, of which the first is where the weights for symbol 0 begin."""
+    return np.asarray(sliding_window_view(y, len(weights))[2 * symbols] @ weights.conj())

@@ -13,9 +13,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from link.radio.demodulator import Demodulator, ReceivedFrame, ReceiverSpec
+from link.radio.demodulator import Demodulator, Head, ReceivedFrame, ReceiverSpec
 from link.radio.detection import Detection, Detector, ambiguities
-from link.radio.equalizer import Response
 from link.radio.frame import MODES, SEQUENCES, VERSION, FrameSpec, Header, read_headers
 from link.radio.frontend import Samples
 from link.radio.pulse import Pulse
@@ -58,7 +57,7 @@ class _Found(NamedTuple):
     """A frame whose header was read."""
 
     detection: Detection
-    response: Response
+    head: Head
     header: Header
 
 
@@ -101,7 +100,7 @@ class FrameReceiver:
         heads = [self._demodulator.read_head(samples, detection) for detection in detections]
         headers = read_headers(np.stack([head.llr for head in heads])) if heads else []
         return [
-            None if header is None else _Found(detection, head.response, header)
+            None if header is None else _Found(detection, head, header)
             for detection, head, header in zip(detections, heads, headers, strict=True)
         ]
 
@@ -127,10 +126,10 @@ class FrameReceiver:
             return 0.0, True
         if len(found) < _CLOCK_FRAMES:
             return given, False
-        reference = found[0].response.taps
+        reference = found[0].head.response.taps
         step = self.pulse.samples_per_symbol
         arrivals = [
-            item.detection.start + arrival_shift(item.response.taps, reference) * step / 2 * (1.0 + given)
+            item.detection.start + arrival_shift(item.head.response.taps, reference) * step / 2 * (1.0 + given)
             for item in found
         ]
         sent, seen = 0.0, 0.0

@@ -143,7 +143,7 @@ def test_an_equaliser_leaves_what_it_says_and_is_unbiased(channel, equaliser):
     samples = np.convolve(PULSE.shape(symbols), channel)
     received = samples + math.sqrt(no) * complex_normal(generator, len(samples))
     y = PULSE.match(received.astype(np.complex64))[PULSE.reach :: 2].astype(complex)
-    x = equalise(y[2 * (50 - reach.before) :], found.weights, count)
+    x = equalise(y[2 * (50 - reach.before) :], found.weights, np.arange(count))
     sent = symbols[50 : 50 + count]
     # Neighbours share noise and interference, which at most doubles a variance here; five deviations.
     deviation = math.sqrt(2 / count)
@@ -167,4 +167,4 @@ def test_symbols_come_out_at_the_place_that_the_weights_reach_from():
     y = np.arange(40, dtype=complex)
     weights = np.zeros(8, dtype=complex)
     weights[3] = 1j
-    assert equalise(y, weights, 5).tolist() == [-3j, -5j, -7j, -9j, -11j]
+    assert equalise(y, weights, np.arange(5)).tolist() == [-3j, -5j, -7j, -9j, -11j]
