@@ -11,7 +11,7 @@ import typer
 
 from hardpath.call_options import is_given
 from hardpath.options import OUTPUT_PANEL, STOP_PANEL, Data, Json, ReceiverName, ResultsJson, path_of
-from hardpath.terminal import INTERRUPTED, exit_with_line, in_one_line, note, say, say_json, say_table
+from hardpath.terminal import exit_with_line, in_one_line, note, say, say_json, say_table
 
 if TYPE_CHECKING:
     from hardpath.radio_jobs import Attached, Outcome, Replayed
@@ -159,9 +159,6 @@ def run(
     )
     outcome = run_radio(spec, sent, link, data, Run(frames, seconds, record, reconnect_s))
     _show_run(outcome, spec, out, as_json=as_json)
-    if isinstance(outcome.ended_by, KeyboardInterrupt):
-        note("hardpath: interrupted")
-        sys.exit(INTERRUPTED)
     if isinstance(outcome.ended_by, SystemExit):
         sys.exit(outcome.ended_by.code)
     if outcome.ended_by is not None:
@@ -194,16 +191,18 @@ def _require_settable(spec: RadioSpec, link: Link | None, snr_db: float | None) 
 
 def _show_run(outcome: Outcome, spec: RadioSpec, out: Path | None, *, as_json: bool) -> None:
     from hardpath.radio_view import rows
+    from hardpath.sweep_tables import plots_are_extra
     from hardpath.terminal import write_text
 
     figures = outcome.figures
-    if out is not None:
-        write_text(out / "figures.json", figures.model_dump_json(indent=2) + "\n")
-        _plot(outcome, out)
     if as_json:
         say_json(figures.model_dump(mode="json"))
     else:
         say_table(f"radio ({spec.frontend.kind})", ("what", "found"), rows(figures))
+    if out is not None:
+        write_text(out / "figures.json", figures.model_dump_json(indent=2) + "\n")
+        with plots_are_extra():
+            _plot(outcome, out)
 
 
 def _plot(outcome: Outcome, out: Path) -> None:

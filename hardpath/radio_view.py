@@ -128,7 +128,7 @@ def constellation(symbols: NDArray[Any], reach: float) -> str:
     Examples
     --------
     >>> picture = constellation(np.array([[1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]]), 1.0).splitlines()
-    >>> len(picture), len(picture[0]), picture[3].find("@"), picture[17].find(":")
+    >>> len(picture), len(picture[0]), picture[3].find("@"), picture[17].find("*")
     (21, 41, 34, 6)
     """
     limit = 1.4 * reach
@@ -138,7 +138,8 @@ def constellation(symbols: NDArray[Any], reach: float) -> str:
     counts = np.zeros((_ROWS, _COLUMNS), dtype=np.int64)
     np.add.at(counts, (lines, columns), 1)
     highest = max(int(counts.max(initial=0)), 1)
-    steps = np.ceil((len(_SHADES) - 1) * np.log1p(counts) / math.log1p(highest)).astype(np.int64)
+    shares = np.log1p(counts) / math.log1p(highest)
+    steps = np.minimum(np.ceil((len(_SHADES) - 1) * shares), len(_SHADES) - 1).astype(np.int64)
     axes = [
         ["·" if row == _ROWS // 2 or column == _COLUMNS // 2 else " " for column in range(_COLUMNS)]
         for row in range(_ROWS)

@@ -42,7 +42,7 @@ def show_sweep(
 ) -> None:
     """Of a bundle, with baselines by name."""
     if out is not None and result.points:
-        with _plots_are_extra():
+        with plots_are_extra():
             _plot_sweep(result, beside, out)
     if as_json:
         dumped = {name: [point.model_dump(mode="json") for point in points] for name, points in beside.items()}
@@ -132,7 +132,7 @@ def show_ber(result: BerResult, out: Path | None, *, as_json: bool, over_ebn0: b
     """Of a modem, plotted against the SNR that was asked for; columns in which no point has anything are left out."""
     spec = result.spec
     if out is not None and result.points:
-        with _plots_are_extra():
+        with plots_are_extra():
             _plot_ber(result, out, over_ebn0)
     if as_json:
         say(result.model_dump_json(indent=2))
@@ -158,7 +158,7 @@ def _plot_ber(result: BerResult, out: Path, over_ebn0: bool) -> None:
 
 
 @contextmanager
-def _plots_are_extra() -> Iterator[None]:
+def plots_are_extra() -> Iterator[None]:
     """Figures are found, whether they can be drawn or not."""
     from link.errors import MissingExtra
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -120,7 +121,8 @@ def test_a_terminal_shows_the_constellation_and_the_figures(monkeypatch):
             RandomTraffic(TrafficSpec(order=4, exchange_frames=4), 128).send(channel, 0, None)
         view.lost(RadioError("unplugged"), 0.4)
         assert "unplugged; opened again in 0.4 s" in terminal.getvalue()
-        monkeypatch.setattr("time.monotonic", lambda now=time.monotonic(): now + 10.0)
+        later = time.monotonic() + 10.0
+        monkeypatch.setattr("time.monotonic", lambda: later)
         view.exchanged()
     shown = terminal.getvalue()
     assert "a run" in shown
@@ -143,6 +145,14 @@ def test_out_keeps_plots_and_figures(hardpath, radio, tmp_path):
     for name in ("constellation", "over_time"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert "<svg" in (folder / f"{name}.svg").read_text()
+
+
+def test_without_matplotlib_a_run_has_its_figures_all_the_same(hardpath, radio, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    answer = hardpath("radio", "run", radio(), "--frames", 4, "--out", tmp_path / "out", "--json")
+    assert (answer.code, answer.json["frames"]) == (0, 4)
+    assert "no plots: matplotlib is not installed" in answer.err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["figures.json"]
 
 
 def test_a_recording_is_replayed_to_the_same_llrs_and_figures(hardpath, radio, tmp_path):
@@ -276,8 +286,6 @@ def test_a_calibration_that_fails_leaves_the_old_file(hardpath, radio, tmp_path)
     ],
 )
 def test_each_mistake_has_its_line_and_code(hardpath, tmp_path, monkeypatch, arguments, code, line):
-    import re
-
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         peer = f"tcp://127.0.0.1:{taken.getsockname()[1]}"

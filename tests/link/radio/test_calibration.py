@@ -7,7 +7,7 @@ import pytest
 
 from link.errors import ArgumentError, RadioError
 from link.radio import RadioChannel, RadioSpec, load_radio
-from link.radio.frontend import Capabilities, FrontEnd
+from link.radio.frontend import Block, Capabilities, FrontEnd
 from link.radio.frontends import frontend_spec
 from link.radio.sounding import calibrated, fit_line, mean, sound
 from link.radio.spec import radio_toml
@@ -93,6 +93,35 @@ def test_a_link_without_noise_has_no_floor():
     assert sounded(RadioSpec(frontend={"kind": "loopback"}), 4).noise_floor_db is None
 
 
+class Late(FrontEnd):
+    """A wire that always holds 600 samples back."""
+
+    capabilities = Capabilities()
+
+    def open(self):
+        self._held = np.zeros(600, np.complex64)
+
+    def send(self, samples, timeout_s):
+        self._held = np.concatenate([self._held, samples])
+        return len(samples)
+
+    def recv(self, most, timeout_s):
+        count = min(most, len(self._held) - 600)
+        given, self._held = self._held[:count], self._held[count:]
+        return Block(given)
+
+    def close(self):
+        pass
+
+
+def test_the_end_of_the_burst_that_comes_late_is_no_noise():
+    # 88 samples of it stand behind the tail of 512 that is sent with the burst: the last frame is cut.
+    found = sounded(RadioSpec(frontend={"kind": "loopback"}), 8, Late())
+    assert found.frames == 7
+    assert found.delay_samples.value == pytest.approx(600.0, abs=2e-3)
+    assert found.noise_floor_db is None
+
+
 def test_the_line_and_the_mean_have_students_intervals():
     x = np.arange(5.0)
     line = fit_line(x, np.array([1.0, 3.0, 2.0, 5.0, 4.0]))
@@ -147,7 +176,7 @@ def test_a_calibrated_radio_sets_lower_snrs_by_its_power(asked):
 
 def test_above_full_power_there_is_nothing_to_be_had():
     spec = RadioSpec(frontend={"kind": "loopback"}, full_snr_db=10.0)
-    with RadioChannel(spec) as channel, pytest.raises(ArgumentError, match="snr_db must be at most 10, .* got 12"):
+    with RadioChannel(spec) as channel, pytest.raises(ArgumentError, match=r"snr_db must be at most 10, .* got 12"):
         channel.drop([np.ones(16)], 12.0, Draws(0, np.arange(1)))
 
 

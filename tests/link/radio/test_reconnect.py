@@ -83,7 +83,7 @@ def test_a_device_that_does_not_come_back_is_given_up_in_time(clock):
     with radio(device) as channel:
         channel.drop(PAYLOAD, None, DRAWS)
         device.trouble = [RadioError("unplugged")] * 100
-        with pytest.raises(RadioError, match="^unplugged; it did not come back within 10 s$"):
+        with pytest.raises(RadioError, match=r"^unplugged; it did not come back within 10 s$"):
             channel.drop(PAYLOAD, None, DRAWS)
     assert max(clock.slept) == 2.0
     assert 8.0 <= sum(clock.slept) <= 10.0
@@ -93,7 +93,7 @@ def test_a_device_that_does_not_come_back_is_given_up_in_time(clock):
 def test_a_device_that_never_worked_is_not_waited_for(clock, patience_s):
     device = Flaky()
     device.trouble = [RadioError("nothing there")]
-    with radio(device, patience_s) as channel, pytest.raises(RadioError, match="^nothing there$"):
+    with radio(device, patience_s) as channel, pytest.raises(RadioError, match=r"^nothing there$"):
         channel.drop(PAYLOAD, None, DRAWS)
     assert clock.slept == []
 
@@ -103,7 +103,7 @@ def test_without_patience_a_device_that_is_lost_ends_it(clock):
     with radio(device, 0.0) as channel:
         channel.drop(PAYLOAD, None, DRAWS)
         device.trouble = [RadioError("unplugged")]
-        with pytest.raises(RadioError, match="^unplugged$"):
+        with pytest.raises(RadioError, match=r"^unplugged$"):
             channel.drop(PAYLOAD, None, DRAWS)
     assert clock.slept == []
 

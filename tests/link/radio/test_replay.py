@@ -21,6 +21,7 @@ from link.radio.sigmf_file import read_recording
 from link.radio.traffic import BundleTraffic, RandomTraffic, TrafficSpec
 
 SYMBOLS = 256
+SIX = TrafficSpec(exchange_frames=6)
 MODEM = {"frame": {"payload_symbols": SYMBOLS}}
 FAULTS = {"snr_db": 15.0, "cfo": 5e-4, "clock_ppm": 30.0, "delay_samples": 2.7}
 GAPS = {"gap_every": 9_000, "gap_samples": 40}
@@ -50,9 +51,7 @@ class Shredded(FrontEnd):
 class Live:
     """A run, its recording, and what it found."""
 
-    def __init__(
-        self, folder, faults, *, traffic=TrafficSpec(exchange_frames=6), link=None, wrap=lambda frontend: frontend
-    ):
+    def __init__(self, folder, faults, *, traffic=SIX, link=None, wrap=lambda frontend: frontend):
         self.spec = RadioSpec(frontend={"kind": "impaired", **faults}, modem=MODEM)
         settings = {**self.spec.model_dump(mode="json"), "run": traffic.model_dump()}
         recorder = Recorder(wrap(self.spec.frontend.build()), folder / "run", radio=settings)
@@ -261,3 +260,15 @@ def test_the_same_run_is_sent_by_the_same_seed_and_another_by_another():
 
     assert np.array_equal(sent(1), sent(1))
     assert not np.array_equal(sent(1), sent(2))
+
+
+def test_a_replay_leaves_out_frames_that_were_not_sent_in_their_exchange_and_second_ones(tmp_path):
+    live = Live(tmp_path, FAULTS)
+    metadata = json.loads(live.file.read_text())
+    first = next(one for one in metadata["annotations"] if one["core:label"] == "exchange")
+    first.update({"hardpath:first_sequence": 2, "hardpath:frames": 3})
+    twice = {**first, "hardpath:run": 1}  # the same samples, once more
+    metadata["annotations"].append(twice)
+    live.file.write_text(json.dumps(metadata))
+    found = next(replay(read_recording(live.file), Modem(live.spec.modem)))
+    assert [frame.received.header.sequence for frame in found.frames] == [2, 3, 4]
