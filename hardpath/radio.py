@@ -16,7 +16,7 @@ from hardpath.terminal import exit_with_line, in_one_line, note, say, say_json, 
 if TYPE_CHECKING:
     from hardpath.radio_jobs import Attached, Outcome, Replayed
     from link.chain import Link
-    from link.radio.calibration import Calibration, Estimate
+    from link.radio.operation.calibration import Calibration, Estimate
     from link.radio.spec import RadioSpec
 
 commands = typer.Typer(no_args_is_help=True)
@@ -136,8 +136,8 @@ def run(
     from hardpath.radio_jobs import Run, run_radio
     from link.constellation import bits_per_symbol
     from link.errors import ArgumentError
+    from link.radio.operation.traffic import TrafficSpec
     from link.radio.spec import load_radio
-    from link.radio.traffic import TrafficSpec
 
     if payload != "random":
         raise ArgumentError("--payload", f"must be random, got {payload!r}")
@@ -207,7 +207,7 @@ def _show_run(outcome: Outcome, spec: RadioSpec, out: Path | None, *, as_json: b
 
 def _plot(outcome: Outcome, out: Path) -> None:
     from link.plot import constellation
-    from link.radio.plots import over_time
+    from link.radio.operation.plots import over_time
 
     tally, snr_db = outcome.tally, outcome.figures.snr_db
     over_time(tally.moments, out / "over_time")

@@ -19,14 +19,14 @@ from link.errors import ArgumentError, DriverUnavailable, HardpathError, RadioEr
 
 if TYPE_CHECKING:
     from link.chain import Link
-    from link.radio.calibration import Calibration
     from link.radio.channel import Drop
-    from link.radio.figures import RunFigures, RunTally
-    from link.radio.frame_log import FrameLog
-    from link.radio.modem import ModemOptions
-    from link.radio.sigmf_file import Recording
+    from link.radio.modem.options import ModemOptions
+    from link.radio.operation.calibration import Calibration
+    from link.radio.operation.figures import RunFigures, RunTally
+    from link.radio.operation.frame_log import FrameLog
+    from link.radio.operation.traffic import Traffic, TrafficSpec
+    from link.radio.recording.file import Recording
     from link.radio.spec import RadioSpec
-    from link.radio.traffic import Traffic, TrafficSpec
 
 
 _OTHER: Final = {"bundle": "another bundle", "data": "other data"}
@@ -136,11 +136,11 @@ def run_radio(spec: RadioSpec, traffic_spec: TrafficSpec, link: Link | None, dat
         If not even one exchange came through.
     """
     from link.constellation import points
-    from link.radio.figures import RunTally
-    from link.radio.marks import Marker
-    from link.radio.reconnect import ReconnectingRadio
-    from link.radio.recording import Recorder
-    from link.radio.run import run
+    from link.radio.operation.figures import RunTally
+    from link.radio.operation.reconnect import ReconnectingRadio
+    from link.radio.operation.run import run
+    from link.radio.recording.marks import Marker
+    from link.radio.recording.recorder import Recorder
 
     traffic_spec, traffic = _traffic(traffic_spec, spec.modem.frame.payload_symbols, link, data)
     samples_per_symbol = spec.modem.pulse.samples_per_symbol
@@ -182,7 +182,7 @@ def _traffic(
     traffic_spec: TrafficSpec, symbols: int, link: Link | None, data: Path | None
 ) -> tuple[TrafficSpec, Traffic]:
     """What is sent, and its description with the names of bundle and data in it."""
-    from link.radio.traffic import BundleTraffic, RandomTraffic
+    from link.radio.operation.traffic import BundleTraffic, RandomTraffic
 
     if link is None:
         return traffic_spec, RandomTraffic(traffic_spec, symbols)
@@ -201,7 +201,7 @@ class Replayed(NamedTuple):
     frames_sent : int or None
         None where nobody knows.
     headers_lost, other_versions : int
-        See link.radio.receiver.Reception.
+        See link.radio.modem.receiver.Reception.
     figures : RunFigures or None
         Where what was sent is known.
     unmarked : int
@@ -228,9 +228,9 @@ def replay_recording(
     RecordingError
         If it cannot be used, or was made with another bundle or other data.
     """
-    from link.radio.frame_log import FrameLog
-    from link.radio.replay import modem_options, sent_in, unmarked_behind
-    from link.radio.sigmf_file import read_recording
+    from link.radio.operation.frame_log import FrameLog
+    from link.radio.recording.file import read_recording
+    from link.radio.recording.replay import modem_options, sent_in, unmarked_behind
 
     with waiting(f"reading {file}"):
         recording = read_recording(file)
@@ -249,8 +249,8 @@ def replay_recording(
 
 
 def _replay_frames(recording: Recording, options: ModemOptions, log: FrameLog, *, marks: bool) -> Replayed:
-    from link.radio.modem import Modem
-    from link.radio.replay import replay
+    from link.radio.modem.modem import Modem
+    from link.radio.recording.replay import replay
 
     sent: int | None = 0
     headers_lost = others = 0
@@ -266,8 +266,8 @@ def _replay_frames(recording: Recording, options: ModemOptions, log: FrameLog, *
 def _replay_run(
     recording: Recording, options: ModemOptions, log: FrameLog, sent: TrafficSpec, link: Link | None, data: Path | None
 ) -> Replayed:
-    from link.radio.figures import RunTally
-    from link.radio.replay import receive_again
+    from link.radio.operation.figures import RunTally
+    from link.radio.recording.replay import receive_again
 
     now, traffic = _traffic(sent, options.frame.payload_symbols, link, data)
     for name in ("bundle", "data"):
@@ -282,7 +282,7 @@ def _replay_run(
 def calibrate_radio(spec: RadioSpec, frames: int, seed: int) -> Calibration:
     """Measure a radio."""
     from link.radio.channel import RadioChannel
-    from link.radio.sounding import sound
+    from link.radio.operation.sounding import sound
 
     with (
         ends_on_sigterm(),
@@ -294,7 +294,7 @@ def calibrate_radio(spec: RadioSpec, frames: int, seed: int) -> Calibration:
 
 def save_calibrated(spec: RadioSpec, found: Calibration, out: Path) -> None:
     """Write a radio with what was measured of it, in one step."""
-    from link.radio.sounding import calibrated
+    from link.radio.operation.sounding import calibrated
     from link.radio.spec import radio_toml
 
     write_text(out, radio_toml(calibrated(spec, found)))

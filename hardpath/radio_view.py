@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from link.montecarlo import Proportion
-    from link.radio.figures import Moment, RunFigures, RunTally
+    from link.radio.operation.figures import Moment, RunFigures, RunTally
 
 _REFRESH_S: Final = 0.25
 _LINE_S: Final = 1.0

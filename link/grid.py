@@ -14,7 +14,6 @@ from link.channel.fec import K_MAX, K_MIN, coded_bits
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.montecarlo import CONFIDENCE
-from link.radio.channel import RadioChannel
 from link.radio.spec import RadioSpec
 from link.randomness import SEED_MAX
 from link.simulator.rule import Rule
@@ -218,7 +217,11 @@ class SweepSpec(GridSpec):
         DriverUnavailable
             If a radio's driver is not installed.
         """
-        return super().build_channel() if self.radio is None else RadioChannel(self.radio)
+        if self.radio is None:
+            return super().build_channel()
+        from link.radio.channel import RadioChannel  # and SciPy's filters
+
+        return RadioChannel(self.radio)
 
 
 class ModemSpec(GridSpec):

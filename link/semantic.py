@@ -23,7 +23,6 @@ from link.constellation import bits_per_symbol
 from link.device import host_engine
 from link.grid import SweepSpec
 from link.montecarlo import ClusterSums, cluster_sums
-from link.radio.channel import RadioChannel
 from link.randomness import Draws
 from link.runtime import Transmission
 from link.snr import NO_MIN, SNR_DB_MAX, millidecibels
@@ -144,8 +143,9 @@ class SemanticPasses:
 
     def __exit__(self, *error: object) -> None:
         """Let go of a radio."""
-        if isinstance(self._channel, RadioChannel):
-            self._channel.close()
+        close = getattr(self._channel, "close", None)
+        if close is not None:
+            close()
 
     def sent(self, snr_db: float) -> Transmission:
         """The data set as it is sent at an SNR."""

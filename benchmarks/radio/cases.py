@@ -16,8 +16,8 @@ from benchmarks.radio.flowgraph import Flowgraph, Stage
 from link.bits import label_bits
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
 from link.radio.channel import RadioChannel
-from link.radio.frame import as_complex, as_pairs
-from link.radio.modem import ModemOptions
+from link.radio.modem.frame import as_complex, as_pairs
+from link.radio.modem.options import ModemOptions
 from link.radio.spec import RadioSpec
 from link.randomness import Draws, Stream
 

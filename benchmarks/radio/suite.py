@@ -16,13 +16,13 @@ from benchmarks.radio.flowgraph import Flowgraph, channel_model
 from link import theory
 from link.chain import Link
 from link.grid import SweepSpec
-from link.radio.bound import linear_equaliser_sinr
 from link.radio.channel import RadioChannel
-from link.radio.demodulator import ReceiverSpec
-from link.radio.detection import Detector
-from link.radio.frame import FrameSpec
-from link.radio.modem import Modem, ModemOptions
-from link.radio.pulse import Pulse
+from link.radio.modem.bound import linear_equaliser_sinr
+from link.radio.modem.detection import Detector
+from link.radio.modem.frame import FrameSpec
+from link.radio.modem.modem import Modem
+from link.radio.modem.options import ModemOptions, ReceiverSpec
+from link.radio.modem.pulse import Pulse
 from link.radio.spec import RadioSpec
 from link.randomness import Draws, Stream
 from link.results import SweepPoint

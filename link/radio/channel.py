@@ -22,10 +22,10 @@ from link.channel.base import Received, erase_unsent, require_rows
 from link.channel.frames import FrameCounts
 from link.errors import ArgumentError, RadioError
 from link.radio.exchange import Capture, exchange
-from link.radio.frame import SEQUENCES, as_complex, as_pairs, mode_of
 from link.radio.frontend import FrontEnd, SimulatedFrontEnd
-from link.radio.modem import Burst, Modem
-from link.radio.receiver import ReceivedFrame
+from link.radio.modem.demodulator import ReceivedFrame
+from link.radio.modem.frame import SEQUENCES, as_complex, as_pairs, mode_of
+from link.radio.modem.modem import Burst, Modem
 from link.radio.spec import RadioSpec
 from link.randomness import Draws
 from link.snr import NO_MIN
@@ -46,7 +46,7 @@ class Drop(NamedTuple):
         In which of the capture's runs each of them was.
     capture : Capture
     headers_lost, other_versions : int
-        See link.radio.receiver.Reception.
+        See link.radio.modem.receiver.Reception.
     """
 
     burst: Burst

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_serializer, field_validator
 
 from link.errors import ArgumentError
-from link.radio.calibration import Calibration, Estimate
 from link.radio.frontend import FrontEndSpec
 from link.radio.frontends import frontend_spec
-from link.radio.modem import ModemOptions
+from link.radio.modem.options import ModemOptions
+from link.radio.operation.calibration import Calibration, Estimate
 
 _FILE_BYTES_MAX: Final = 2**20
 

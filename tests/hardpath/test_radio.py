@@ -16,10 +16,11 @@ import pytest
 from hardpath.command import main
 from hardpath.radio_view import bars, line, live_view, rows
 from link.errors import DriverUnavailable, RadioError
-from link.radio import RadioChannel, RadioSpec, load_radio
-from link.radio.figures import RunTally
+from link.radio.channel import RadioChannel
 from link.radio.frontends import KINDS
-from link.radio.traffic import RandomTraffic, TrafficSpec
+from link.radio.operation.figures import RunTally
+from link.radio.operation.traffic import RandomTraffic, TrafficSpec
+from link.radio.spec import RadioSpec, load_radio
 
 QUICK = "[modem.frame]\npayload_symbols = 128\n"
 

@@ -10,9 +10,10 @@ from link.bundle import load_bundle
 from link.chain import Link
 from link.channel.frames import FrameCounts
 from link.errors import ArgumentError, RadioError, ResultsError
-from link.radio import RadioChannel, RadioSpec
+from link.radio.channel import RadioChannel
 from link.radio.frontend import Block
 from link.radio.frontends.loopback import Loopback
+from link.radio.spec import RadioSpec
 from link.randomness import Draws
 from link.results import SweepResult
 from link.sweep import SweepSpec, sweep

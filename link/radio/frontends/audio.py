@@ -1,7 +1,7 @@
 """A sound card as a radio, through PortAudio: complex baseband on two channels, or a real carrier on one.
 
     iq        left is I, right is Q: a cable from line out to line in, or what expects baseband on a sound card
-    passband  I and Q on a real carrier, as link/radio/passband.py has it: a speaker and a microphone will do
+    passband  I and Q on a real carrier, as link/radio/frontends/passband.py has it: a speaker and a microphone will do
 
 Either way I and Q reach from -1 to 1, and come back as they were sent but for the way. In passband what is received comes
 later by the delay of the low-pass. No block says when it was taken, since not every sound system knows.
@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 
 from link.errors import ArgumentError, RadioError, require_range
 from link.radio.frontend import Block, Capabilities, FrontEnd, FrontEndSpec, Samples
-from link.radio.passband import WIDEST, DownConverter, UpConverter, room
-from link.radio.portaudio import PORTAUDIO, Input, Output, Settings, sounddevice
+from link.radio.frontends.passband import WIDEST, DownConverter, UpConverter, room
+from link.radio.frontends.portaudio import PORTAUDIO, Input, Output, Settings, sounddevice
 
 _ROOM_MIN: Final = 1 / 200
 """Of a carrier, in cycles a sample: closer to 0 or 1/2 the low-pass has thousands of taps."""

@@ -21,8 +21,8 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, model_validator
 
 from link.errors import ArgumentError, RadioError
-from link.radio import impairments
 from link.radio.frontend import EMPTY, Block, Capabilities, FrontEndSpec, Samples, SimulatedFrontEnd
+from link.radio.frontends import impairments
 from link.randomness import SEED_MAX, Draws
 from link.snr import SNR_DB_MAX, SNR_DB_MIN, millidecibels
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from link.errors import RadioError
 from link.radio.frontend import Block, Capabilities, FrontEnd, FrontEndSpec, Samples
-from link.radio.sigmf_file import INSTALL, Recording, read_recording, sigmf_package
+from link.radio.recording.file import INSTALL, Recording, read_recording, sigmf_package
 
 
 class Spec(FrontEndSpec):

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from link.errors import ArgumentError, RadioError
 from link.radio.frontend import Block, Capabilities, FrontEnd, FrontEndSpec, Samples
-from link.radio.soapysdr import INSTALL, soapysdr
+from link.radio.frontends.soapysdr import INSTALL, soapysdr
 
 FORMATS: Final = ("CF32", "CS16")
 """Those that are spoken, the better first."""

@@ -28,7 +28,7 @@ from link.errors import ArgumentError, DriverUnavailable, RadioError
 from link.radio.frontend import Block, Capabilities, FrontEnd, FrontEndSpec, Samples
 
 if TYPE_CHECKING:
-    from link.radio import zmq_sockets
+    from link.radio.frontends import zmq_sockets
 
 _LOOK_S: Final = 0.01
 
@@ -118,7 +118,7 @@ class ZmqFrontEnd(FrontEnd):
         if self._context is not None:
             return
         _require_driver()
-        from link.radio.zmq_sockets import Context, Line, Puller, Pusher, Replier, Requester
+        from link.radio.frontends.zmq_sockets import Context, Line, Puller, Pusher, Replier, Requester
 
         spec = self._spec
         requests = spec.pattern == "request-reply"

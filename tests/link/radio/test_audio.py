@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from link.errors import ArgumentError, DriverUnavailable, RadioError
-from link.radio import portaudio
-from link.radio.frontends import frontend_spec
+from link.radio.frontends import frontend_spec, portaudio
 
 RATE = 48_000
 PATIENCE_S = 10.0
@@ -223,7 +222,7 @@ LOST = """
 import os, signal, sys, time
 import numpy as np
 from link.errors import RadioError
-from link.radio import portaudio
+from link.radio.frontends import portaudio
 from link.radio.frontends import frontend_spec
 
 server, wound, first = int(sys.argv[1]), getattr(signal, sys.argv[2]), sys.argv[3]

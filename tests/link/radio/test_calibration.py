@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from link.errors import ArgumentError, RadioError
-from link.radio import RadioChannel, RadioSpec, load_radio
+from link.radio.channel import RadioChannel
 from link.radio.frontend import Block, Capabilities, FrontEnd
 from link.radio.frontends import frontend_spec
-from link.radio.sounding import calibrated, fit_line, mean, sound
-from link.radio.spec import radio_toml
+from link.radio.operation.sounding import calibrated, fit_line, mean, sound
+from link.radio.spec import RadioSpec, load_radio, radio_toml
 from link.randomness import Draws
 
 
@@ -199,5 +199,5 @@ def test_a_link_that_cannot_be_measured_is_refused_in_one_line(faults, line):
 
 @pytest.mark.parametrize("frames", [3, 1025])
 def test_so_many_frames_are_no_calibration(frames):
-    with pytest.raises(ArgumentError, match="frames must be in"):
+    with pytest.raises(ArgumentError, match=r"frames must be in"):
         sounded(radio(), frames)

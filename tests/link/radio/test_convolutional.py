@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link.radio.convolutional import coded_bits, decode, encode
+from link.radio.modem.convolutional import coded_bits, decode, encode
 
 # IEEE 802.11, figure 17-8: by which delays each output bit is the sum of.
 DELAYS = ((0, 2, 3, 5, 6), (0, 1, 2, 3, 6))

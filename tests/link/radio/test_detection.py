@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from link.radio.detection import Detector
-from link.radio.frame import FrameSpec
-from link.radio.modem import Modem, ModemOptions
-from link.radio.pulse import Pulse
+from link.radio.modem.detection import Detector
+from link.radio.modem.frame import FrameSpec
+from link.radio.modem.modem import Modem
+from link.radio.modem.options import ModemOptions
+from link.radio.modem.pulse import Pulse
 
 FRAME, PULSE = FrameSpec(), Pulse()
 START = PULSE.reach + FRAME.guard_symbols * PULSE.samples_per_symbol

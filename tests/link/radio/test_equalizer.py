@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from link.radio.equalizer import (
+from link.radio.modem.equalizer import (
     Response,
     Span,
     equalise,
@@ -12,7 +12,7 @@ from link.radio.equalizer import (
     mmse_equaliser,
     one_tap_equaliser,
 )
-from link.radio.pulse import Pulse
+from link.radio.modem.pulse import Pulse
 
 SPAN = Span(3, 5)
 PULSE = Pulse(span=32)

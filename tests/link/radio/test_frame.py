@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from link.constellation import ORDERS, points, unit_amplitude
-from link.radio import convolutional
-from link.radio.frame import (
+from link.radio.modem import convolutional
+from link.radio.modem.frame import (
     CRC_SYMBOLS,
     MODES,
     PILOT,

@@ -8,8 +8,7 @@ from benchmarks.radio.flowgraph import UNLIKE, Flowgraph, Stage, channel_model
 from benchmarks.radio.suite import ECHOES, ORDER, Setting, ber_table
 from link.errors import RadioError
 from link.radio.channel import RadioChannel
-from link.radio.demodulator import ReceiverSpec
-from link.radio.modem import ModemOptions
+from link.radio.modem.options import ModemOptions, ReceiverSpec
 from link.radio.spec import RadioSpec
 from link.randomness import Draws
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from link.errors import ArgumentError, RadioError
-from link.radio import impairments
-from link.radio.frontends import frontend_spec
+from link.radio.frontends import frontend_spec, impairments
 from link.radio.frontends.impaired import HOLDS
 from link.randomness import Draws, Stream
 

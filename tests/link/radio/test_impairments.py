@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from link.radio import impairments
+from link.radio.frontends import impairments
 from link.randomness import Draws, Stream
 
 

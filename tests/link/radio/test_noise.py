@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from link.constellation import points
-from link.radio.noise import estimate_no
+from link.radio.modem.noise import estimate_no
 from link.snr import NO_MIN
 
 COUNT, KNOWN, TRIALS = 1024, 90, 40

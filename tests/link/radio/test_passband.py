@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from link.radio.passband import WIDEST, DownConverter, UpConverter, room
+from link.radio.frontends.passband import WIDEST, DownConverter, UpConverter, room
 
 CARRIERS = [0.01, 0.125, 0.25, 0.4, 0.495]
 

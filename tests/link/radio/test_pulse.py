@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link.radio.pulse import Pulse, peak_to_average_db, root_raised_cosine
+from link.radio.modem.pulse import Pulse, peak_to_average_db, root_raised_cosine
 
 SINGLE = 2.0**-24
 """Largest relative error of a number rounded to float32."""

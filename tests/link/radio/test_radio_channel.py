@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from link.channel.frames import FrameCounts
 from link.constellation import max_log_llr, points
 from link.errors import ArgumentError, RadioError
-from link.radio import RadioChannel, RadioSpec
-from link.radio.channel import _packed
-from link.radio.frame import Header
+from link.radio.channel import RadioChannel, _packed
 from link.radio.frontend import Block, Capabilities, FrontEnd
+from link.radio.modem.frame import Header
+from link.radio.spec import RadioSpec
 from link.randomness import Draws
 from link.snr import NO_MIN
 
@@ -259,7 +259,7 @@ def test_a_frame_that_says_another_length_or_mode_than_was_sent_is_nobody_s():
 def test_a_frame_of_another_version_is_counted_and_erased(monkeypatch):
     x = frames_of_rows(2)
     radio = over(lambda samples: [Block(samples)])
-    monkeypatch.setattr("link.radio.receiver.VERSION", 9)
+    monkeypatch.setattr("link.radio.modem.receiver.VERSION", 9)
     payloads = [row @ [1, 1j] for row in x]
     drop = radio.drop(payloads, None, draws(1))
     assert (drop.frames, drop.other_versions, drop.headers_lost) == ({}, 2, 0)

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from link.errors import ArgumentError
-from link.radio import RadioSpec, load_radio
 from link.radio.frontends.impaired import Spec as Impaired
 from link.radio.frontends.loopback import Spec as Loopback
+from link.radio.spec import RadioSpec, load_radio
 
 WHOLE = """
 amplitude = 0.25

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from link import theory
 from link.constellation import ORDERS, points
-from link.radio.frame import MODES, VERSION, FrameSpec, Header, assemble, decide, layout, turns, write_header
 from link.radio.frontends import frontend_spec
-from link.radio.modem import Modem, ModemOptions
-from link.radio.pulse import Pulse
-from link.radio.receiver import ReceiverSpec
+from link.radio.modem.frame import MODES, VERSION, FrameSpec, Header, assemble, decide, layout, turns, write_header
+from link.radio.modem.modem import Modem
+from link.radio.modem.options import ModemOptions, ReceiverSpec
+from link.radio.modem.pulse import Pulse
 
 ECHOES = {"taps": (0.9, 0, 0, "0.3j", 0, 0, -0.2), "cfo": 1e-3}
 FRAME, PULSE = FrameSpec(), Pulse()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from link.errors import DriverUnavailable, RadioError
-from link.radio import RadioSpec
 from link.radio.frontend import Capabilities, FrontEnd
 from link.radio.frontends import frontend_spec
-from link.radio.reconnect import ReconnectingRadio
+from link.radio.operation.reconnect import ReconnectingRadio
+from link.radio.spec import RadioSpec
 from link.randomness import Draws
 
 
@@ -54,7 +54,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr("link.radio.reconnect.time", made)
+    monkeypatch.setattr("link.radio.operation.reconnect.time", made)
     return made
 
 

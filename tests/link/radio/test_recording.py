@@ -17,15 +17,15 @@ from link.errors import ArgumentError, DriverUnavailable, RadioError, RecordingE
 from link.radio.frontend import Block, Capabilities, FrontEnd, SimulatedFrontEnd
 from link.radio.frontends import frontend_spec
 from link.radio.frontends.loopback import Loopback
-from link.radio.recording import Recorder
-from link.radio.sigmf_file import read_recording
+from link.radio.recording.file import read_recording
+from link.radio.recording.recorder import Recorder
 from link.randomness import Draws
 
 PROGRAM = """
     import sys
     import numpy as np
     from link.radio.frontends.loopback import Loopback
-    from link.radio.recording import Recorder
+    from link.radio.recording.recorder import Recorder
 
     recorder = Recorder(Loopback(), sys.argv[1], seed=7)
     with recorder:

@@ -8,17 +8,20 @@ import pytest
 from link.bundle import load_bundle
 from link.chain import Link
 from link.errors import RecordingError
-from link.radio import Modem, ModemOptions, RadioChannel, RadioSpec
-from link.radio.figures import RunTally
-from link.radio.frame_log import FrameLog
+from link.radio.channel import RadioChannel
 from link.radio.frontend import FrontEnd
 from link.radio.frontends import frontend_spec
-from link.radio.marks import Marker, Span, exchanges, read_samples
-from link.radio.recording import Recorder
-from link.radio.replay import modem_options, receive_again, replay, sent_in, unmarked_behind
-from link.radio.run import run
-from link.radio.sigmf_file import read_recording
-from link.radio.traffic import BundleTraffic, RandomTraffic, TrafficSpec
+from link.radio.modem.modem import Modem
+from link.radio.modem.options import ModemOptions
+from link.radio.operation.figures import RunTally
+from link.radio.operation.frame_log import FrameLog
+from link.radio.operation.run import run
+from link.radio.operation.traffic import BundleTraffic, RandomTraffic, TrafficSpec
+from link.radio.recording.file import read_recording
+from link.radio.recording.marks import Marker, Span, exchanges, read_samples
+from link.radio.recording.recorder import Recorder
+from link.radio.recording.replay import modem_options, receive_again, replay, sent_in, unmarked_behind
+from link.radio.spec import RadioSpec
 
 SYMBOLS = 256
 SIX = TrafficSpec(exchange_frames=6)

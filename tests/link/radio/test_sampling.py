@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from link.radio.pulse import Pulse
-from link.radio.sampling import half_symbols
+from link.radio.modem.pulse import Pulse
+from link.radio.modem.sampling import half_symbols
 
 PULSE = Pulse(span=64)
 SYMBOLS = np.random.default_rng(1).choice([-1, 1], size=(300, 2)) @ [0.5**0.5, 0.5**0.5 * 1j]

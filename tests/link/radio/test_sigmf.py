@@ -13,7 +13,7 @@ import sigmf
 from link.errors import ArgumentError, DriverUnavailable, RadioError, RecordingError
 from link.radio.frontend import Block
 from link.radio.frontends import frontend_spec
-from link.radio.sigmf_file import read_recording
+from link.radio.recording.file import read_recording
 
 SAMPLES = (np.arange(24) * (0.5 - 0.25j) - 3).astype(np.complex64)
 MANDATORY = {"global": {"core:datatype": "cf32_le", "core:version": "1.0.0"}, "captures": [], "annotations": []}

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from link.errors import ArgumentError, DriverUnavailable, RadioError
-from link.radio import soapysdr as finder
 from link.radio.frontends import frontend_spec, soapy
+from link.radio.frontends import soapysdr as finder
 
 RATE = 48_000
 PATIENCE_S = 10.0
@@ -276,7 +276,7 @@ class TestFindingTheModule:
         """NumPy among them would be another than ours."""
         program = (
             "import sys, numpy; path = list(sys.path); before = set(sys.modules)\n"
-            "from link.radio.soapysdr import soapysdr\n"
+            "from link.radio.frontends.soapysdr import soapysdr\n"
             "module = soapysdr()\n"
             "assert sys.path == path\n"
             "files = [getattr(sys.modules[name], '__file__', None) or '' for name in set(sys.modules) - before]\n"

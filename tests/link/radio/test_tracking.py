@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.linalg import solveh_banded
 
-from link.radio.peak import circular_peak, peak_offset
-from link.radio.pulse import Pulse
-from link.radio.tracking import arrival_shift, pilot_frequency, smooth_gain, timing_slope
+from link.radio.modem.peak import circular_peak, peak_offset
+from link.radio.modem.pulse import Pulse
+from link.radio.modem.tracking import arrival_shift, pilot_frequency, smooth_gain, timing_slope
 
 
 def smooth_phase(pilots, no):

@@ -11,9 +11,8 @@ import pytest
 import zmq
 
 from link.errors import ArgumentError, DriverUnavailable, RadioError
-from link.radio import zmq_sockets
-from link.radio.frontends import frontend_spec, spec_type
-from link.radio.zmq_sockets import Line, Replier
+from link.radio.frontends import frontend_spec, spec_type, zmq_sockets
+from link.radio.frontends.zmq_sockets import Line, Replier
 
 PATTERNS = ("push-pull", "request-reply")
 ANY = "tcp://127.0.0.1:*"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from link.radio.peak import circular_peak
+from link.radio.modem.peak import circular_peak
 
 _FFT: Final = 16
 """Bins of the spectrum of the pilots for each of them, before the peak is interpolated."""

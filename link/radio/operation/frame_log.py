@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from link.radio.marks import frame_fields
-from link.radio.receiver import ReceivedFrame
+from link.radio.modem.demodulator import ReceivedFrame
+from link.radio.recording.marks import frame_fields
 
 
 class FrameRow(NamedTuple):
@@ -24,7 +24,7 @@ class FrameRow(NamedTuple):
     version, mode, sequence, length : int
         Of its header.
     cfo, clock_ppm, snr_db, evm, crc_ok
-        See link.radio.receiver.ReceivedFrame.
+        See link.radio.modem.receiver.ReceivedFrame.
     """
 
     exchange: int | None

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from link.radio.channel import RadioChannel
-from link.radio.figures import RunTally
-from link.radio.traffic import BundleTraffic, Traffic
+from link.radio.operation.figures import RunTally
+from link.radio.operation.traffic import BundleTraffic, Traffic
 
 
 def run(

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from link.radio.frame import FrameSpec, preamble
 from link.radio.frontend import Samples
-from link.radio.peak import peak_offset
-from link.radio.pulse import Pulse
+from link.radio.modem.frame import FrameSpec, preamble
+from link.radio.modem.peak import peak_offset
+from link.radio.modem.pulse import Pulse
 
 _PARTS: Final = 3
 _BLOCK: Final = 1 << 13

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from link.radio.frontend import Samples
-from link.radio.pulse import Pulse
+from link.radio.modem.pulse import Pulse
 
 _REACH: Final = 8
 """Samples on either side that interpolation takes: a raised-cosine window over a sinc."""

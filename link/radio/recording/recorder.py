@@ -3,7 +3,7 @@
     recv ──> samples to NAME.sigmf-data ──> caller
              what is known of them to NAME.sigmf-meta
 
-However the process ends, the two files are a valid recording of what was received: see `link.radio.sigmf_writer`.
+However the process ends, the two files are a valid recording of what was received: see `link.radio.recording.writer`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from link.errors import ArgumentError, RadioError, RecordingError, require_range
 from link.provenance import code_version
 from link.radio.frontend import Block, Capabilities, FrontEnd, Samples, SimulatedFrontEnd
-from link.radio.sigmf_file import ARCHIVE, DATA, META, sigmf_package
-from link.radio.sigmf_metadata import add_lost
-from link.radio.sigmf_writer import Value, Writer, as_json
+from link.radio.recording.file import ARCHIVE, DATA, META, sigmf_package
+from link.radio.recording.metadata import add_lost
+from link.radio.recording.writer import Value, Writer, as_json
 from link.randomness import Draws
 
 NAMESPACE: Final = "hardpath"

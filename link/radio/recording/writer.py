@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import numpy as np
 
 from link.errors import ArgumentError, RecordingError
-from link.radio.sigmf_file import validate
+from link.radio.recording.file import validate
 
 Value: TypeAlias = str | float | int | bool | None
 

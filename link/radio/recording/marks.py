@@ -19,9 +19,9 @@ import numpy as np
 from link.errors import RecordingError
 from link.radio.channel import Drop
 from link.radio.frontend import EMPTY, Samples
-from link.radio.receiver import ReceivedFrame
-from link.radio.recording import NAMESPACE, Recorder
-from link.radio.sigmf_file import Recording
+from link.radio.modem.demodulator import ReceivedFrame
+from link.radio.recording.file import Recording
+from link.radio.recording.recorder import NAMESPACE, Recorder
 
 EXCHANGE: Final = "exchange"
 FRAME: Final = "frame"

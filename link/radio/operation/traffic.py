@@ -20,7 +20,7 @@ from link.constellation import bits_per_symbol, map_bits
 from link.errors import ArgumentError
 from link.montecarlo import Proportion, clustered_proportion
 from link.radio.channel import Drop, RadioChannel
-from link.radio.frame import as_complex
+from link.radio.modem.frame import as_complex
 from link.randomness import SEED_MAX, Draws, Stream
 
 

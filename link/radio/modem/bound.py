@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from link.radio.pulse import Pulse
+from link.radio.modem.pulse import Pulse
 
 _FREQUENCIES: Final = 4096
 

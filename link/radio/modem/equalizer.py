@@ -21,7 +21,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from link.radio.pulse import Pulse
+from link.radio.modem.pulse import Pulse
 from link.snr import NO_MIN
 
 _LOADING: Final = 0.03

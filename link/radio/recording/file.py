@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from link.errors import DriverUnavailable, RecordingError
 from link.radio.frontend import Samples
-from link.radio.sigmf_metadata import Metadata, Segment, annotation_end, component_type, segments
+from link.radio.recording.metadata import Metadata, Segment, annotation_end, component_type, segments
 
 META: Final = ".sigmf-meta"
 DATA: Final = ".sigmf-data"

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from link.bits import group, label_bits, labels_from_bits
 from link.constellation import ORDERS, map_bits, max_log_llr, unit_amplitude
 from link.errors import ArgumentError
-from link.radio import convolutional
+from link.radio.modem import convolutional
 from link.randomness import Draws, Stream
 
 VERSION: Final = 1

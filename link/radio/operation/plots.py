@@ -9,7 +9,7 @@ import numpy as np
 
 from link.errors import ArgumentError
 from link.plot import GREY, PALETTE, SNR_LABEL, save_figure, styled_figure
-from link.radio.figures import Moment
+from link.radio.operation.figures import Moment
 
 
 def over_time(moments: Sequence[Moment], path: Path, title: str = "") -> tuple[Path, Path]:

@@ -17,16 +17,17 @@ from pydantic import ValidationError
 from link.errors import RecordingError
 from link.radio.channel import Drop, RadioChannel
 from link.radio.exchange import Capture
-from link.radio.figures import RunTally
-from link.radio.frame import SEQUENCES
-from link.radio.frame_log import FrameLog
 from link.radio.frontends import loopback
-from link.radio.marks import MarkedExchange, exchanges, read_samples
-from link.radio.modem import Modem, ModemOptions
-from link.radio.receiver import ReceivedFrame
-from link.radio.sigmf_file import Recording
+from link.radio.modem.demodulator import ReceivedFrame
+from link.radio.modem.frame import SEQUENCES
+from link.radio.modem.modem import Modem
+from link.radio.modem.options import ModemOptions
+from link.radio.operation.figures import RunTally
+from link.radio.operation.frame_log import FrameLog
+from link.radio.operation.traffic import BundleTraffic, Traffic, TrafficSpec
+from link.radio.recording.file import Recording
+from link.radio.recording.marks import MarkedExchange, exchanges, read_samples
 from link.radio.spec import RadioSpec
-from link.radio.traffic import BundleTraffic, Traffic, TrafficSpec
 from link.randomness import Draws
 
 
@@ -53,7 +54,7 @@ class ReplayedExchange(NamedTuple):
     frames : list of ReplayedFrame
         In the order of arrival. Of a marked exchange those that were sent in it, each once, as the live receiver takes them.
     headers_lost, other_versions : int
-        See link.radio.receiver.Reception.
+        See link.radio.modem.receiver.Reception.
     """
 
     exchange: MarkedExchange
@@ -76,7 +77,7 @@ def replay(recording: Recording, modem: Modem, *, marks: bool = True) -> Iterato
     recording : Recording
     modem : Modem
     marks : bool
-        See link.radio.marks.exchanges.
+        See link.radio.recording.marks.exchanges.
 
     Raises
     ------

@@ -6,15 +6,15 @@ half symbols ──> channel, from the preamble ──> equaliser ──> header
 
 from __future__ import annotations
 
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from link.constellation import max_log_llr
-from link.radio.detection import Detection
-from link.radio.equalizer import (
+from link.radio.frontend import Samples
+from link.radio.modem.detection import Detection
+from link.radio.modem.equalizer import (
     Equaliser,
     Response,
     Span,
@@ -24,7 +24,7 @@ from link.radio.equalizer import (
     mmse_equaliser,
     one_tap_equaliser,
 )
-from link.radio.frame import (
+from link.radio.modem.frame import (
     PILOT,
     FrameSpec,
     Header,
@@ -39,41 +39,17 @@ from link.radio.frame import (
     turns,
     write_header,
 )
-from link.radio.frontend import Samples
-from link.radio.noise import estimate_no
-from link.radio.pulse import Pulse
-from link.radio.sampling import half_symbols
-from link.radio.tracking import pilot_frequency, smooth_gain, timing_slope
+from link.radio.modem.noise import estimate_no
+from link.radio.modem.options import ReceiverSpec
+from link.radio.modem.pulse import Pulse
+from link.radio.modem.sampling import half_symbols
+from link.radio.modem.tracking import pilot_frequency, smooth_gain, timing_slope
 from link.snr import NO_MIN
 
 _EQUALISER_MORE: Final = Span(20, 12)
 """Symbols that the equaliser reaches beyond the channel's response: what cancels an echo has an echo itself."""
 _GAIN_MIN: Final = 0.01
 """Least gain at a pilot, over the frame's: what fades deeper is not amplified any further."""
-
-
-class ReceiverSpec(BaseModel):
-    """What the receiver does. The switches are for seeing what each of its parts is good for.
-
-    Attributes
-    ----------
-    echoes_before, echoes_behind : int
-        Symbols before and behind the strongest path that the channel's response is estimated over.
-    correct_cfo, track_phase, equalise, correct_clock : bool
-        Without tracking, pilots tell of the noise and of nothing else. Without equaliser, there is one tap.
-    clock_ppm : float
-        What the receiver's clock is known to be faster by, as a calibration finds it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    echoes_before: Annotated[int, Field(ge=2, le=16)] = 5
-    echoes_behind: Annotated[int, Field(ge=2, le=64)] = 9
-    correct_cfo: bool = True
-    track_phase: bool = True
-    equalise: bool = True
-    correct_clock: bool = True
-    clock_ppm: Annotated[float, Field(ge=-1000.0, le=1000.0)] = 0.0
 
 
 class ReceivedFrame(NamedTuple):

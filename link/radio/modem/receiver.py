@@ -13,14 +13,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from link.radio.demodulator import Demodulator, Head, ReceivedFrame, ReceiverSpec
-from link.radio.detection import Detection, Detector, ambiguities
-from link.radio.frame import MODES, SEQUENCES, VERSION, FrameSpec, Header, read_headers
 from link.radio.frontend import Samples
-from link.radio.pulse import Pulse
-from link.radio.tracking import arrival_shift
-
-__all__ = ["FrameReceiver", "ReceivedFrame", "ReceiverSpec", "Reception"]
+from link.radio.modem.demodulator import Demodulator, Head, ReceivedFrame
+from link.radio.modem.detection import Detection, Detector, ambiguities
+from link.radio.modem.frame import MODES, SEQUENCES, VERSION, FrameSpec, Header, read_headers
+from link.radio.modem.options import ReceiverSpec
+from link.radio.modem.pulse import Pulse
+from link.radio.modem.tracking import arrival_shift
 
 _CLOCK_CORRECTED: Final = 20e-6
 """Clock offset of a lone frame above which it is corrected; of several frames in a row it is known better, and always is."""

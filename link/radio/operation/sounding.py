@@ -23,16 +23,16 @@ from scipy.optimize import minimize_scalar
 from scipy.special import stdtrit
 
 from link.errors import RadioError, require_range
-from link.radio.calibration import Calibration, Estimate
 from link.radio.channel import Drop, RadioChannel
 from link.radio.exchange import exchange
-from link.radio.frame import assemble
 from link.radio.frontend import Samples
-from link.radio.modem import ModemOptions
-from link.radio.receiver import ReceivedFrame
-from link.radio.sampling import half_symbols
+from link.radio.modem.demodulator import ReceivedFrame
+from link.radio.modem.frame import assemble
+from link.radio.modem.options import ModemOptions
+from link.radio.modem.sampling import half_symbols
+from link.radio.operation.calibration import Calibration, Estimate
+from link.radio.operation.traffic import RandomTraffic, TrafficSpec
 from link.radio.spec import RadioSpec
-from link.radio.traffic import RandomTraffic, TrafficSpec
 from link.snr import NO_MIN, SNR_DB_MAX, SNR_DB_MIN
 
 FRAMES_MIN: Final = 4

@@ -14,7 +14,6 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.signal import oaconvolve, upfirdn
 
 from link.radio.frontend import Samples
 
@@ -49,10 +48,14 @@ class Pulse(BaseModel):
 
     def shape(self, symbols: NDArray[np.complexfloating]) -> Samples:
         """Samples of a sequence of symbols, symbol k at sample `reach + k samples_per_symbol`."""
+        from scipy.signal import upfirdn  # half a second, which a radio's description need not take
+
         return np.asarray(upfirdn(self.taps, symbols.astype(np.complex64), self.samples_per_symbol))
 
     def match(self, samples: Samples) -> Samples:
         """The matched filter, of no delay: as many samples as there are, of which `reach` at either end lack some input."""
+        from scipy.signal import oaconvolve
+
         return np.asarray(oaconvolve(samples, self.taps, mode="same"), dtype=np.complex64)
 
     def correlation(self, lag: ArrayLike) -> NDArray[np.float64]:
@@ -68,9 +71,9 @@ class Pulse(BaseModel):
 def _taps(samples_per_symbol: int, rolloff: float, span: int) -> NDArray[np.float32]:
     reach = span * samples_per_symbol
     taps = root_raised_cosine(np.arange(-reach, reach + 1) / samples_per_symbol, rolloff)
-    taps /= np.sqrt(np.sum(taps**2))
-    taps.flags.writeable = False
-    return taps.astype(np.float32)
+    normalised: NDArray[np.float32] = (taps / np.sqrt(np.sum(taps**2))).astype(np.float32)
+    normalised.flags.writeable = False
+    return normalised
 
 
 def root_raised_cosine(t: ArrayLike, rolloff: float) -> NDArray[np.float64]:

@@ -10,30 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
-from link.radio.demodulator import ReceiverSpec
-from link.radio.frame import SEQUENCES, VERSION, FrameSpec, Header, assemble, mode_of
 from link.radio.frontend import Samples
-from link.radio.pulse import Pulse, peak_to_average_db
-from link.radio.receiver import FrameReceiver, Reception
-
-
-class ModemOptions(BaseModel):
-    """Everything that both ends must agree on, and what the receiver does.
-
-    Attributes
-    ----------
-    frame : FrameSpec
-    pulse : Pulse
-    receiver : ReceiverSpec
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    frame: FrameSpec = FrameSpec()
-    pulse: Pulse = Pulse()
-    receiver: ReceiverSpec = ReceiverSpec()
+from link.radio.modem.frame import SEQUENCES, VERSION, Header, assemble, mode_of
+from link.radio.modem.options import ModemOptions
+from link.radio.modem.pulse import peak_to_average_db
+from link.radio.modem.receiver import FrameReceiver, Reception
 
 
 class Burst(NamedTuple):

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from link.constellation import bits_per_symbol
 from link.montecarlo import ClusterSums, Proportion, cluster_sums
 from link.radio.channel import Drop
-from link.radio.frame import MODES, as_pairs, decide
-from link.radio.frame_log import LlrDigest
-from link.radio.receiver import ReceivedFrame
-from link.radio.traffic import Decided
+from link.radio.modem.demodulator import ReceivedFrame
+from link.radio.modem.frame import MODES, as_pairs, decide
+from link.radio.operation.frame_log import LlrDigest
+from link.radio.operation.traffic import Decided
 
 _MOMENTS_MAX: Final = 1 << 14
 """Of the history: beyond it two neighbours become one."""

@@ -1,4 +1,4 @@
-"""What a radio link was found to be like; a radio's file keeps it. `link.radio.sounding` measures it."""
+"""What a radio link was found to be like; a radio's file keeps it. `link.radio.operation.sounding` measures it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What a front end received, kept as SigMF: written as it comes, read, and received again."""
