@@ -11,7 +11,8 @@ from hardpath.live import clock
 from hardpath.rates import Rates, is_restart, rates, sparkline
 from hardpath.terminal import in_one_line
 from link.errors import ServerError
-from serve.telemetry.snapshot import RadioSnapshot, Snapshot
+from serve.results import RadioState
+from serve.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -214,7 +215,7 @@ def caption(snapshot: Snapshot) -> str:
     return "; ".join(parts) + ("" if snapshot.radio is None else f"\n{radio_line(snapshot.radio)}")
 
 
-def radio_line(radio: RadioSnapshot) -> str:
+def radio_line(radio: RadioState) -> str:
     """How the radio is, and what it did since the server started."""
     return (
         f"radio ({in_one_line(radio.kind)}) {'there' if radio.up else 'gone'}: {_count(radio.exchanges, 'exchange')}, "

@@ -48,7 +48,6 @@ from serve.services.link import NAME, LinkService
 from serve.services.reflection import add_reflection
 from serve.services.streams import StreamLimits
 from serve.telemetry.assembly import Telemetry
-from serve.telemetry.snapshot import RadioSnapshot
 from serve.telemetry.statistics import InFlight
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class AsyncServer:
         self._telemetry = Telemetry(config, lambda: InFlight(admission.requests, admission.nbytes))
         self._means = _means(config, admission, self._telemetry.ran, radio)
         if radio is not None:
-            self._telemetry.statistics.radio = lambda: RadioSnapshot(*radio.state)
+            self._telemetry.statistics.radio = lambda: radio.state
         self.repository = Repository(config.bundles, config.receiver, self._means)
         for model in self.engine.models:
             self._telemetry.loaded(model)

@@ -209,3 +209,32 @@ class ModelInfo:
     channels: tuple[str, ...]
     max_batch: int
     digest: str = ""
+
+
+class RadioState(NamedTuple):
+    """How a radio is, and what it did since the server started.
+
+    Attributes
+    ----------
+    kind : str
+        Of its front end.
+    up : bool
+        Whether it was there when it was last used or looked at.
+    exchanges : int
+        Bursts that were sent and received.
+    errors : int
+        Calls that failed since it was not there, or went away.
+    frames, frames_lost, crc_failed : int
+        Sent; not found; received, but not whole.
+    waiting : int
+        Calls that wait for their turn.
+    """
+
+    kind: str
+    up: bool
+    exchanges: int
+    errors: int
+    frames: int
+    frames_lost: int
+    crc_failed: int
+    waiting: int

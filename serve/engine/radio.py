@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from link.randomness import Draws
 from serve.engine.admission import retry_after
 from serve.engine.batcher import ANYONE, Caller
 from serve.engine.errors import Expired, Overloaded, ShuttingDown
+from serve.results import RadioState
 
 logger = logging.getLogger(__name__)
 
@@ -47,35 +48,6 @@ _REPLY_S: Final = 0.01
 _WEIGHT: Final = 0.2
 
 T = TypeVar("T")
-
-
-class RadioState(NamedTuple):
-    """How a radio is, and what it did since the server started.
-
-    Attributes
-    ----------
-    kind : str
-        Of its front end.
-    up : bool
-        Whether it was there when it was last used or looked at.
-    exchanges : int
-        Bursts that were sent and received.
-    errors : int
-        Calls that failed since it was not there, or went away.
-    frames, frames_lost, crc_failed : int
-        Sent; not found; received, but not whole.
-    waiting : int
-        Calls that wait for their turn.
-    """
-
-    kind: str
-    up: bool
-    exchanges: int
-    errors: int
-    frames: int
-    frames_lost: int
-    crc_failed: int
-    waiting: int
 
 
 class Turn:

@@ -6,8 +6,9 @@ from dataclasses import fields
 from typing import Any, Final
 
 from serve.pb.hardpath.v1 import admin_pb2 as pb
+from serve.results import RadioState
 from serve.telemetry.histogram import Histogram
-from serve.telemetry.snapshot import ChannelSamples, Failures, ModelSnapshot, OperationSnapshot, RadioSnapshot, Snapshot
+from serve.telemetry.snapshot import ChannelSamples, Failures, ModelSnapshot, OperationSnapshot, Snapshot
 
 _HISTOGRAMS: Final = ("durations_ns", "failed_durations_ns", "batch_rows", "snr_db")
 _PLAIN: Final = tuple(
@@ -71,8 +72,8 @@ def _operation_from_message(message: pb.OperationStatistics) -> OperationSnapsho
     )
 
 
-def _radio_from_message(message: pb.RadioStatistics) -> RadioSnapshot:
-    return RadioSnapshot(**{name: getattr(message, name) for name in RadioSnapshot._fields})
+def _radio_from_message(message: pb.RadioStatistics) -> RadioState:
+    return RadioState(**{name: getattr(message, name) for name in RadioState._fields})
 
 
 def _failures_from_message(message: pb.FailureCounts) -> Failures:

@@ -25,8 +25,9 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from serve.results import RadioState
 from serve.telemetry.histogram import Histogram
-from serve.telemetry.snapshot import OperationSnapshot, RadioSnapshot, Reason, Snapshot
+from serve.telemetry.snapshot import OperationSnapshot, Reason, Snapshot
 
 NANOSECONDS: Final = 1e-9
 
@@ -250,7 +251,7 @@ def _of_the_server(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("hardpath_threads", "Threads that Python knows of.", value=threading.active_count())
 
 
-def _of_the_radio(radio: RadioSnapshot) -> Iterator[Metric]:
+def _of_the_radio(radio: RadioState) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "hardpath_radio_up", "Whether the radio was there when it was last used or looked at.", value=radio.up
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
+from serve.results import RadioState
 from serve.telemetry.histogram import Histogram
 
 Reason = Literal["invalid", "overload", "expired", "cancelled", "internal", "denied"]
@@ -115,35 +116,6 @@ class ModelSnapshot(NamedTuple):
     refusals: int
 
 
-class RadioSnapshot(NamedTuple):
-    """How a radio is, and what it did.
-
-    Attributes
-    ----------
-    kind : str
-        Of its front end.
-    up : bool
-        Whether it was there when it was last used or looked at.
-    exchanges : int
-        Bursts that were sent and received.
-    errors : int
-        Calls that failed since it was not there, or went away.
-    frames, frames_lost, crc_failed : int
-        Sent; not found; received, but not whole.
-    waiting : int
-        Calls that wait for their turn, now.
-    """
-
-    kind: str
-    up: bool
-    exchanges: int
-    errors: int
-    frames: int
-    frames_lost: int
-    crc_failed: int
-    waiting: int
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """All that a server counts.
@@ -164,7 +136,7 @@ class Snapshot:
         Requests that were let in and are not answered yet, and the size of their messages, now.
     loop_lag_ns : Histogram
         How much later than asked for the event loop woke a task.
-    radio : RadioSnapshot, optional
+    radio : RadioState, optional
         None where the server has no radio.
     """
 
@@ -176,4 +148,4 @@ class Snapshot:
     in_flight_requests: int
     in_flight_bytes: int
     loop_lag_ns: Histogram
-    radio: RadioSnapshot | None = None
+    radio: RadioState | None = None

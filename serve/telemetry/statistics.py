@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from serve.results import RadioState
 from serve.telemetry.histogram import DURATION_BOUNDS_NS, ROWS_BOUNDS, SNR_BOUNDS_DB, Histogram
 from serve.telemetry.snapshot import (
     REASONS,
@@ -23,7 +24,6 @@ from serve.telemetry.snapshot import (
     Failures,
     ModelSnapshot,
     OperationSnapshot,
-    RadioSnapshot,
     Reason,
     Snapshot,
 )
@@ -199,7 +199,7 @@ class Statistics:
     """
 
     def __init__(self, in_flight: Callable[[], InFlight] = InFlight) -> None:
-        self.radio: Callable[[], RadioSnapshot | None] = lambda: None
+        self.radio: Callable[[], RadioState | None] = lambda: None
         self._in_flight = in_flight
         self._start_time = time.time()
         self._start = time.monotonic()

@@ -20,10 +20,10 @@ from hardpath.top import watch_server
 from link.errors import ServerError
 from serve.config.schema import ServerConfig
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from serve.results import RadioState
 from serve.security.tokens import new_token
 from serve.server import Server as BundleServer
 from serve.services.admin import AdminServicer
-from serve.telemetry.snapshot import RadioSnapshot
 from serve.telemetry.statistics import InFlight, Statistics
 
 MS = 1_000_000
@@ -254,7 +254,7 @@ def test_a_radio_has_a_line_of_its_own_where_there_is_one(server, clock):
     assert "radio" not in "".join((*top_view.lines(view), top_view.caption(view.snapshot)))
     assert top_view.as_json(view)["radio"] is None
     for up, state in ((True, "there"), (False, "gone")):
-        counted = RadioSnapshot("zmq", up, 12, 1, 1200, 3, 4, 2)
+        counted = RadioState("zmq", up, 12, 1, 1200, 3, 4, 2)
         server.statistics.radio = lambda counted=counted: counted
         server.work()
         view = watch.look()

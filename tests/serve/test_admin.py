@@ -14,8 +14,9 @@ from serve.engine.repository import Swap
 from serve.messages.statistics import snapshot_from_message, snapshot_to_message
 from serve.pb.hardpath.v1 import admin_pb2 as pb
 from serve.pb.hardpath.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
+from serve.results import RadioState
 from serve.services.admin import AdminServicer
-from serve.telemetry.snapshot import REASONS, RadioSnapshot
+from serve.telemetry.snapshot import REASONS
 from serve.telemetry.statistics import InFlight, Statistics
 
 MODELS = {"digits": (3, 4), "texts": (1, 1)}
@@ -53,7 +54,7 @@ def statistics():
         operation.waiting = lambda: 2**40
     counted.failed("denied")
     counted.lagged(2_000_000)
-    counted.radio = lambda: RadioSnapshot("zmq", True, 3, 1, 40, 2, 5, 2**40)
+    counted.radio = lambda: RadioState("zmq", True, 3, 1, 40, 2, 5, 2**40)
     with operation.stream(), operation.sweep():
         yield counted
 

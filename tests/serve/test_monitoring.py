@@ -10,8 +10,8 @@ import yaml
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 import serve
+from serve.results import RadioState
 from serve.telemetry.collector import TRITON_REASONS, StatisticsCollector
-from serve.telemetry.snapshot import RadioSnapshot
 from serve.telemetry.statistics import Statistics
 
 ROOT = Path(serve.__file__).parents[1]
@@ -35,7 +35,7 @@ def collected():
     link = statistics.operation("digits.link")
     link.executed(1)
     link.sent(1, 1, 1, 12.0, "awgn")
-    statistics.radio = lambda: RadioSnapshot("loopback", True, 1, 1, 1, 1, 1, 1)
+    statistics.radio = lambda: RadioState("loopback", True, 1, 1, 1, 1, 1, 1)
     registry = CollectorRegistry()
     registry.register(StatisticsCollector(statistics.snapshot))
     ProcessCollector(registry=registry)
