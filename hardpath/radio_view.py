@@ -177,7 +177,7 @@ def rows(figures: RunFigures) -> list[tuple[str, str]]:
         ("throughput", f"{figures.frames_s:.1f} frames/s, {figures.samples_s:,.0f} samples/s"),
         ("gaps", f"{figures.gaps:,}" if figures.gaps else None),
         ("clipped", f"{figures.clipped:,} samples" if figures.clipped else None),
-        ("headers lost", f"{figures.headers_lost:,}" if figures.headers_lost else None),
+        ("preambles without header", f"{figures.headers_lost:,}" if figures.headers_lost else None),
         ("other versions", f"{figures.other_versions:,}" if figures.other_versions else None),
         ("opened again", f"{figures.reconnects:,} times" if figures.reconnects else None),
     ]
