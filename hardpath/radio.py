@@ -309,7 +309,8 @@ def _show_replayed(recording: Path, found: Replayed) -> None:
         say(f"and {len(rows) - _ROWS} more, which --json shows")
     sent = f"{len(rows)} frames" if found.frames_sent is None else f"{len(rows)} of {found.frames_sent} frames"
     wrong = sum(row.crc_ok is False for row in rows)
-    say(f"{sent}, {wrong} with a wrong CRC, {found.headers_lost} preambles without header; LLRs sha256 {found.log.digest.hex}")
+    astray = f"{found.headers_lost} preambles without header"
+    say(f"{sent}, {wrong} with a wrong CRC, {astray}; LLRs sha256 {found.log.digest.hex}")
     if found.figures is not None:
         known = ("BER", "accuracy")
         for name, value in figure_rows(found.figures):
