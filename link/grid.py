@@ -102,7 +102,7 @@ class GridSpec(BaseModel, ABC):
             if (point := millidecibels(snr_db)) in seen:
                 raise ArgumentError("snr_db", f"must hold each point once (to 0.001 dB), got {snr_db:g} twice")
             seen.add(point)
-        if self.channel != RADIO:
+        if not self.over_radio:
             self.build_channel()
         self.rule  # noqa: B018 (checks the targets)
         return self
@@ -111,6 +111,11 @@ class GridSpec(BaseModel, ABC):
     @abstractmethod
     def limit(self) -> int:
         """Blocks (draws) at most."""
+
+    @property
+    def over_radio(self) -> bool:
+        """Whether a radio stands where a simulated channel would."""
+        return False
 
     @property
     def rule(self) -> Rule:
@@ -189,8 +194,6 @@ class SweepSpec(GridSpec):
 
     @model_validator(mode="after")
     def _check_radio(self) -> Self:
-        if (self.channel == RADIO) != (self.radio is not None):
-            raise ArgumentError("radio", "must be given where the channel is a radio")
         if self.radio is None:
             return self
         for field in _OF_SIMULATED:
@@ -203,6 +206,11 @@ class SweepSpec(GridSpec):
                 f"got {len(self.snr_db)}",
             )
         return self
+
+    @property
+    def over_radio(self) -> bool:
+        """Whether a radio is given."""
+        return self.radio is not None
 
     @property
     def limit(self) -> int:

@@ -71,10 +71,15 @@ def _column(values: Sequence[Any]) -> Any:
         return Timing(*map(sum, zip(*values, strict=True)))
     if isinstance(first, HeaderOutcome):  # no frame is parted, so headers add up
         kind: Any = HeaderOutcome
-        columns = zip(*values, strict=True)
-        return kind(*(np.concatenate(c) if isinstance(c[0], np.ndarray) else sum(c) for c in columns))
+        return kind(*map(_header_column, zip(*values, strict=True)))
     if isinstance(first, FrameCounts):
         return reduce(FrameCounts.plus, values)
     if hasattr(first, "_fields"):
         return rows(values)
     return tuple(chain.from_iterable(values)) if isinstance(first, tuple) else first
+
+
+def _header_column(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], np.ndarray):
+        return np.concatenate(values)
+    return None if values[0] is None else sum(values)

@@ -249,7 +249,7 @@ def test_without_a_radio_its_columns_are_empty(link, inputs, labels, tmp_path):
         ({"csi": "lmmse", "pilots": 2}, "csi must be absent where a radio is given, got lmmse"),
         ({"no_offset_db": 3.0}, "no_offset_db must be absent where a radio is given, got 3"),
         ({"block_symbols": 4}, "block_symbols must be absent"),
-        ({"radio": None, "channel": "radio"}, "radio must be given where the channel is a radio"),
+        ({"radio": None, "channel": "radio"}, "channel must be one of awgn, rayleigh"),
         ({"radio": {"frontend": {"kind": "wire"}}}, "kind must be one of loopback, .* got 'wire'"),
     ],
 )
