@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from link.errors import ArgumentError
-from link.radio.frontend import FrontEndSpec
-from link.radio.frontends import frontend_spec
+from link.radio.frontends import AnyFrontEndSpec
 from link.radio.modem.options import ModemOptions
 from link.radio.operation.calibration import Calibration, Estimate
 
@@ -45,7 +44,7 @@ class RadioSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    frontend: SerializeAsAny[FrontEndSpec]
+    frontend: AnyFrontEndSpec
     modem: ModemOptions = ModemOptions()
     amplitude: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
     full_snr_db: Annotated[float, Field(ge=-30.0, le=60.0)] | None = None
@@ -53,18 +52,6 @@ class RadioSpec(BaseModel):
     timeout_s: Annotated[float, Field(ge=0.05, le=600.0)] = 2.0
     latency_s: Annotated[float, Field(ge=0.0, le=60.0)] = 0.2
     calibration: Calibration | None = None
-
-    @field_validator("frontend", mode="before")
-    @classmethod
-    def _of_kind(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        options = dict(value)
-        return frontend_spec(str(options.pop("kind", "")), options)
-
-    @field_serializer("frontend", mode="wrap")
-    def _with_kind(self, value: FrontEndSpec, serialise: Any) -> dict[str, Any]:
-        return {"kind": value.kind, **serialise(value)}
 
     @property
     def sets_snr(self) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, FieldSerializationInfo, PlainSerializer, ValidationError
 
 from link.errors import ArgumentError
 from link.radio.frontend import FrontEndSpec
 
-KINDS: Final = ("loopback", "impaired", "zmq", "soapy", "pluto", "audio", "sigmf")
+KINDS: Final = ("loopback", "impaired", "zmq", "soapy", "pluto", "audio", "sigmf", "pair")
 
 
 def spec_type(kind: str) -> type[FrontEndSpec]:
@@ -50,3 +50,18 @@ def frontend_spec(kind: str, options: Mapping[str, Any]) -> FrontEndSpec:
             known = ", ".join(spec_type(kind).model_fields)
             raise ArgumentError(where, f"is no option of {kind}, which has {known or 'none'}") from None
         raise ArgumentError(where, f"{first['msg'].removeprefix('Input ')}, got {first['input']!r}") from None
+
+
+def _of_kind(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    options = dict(value)
+    return frontend_spec(str(options.pop("kind", "")), options)
+
+
+def _with_kind(value: FrontEndSpec, info: FieldSerializationInfo) -> dict[str, Any]:
+    return {"kind": value.kind, **value.model_dump(mode=info.mode, exclude_none=info.exclude_none)}
+
+
+AnyFrontEndSpec: TypeAlias = Annotated[FrontEndSpec, BeforeValidator(_of_kind), PlainSerializer(_with_kind)]
+"""A field of a model that holds options of any kind; given, and written, as a table with the kind."""
