@@ -43,7 +43,7 @@ from link.radio.modem.noise import estimate_no
 from link.radio.modem.options import ReceiverSpec
 from link.radio.modem.pulse import Pulse
 from link.radio.modem.sampling import half_symbols
-from link.radio.modem.tracking import pilot_frequency, smooth_gain, timing_slope
+from link.radio.modem.tracking import TimingSlope, pilot_frequency, smooth_gain, timing_slope
 from link.snr import NO_MIN
 
 _EQUALISER_MORE: Final = Span(20, 12)
@@ -132,12 +132,12 @@ class Body(NamedTuple):
     Attributes
     ----------
     frame : ReceivedFrame
-    slope : float
-        By how much symbols were taken later and later, symbols a symbol: what is left of the clock's offset.
+    slope : TimingSlope
+        What is left of the clock's offset.
     """
 
     frame: ReceivedFrame
-    slope: float
+    slope: TimingSlope
 
 
 class Demodulator:

@@ -288,6 +288,23 @@ def test_samples_that_are_no_numbers_are_taken_for_silence(value):
     assert all(np.isfinite(frame.payload).all() and np.isfinite(frame.no).all() for frame in frames)
 
 
+def test_samples_beyond_anything_received_are_taken_for_silence():
+    """Their power would be beyond float32, and that of whatever stands near them in a spectrum."""
+    samples = np.concatenate([modem().send([qam(4, 600, seed) for seed in range(3)]).samples, TAIL])
+    samples[START + 4 * FRAME.frame_symbols(600) + 2500] = complex(3e38, -1e30)
+    assert [frame.header.sequence for frame in modem().receive(samples).frames] == [0, 1, 2]
+
+
+def test_a_short_frame_is_not_bent_by_a_clock_that_it_cannot_tell():
+    """96 symbols behind a preamble of 1038: their noise alone is a clock of some hundred ppm."""
+    used = modem(frame=FrameSpec(zc_length=519, zc_root=347, header_repeats=1, pilot_spacing=46))
+    for sequence in range(12):
+        samples = np.concatenate([used.send([qam(4, 1, sequence)], sequence).samples, TAIL])
+        (frame,) = used.receive(through(samples, snr_db=30.0)).frames
+        assert frame.clock == 0.0
+        assert frame.crc_ok
+
+
 def test_sequence_numbers_go_around():
     burst = modem().send([qam(4, 20)] * 3, first_sequence=65534)
     assert [header.sequence for header in burst.headers] == [65534, 65535, 0]
