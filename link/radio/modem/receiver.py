@@ -159,7 +159,8 @@ class FrameReceiver:
 
 def _usable(samples: Samples) -> Samples:
     """Samples, with zeros for those that are no numbers, or whose power is none, as some recordings hold."""
-    if np.abs(np.ascontiguousarray(samples).view(np.float32)).max(initial=0.0) < _LARGEST:  # never of a NaN
+    parts = np.ascontiguousarray(samples).view(np.float32)
+    if parts.max(initial=0.0) < _LARGEST and parts.min(initial=0.0) > -_LARGEST:  # never of a NaN; copies nothing
         return samples
     usable = (np.abs(samples.real) < _LARGEST) & (np.abs(samples.imag) < _LARGEST)
     return np.where(usable, samples, 0).astype(np.complex64)
