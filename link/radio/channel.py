@@ -133,7 +133,7 @@ class RadioChannel:
         Raises
         ------
         ArgumentError
-            If the SNR is above what the radio reaches, or `x` is on a GPU.
+            If the SNR is above what the radio reaches, `x` is on a GPU, or the front end plays a recording.
         DriverUnavailable, RadioError
             If the device is not there, or gone. The next call tries again.
         """
@@ -185,6 +185,12 @@ class RadioChannel:
     def _drop(self, payloads: list[NDArray[np.complex128]], snr_db: float | None, draws: Draws) -> Drop:
         frontend, spec = self._frontend, self.spec
         frontend.open()
+        able = frontend.capabilities
+        if not (able.sends or able.real_time):  # what was recorded is no answer to what is sent now
+            raise ArgumentError(
+                "frontend",
+                f"must be one that sends: {spec.frontend.kind} plays a recording, as `hardpath radio replay` does",
+            )
         amplitude = spec.amplitude
         if isinstance(frontend, SimulatedFrontEnd) and frontend.capabilities.sets_noise:
             if snr_db is not None:

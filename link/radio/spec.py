@@ -16,6 +16,8 @@ from link.radio.modem.options import ModemOptions
 from link.radio.operation.calibration import Calibration, Estimate
 
 _FILE_BYTES_MAX: Final = 2**20
+_SHOWN_MAX: Final = 80
+"""Characters of a wrong value."""
 
 
 class RadioSpec(BaseModel):
@@ -68,15 +70,19 @@ def load_radio(file: Path) -> RadioSpec:
         If it cannot be read, is no TOML, or a setting is unknown or out of range; it names the file and the setting.
     """
     try:
-        if file.stat().st_size > _FILE_BYTES_MAX:
+        with file.open("rb") as stream:  # of a device there is no size to ask for
+            text = stream.read(_FILE_BYTES_MAX + 1)
+        if len(text) > _FILE_BYTES_MAX:
             raise ArgumentError(str(file), f"must hold at most {_FILE_BYTES_MAX} bytes")
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        settings = tomllib.loads(text.decode("utf-8-sig"))
     except OSError as error:
         raise ArgumentError(str(file), f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ArgumentError(str(file), "is no text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ArgumentError(str(file), f"is no TOML: {error}") from None
+    except RecursionError:
+        raise ArgumentError(str(file), "is no TOML of a radio: its tables or lists are too deep") from None
     try:
         return RadioSpec.model_validate(settings)
     except ArgumentError as error:
@@ -141,4 +147,9 @@ def _in_one_line(file: str, error: ValidationError) -> ArgumentError:
         return ArgumentError(f"{file}: {where}", "must be given")
     if first["type"] == "extra_forbidden":
         return ArgumentError(f"{file}: {where}", "is no setting of a radio")
-    return ArgumentError(f"{file}: {where}", f"{first['msg'].removeprefix('Input ')}, got {first['input']!r}")
+    return ArgumentError(f"{file}: {where}", f"{first['msg'].removeprefix('Input ')}, got {_short(first['input'])}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."

@@ -39,11 +39,11 @@ from link.radio.modem.frame import (
     turns,
     write_header,
 )
-from link.radio.modem.noise import estimate_no
+from link.radio.modem.noise import estimate_no, jump_errors
 from link.radio.modem.options import ReceiverSpec
 from link.radio.modem.pulse import Pulse
 from link.radio.modem.sampling import half_symbols
-from link.radio.modem.tracking import pilot_frequency, smooth_gain, timing_slope
+from link.radio.modem.tracking import TimingSlope, pilot_frequency, smooth_gain, timing_slope
 from link.snr import NO_MIN
 
 _EQUALISER_MORE: Final = Span(20, 12)
@@ -132,12 +132,12 @@ class Body(NamedTuple):
     Attributes
     ----------
     frame : ReceivedFrame
-    slope : float
-        By how much symbols were taken later and later, symbols a symbol: what is left of the clock's offset.
+    slope : TimingSlope
+        What is left of the clock's offset.
     """
 
     frame: ReceivedFrame
-    slope: float
+    slope: TimingSlope
 
 
 class Demodulator:
@@ -200,8 +200,8 @@ class Demodulator:
         cfo = detection.cfo if self.spec.correct_cfo else 0.0
         y = self._sampled(samples, detection.start, cfo, symbols, clock)
         if self.spec.correct_cfo and self.spec.track_phase:
-            seen = equalise(y, head.equaliser.weights, ahead + places.pilots) / (PILOT * turned[places.pilots])
-            residual = pilot_frequency(seen[:-1], frame.pilot_spacing)
+            pilots = equalise(y, head.equaliser.weights, ahead + places.pilots) / (PILOT * turned[places.pilots])
+            residual = pilot_frequency(pilots[:-1], frame.pilot_spacing)
             residual /= self.pulse.samples_per_symbol
             y *= self._turn(residual, len(y))
             cfo += residual
@@ -211,14 +211,17 @@ class Demodulator:
         y = y - impairments.image * np.conj(y) * turn**2 - impairments.offset * turn
         weights, modelled = self._equaliser(response)
         body = equalise(y, weights, np.arange(ahead, symbols)) * np.conj(turned)
-        gain = self._gain(body[places.pilots] / PILOT, places.pilots, body_symbols, modelled)
+        seen = body[places.pilots] / PILOT
+        gain = self._gain(seen, places.pilots, body_symbols, modelled)
         body /= gain
         payload, check = body[places.payload], body[places.crc]
         late = places.pilots[places.pilots >= self._head]  # the equaliser was not fitted to these
         errors = np.concatenate([body[late] - PILOT, check - nearest_points(check, 4)])
         errors *= np.abs(gain[np.concatenate([late, places.crc])])
         strength = np.abs(gain[places.payload]) ** 2
-        no = estimate_no(payload, strength, header.order, errors, modelled) / strength
+        variance = estimate_no(payload, strength, header.order, errors, modelled)
+        jumps = jump_errors(seen, gain[places.pilots], variance)[np.searchsorted(places.pilots, places.payload) - 1]
+        no = (variance + jumps) / strength
         estimate = body.copy()
         estimate[places.pilots], estimate[places.crc] = PILOT, nearest_points(check, 4)
         if header.order is not None:

@@ -86,9 +86,10 @@ class Detector:
         self.spec = spec
         self.pulse = pulse
         self._decimation = pulse.samples_per_symbol // 2
-        self._block = _BLOCK * max(1, self._decimation // 2)
-        while self._block < 8 * self._decimation * 2 * spec.preamble_symbols:
-            self._block *= 2
+        half = _BLOCK // min(2, self._decimation)  # of the block at two samples a symbol: whole for every decimation
+        while half < 16 * spec.preamble_symbols:
+            half *= 2
+        self._block = half * self._decimation
 
     @property
     def cfo_max(self) -> float:

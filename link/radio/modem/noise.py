@@ -11,6 +11,9 @@ from link.constellation import points
 from link.snr import NO_MIN
 
 _STEPS: Final = 8
+_JUMP: Final = 40.0
+"""Of the noise variance, the square of a step from one pilot to the next that is no chance. Noise alone makes steps of twice
+its variance; a walk's are six times what it leaves between two pilots, and that is in the noise variance already."""
 
 
 def estimate_no(
@@ -55,3 +58,25 @@ def estimate_no(
         excess = np.sum(weights * distances, axis=0) / np.sum(weights, axis=0)
         no = max((float(excess.sum()) + squares) / (len(payload) + len(known)), NO_MIN)
     return no
+
+
+def jump_errors(pilots: NDArray[np.complex128], gain: NDArray[np.complex128], no: float) -> NDArray[np.float64]:
+    """Variance of what a jump near two pilots leaves on the symbols between them, (n - 1,); 0 where there is none.
+
+    Where the phase jumps, or samples are missing and nobody said so, the gain there is anybody's guess, and the mean over
+    the frame says too little of it. A sixth of a squared step is the mean square of a walk that is bound to both its ends;
+    where the smoother did not follow, what a pilot is off by is what the symbols beside it are off by.
+
+    Parameters
+    ----------
+    pilots : (n,) complex
+        Received over known, of mean amplitude 1.
+    gain : (n,) complex
+        What they were smoothed to.
+    no : float
+        Noise variance of one of them.
+    """
+    steps, rest = np.abs(np.diff(pilots)) ** 2, np.abs(pilots - gain) ** 2
+    found = np.where(steps > _JUMP * no, steps / 6.0, 0.0)
+    rest = np.where(rest > 0.5 * _JUMP * no, rest, 0.0)
+    return np.asarray(np.maximum(found, np.maximum(rest[:-1], rest[1:])))

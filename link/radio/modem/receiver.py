@@ -23,10 +23,14 @@ from link.radio.modem.tracking import arrival_shift
 
 _CLOCK_CORRECTED: Final = 20e-6
 """Clock offset of a lone frame above which it is corrected; of several frames in a row it is known better, and always is."""
+_CLOCK_SURE: Final = 3.0
+"""Standard deviations from which it is no chance: a short frame tells little of the clock, and needs none."""
 _CLOCK_STEPS: Final = 3
 _CLOCK_MAX: Final = 1e-3
 _CLOCK_FRAMES: Final = 3
 """Frames from which their distances tell the clock."""
+_LARGEST: Final = 1e12
+"""Of I and Q, above which is nothing that was received; powers, and sums of them, are far from the end of float32."""
 _MEAN_MAX: Final = 16.0
 """Mean of a recording, in standard deviations of that of white noise, above which it is an offset."""
 
@@ -79,7 +83,7 @@ class FrameReceiver:
 
     def receive(self, samples: Samples) -> Reception:
         """Every frame in a run of samples without gaps."""
-        samples = _without_mean(_finite(samples))
+        samples = _without_mean(_usable(samples))
         detections = self._detector.find(samples)
         found, lost, other = [], 0, 0
         for detection, first in zip(detections, self._read_heads(samples, detections), strict=True):
@@ -145,17 +149,21 @@ class FrameReceiver:
     def _read_payload(self, samples: Samples, item: _Found, clock: float, sure: bool) -> ReceivedFrame:
         body = self._demodulator.read_body(samples, *item, clock)
         for _ in range(_CLOCK_STEPS if self.spec.correct_clock and not sure else 0):
-            if abs(body.slope) < _CLOCK_CORRECTED or abs(clock - body.slope) > _CLOCK_MAX:
+            slope, deviation = body.slope
+            if abs(slope) < max(_CLOCK_CORRECTED, _CLOCK_SURE * deviation) or abs(clock - slope) > _CLOCK_MAX:
                 break
-            clock -= body.slope
+            clock -= slope
             body = self._demodulator.read_body(samples, *item, clock)
         return body.frame
 
 
-def _finite(samples: Samples) -> Samples:
-    """Samples, with zeros for those that are no numbers, as some recordings hold."""
-    finite = np.isfinite(samples)
-    return samples if finite.all() else np.where(finite, samples, 0).astype(np.complex64)
+def _usable(samples: Samples) -> Samples:
+    """Samples, with zeros for those that are no numbers, or whose power is none, as some recordings hold."""
+    parts = np.ascontiguousarray(samples).view(np.float32)
+    if parts.max(initial=0.0) < _LARGEST and parts.min(initial=0.0) > -_LARGEST:  # never of a NaN; copies nothing
+        return samples
+    usable = (np.abs(samples.real) < _LARGEST) & (np.abs(samples.imag) < _LARGEST)
+    return np.where(usable, samples, 0).astype(np.complex64)
 
 
 def _without_mean(samples: Samples) -> Samples:

@@ -9,7 +9,7 @@ channel fades.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,12 +78,19 @@ def arrival_shift(response: NDArray[np.complex128], reference: NDArray[np.comple
     return circular_peak(power) / fine
 
 
+class TimingSlope(NamedTuple):
+    """By how much symbols are taken later and later, symbols a symbol, and the standard deviation of that figure."""
+
+    value: float
+    deviation: float
+
+
 def timing_slope(
     symbols: NDArray[np.complex128],
     decided: NDArray[np.complex128],
     derivative: NDArray[np.complex128],
-) -> float:
-    """By how much symbols are taken later and later, symbols a symbol: the least-squares fit of x + (a + b n) dx/dt.
+) -> TimingSlope:
+    """By how much symbols are taken later and later: the least-squares fit of x + (a + b n) dx/dt.
 
     Parameters
     ----------
@@ -95,4 +102,7 @@ def timing_slope(
     error = np.real(np.conj(derivative) * (symbols - decided))
     moments = np.array([[np.sum(power * n**i * n**j) for i in range(2)] for j in range(2)])
     right = np.array([np.sum(error), np.sum(error * n)])
-    return float(np.linalg.lstsq(moments, right)[0][1]) / len(symbols)
+    inverse = np.linalg.pinv(moments)
+    # Noise of variance no a symbol has no / 2 along a derivative.
+    variance = 0.5 * float(np.mean(np.abs(symbols - decided) ** 2)) * inverse[1, 1]
+    return TimingSlope(float(inverse[1] @ right) / len(symbols), math.sqrt(max(variance, 0.0)) / len(symbols))

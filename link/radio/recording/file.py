@@ -92,7 +92,8 @@ class Recording:
         component = component_type(self.datatype)
         part: NDArray[Any] = self.octets[byte : byte + 2 * component.itemsize * count].view(component)
         if component.kind == "f":
-            return part.view(f"{component.byteorder}c{2 * component.itemsize}").astype(np.complex64, copy=False)
+            with np.errstate(over="ignore"):  # what float32 does not hold is infinite there
+                return part.view(f"{component.byteorder}c{2 * component.itemsize}").astype(np.complex64, copy=False)
         half = 1 << (8 * component.itemsize - 1)
         wide: NDArray[Any] = part.astype(np.float64 if component.itemsize > 2 else np.float32)
         if component.kind == "u":
@@ -181,6 +182,8 @@ def _read(path: Path, checksum: bool) -> Recording:
     else:
         if not file.exists():
             raise _refused(file, "there is no such metadata")
+        if file.is_fifo():  # it would be waited for
+            raise _refused(file, "it is a pipe, and no file")
         metadata, said = _parse(file, file.read_bytes())
         data = _data_beside(file, said)
     if said.globals.num_channels > 1:

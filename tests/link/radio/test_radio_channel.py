@@ -1,3 +1,4 @@
+import json
 import math
 import pickle
 
@@ -379,3 +380,16 @@ def test_counts_are_those_of_the_frames():
     # The error vector from the nearest points is shorter than from the right ones; at 14 dB by less than a tenth.
     assert 0.8 * per_row.mean() < counts.squared_evm / 3 < per_row.mean()
     assert 2.0 < counts.papr_db < 8.0
+
+
+def test_a_recording_is_no_channel(tmp_path):
+    """All frames sent would be told as lost."""
+    file = tmp_path / "air.sigmf-meta"
+    file.write_text(json.dumps({"global": {"core:datatype": "cf32_le", "core:version": "1.0.0"}}))
+    np.zeros(1000, np.complex64).tofile(tmp_path / "air.sigmf-data")
+    radio = RadioSpec(frontend={"kind": "sigmf", "file": str(file)})
+    with (
+        RadioChannel(radio) as channel,
+        pytest.raises(ArgumentError, match="frontend must be one that sends: sigmf plays"),
+    ):
+        channel.drop([np.ones(4) * (1 + 1j) / 2**0.5], None, Draws(0, np.arange(1)))

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,8 @@ def test_an_snr_comes_about_where_noise_or_power_is_set():
         ("timeout_s = 0\n[frontend]\nkind = 'loopback'", ": timeout_s should be greater than or equal to 0.05, got 0"),
         ("full_snr = 3\n[frontend]\nkind = 'loopback'", ": full_snr is no setting of a radio"),
         ("a = = 1", " is no TOML: "),
+        ("a = " + "[" * 5000 + "]" * 5000, " is no TOML of a radio: its tables or lists are too deep$"),
+        (f"amplitude = 1{'0' * 400}\n[frontend]\nkind = 'loopback'", rf": amplitude .*got 1{'0' * 79}\.\.\.$"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_file_and_setting(tmp_path, text, message):
@@ -148,6 +151,13 @@ def test_a_file_that_is_none_is_told(tmp_path):
     large = tmp_path / "large.toml"
     large.write_bytes(b"#" * (2**20 + 1))
     assert refused(large) == " must hold at most 1048576 bytes"
+    assert refused(Path("/dev/zero")) == " must hold at most 1048576 bytes"
+
+
+def test_a_file_may_begin_with_a_mark_of_its_byte_order(tmp_path):
+    file = tmp_path / "radio.toml"
+    file.write_bytes(b"\xef\xbb\xbf[frontend]\nkind = 'loopback'\n")
+    assert load_radio(file) == RadioSpec(frontend={"kind": "loopback"})
 
 
 def test_nothing_of_a_radio_can_be_changed_behind_its_back():

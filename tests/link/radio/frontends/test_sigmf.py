@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -382,6 +383,13 @@ def test_half_a_recording_is_refused(tmp_path):
     refused(file, r"run\.sigmf-meta: it is metadata only")
     (tmp_path / "folder.sigmf-meta").mkdir()
     refused(tmp_path / "folder", r"folder\.sigmf-meta: Is a directory")
+    os.mkfifo(tmp_path / "pipe.sigmf-meta")
+    refused(tmp_path / "pipe", r"pipe\.sigmf-meta: it is a pipe, and no file")
+
+
+def test_numbers_that_complex64_does_not_hold_are_infinite(tmp_path):
+    (block,) = play(write(tmp_path, np.array([1e300 - 1e300j, 2.0]), datatype="cf64_le"))
+    assert block.samples.tolist() == [complex(np.inf, -np.inf), 2.0]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,15 @@ def test_silence_and_a_constant_hold_no_frame(level, count):
     assert find(np.full(count, level)) == []
 
 
+@pytest.mark.parametrize("samples_per_symbol", range(2, 33, 2))
+def test_a_frame_is_found_at_every_number_of_samples_a_symbol(samples_per_symbol):
+    pulse = Pulse(samples_per_symbol=samples_per_symbol)
+    (found,) = find(np.pad(burst(100, pulse=pulse), (777, 512)), pulse=pulse)
+    assert found.start == pytest.approx(
+        777 + pulse.reach + FRAME.guard_symbols * samples_per_symbol, abs=samples_per_symbol
+    )
+
+
 @pytest.mark.parametrize("gain", [1e-4, 1.0, 1e4])
 @pytest.mark.parametrize("snr_db", [-3.0, 3.0, 20.0])
 def test_a_frame_is_found_once_where_it_is_whatever_its_gain(snr_db, gain):

@@ -10,6 +10,7 @@ from link.constellation import ORDERS, points
 from link.radio.frontends import frontend_spec
 from link.radio.modem.frame import MODES, VERSION, FrameSpec, Header, assemble, decide, layout, turns, write_header
 from link.radio.modem.modem import Modem
+from link.radio.modem.noise import jump_errors
 from link.radio.modem.options import ModemOptions, ReceiverSpec
 from link.radio.modem.pulse import Pulse
 
@@ -288,6 +289,23 @@ def test_samples_that_are_no_numbers_are_taken_for_silence(value):
     assert all(np.isfinite(frame.payload).all() and np.isfinite(frame.no).all() for frame in frames)
 
 
+def test_samples_beyond_anything_received_are_taken_for_silence():
+    """Their power would be beyond float32, and that of whatever stands near them in a spectrum."""
+    samples = np.concatenate([modem().send([qam(4, 600, seed) for seed in range(3)]).samples, TAIL])
+    samples[START + 4 * FRAME.frame_symbols(600) + 2500] = complex(3e38, -1e30)
+    assert [frame.header.sequence for frame in modem().receive(samples).frames] == [0, 1, 2]
+
+
+def test_a_short_frame_is_not_bent_by_a_clock_that_it_cannot_tell():
+    """96 symbols behind a preamble of 1038: their noise alone is a clock of some hundred ppm."""
+    used = modem(frame=FrameSpec(zc_length=519, zc_root=347, header_repeats=1, pilot_spacing=46))
+    for sequence in range(12):
+        samples = np.concatenate([used.send([qam(4, 1, sequence)], sequence).samples, TAIL])
+        (frame,) = used.receive(through(samples, snr_db=30.0)).frames
+        assert frame.clock == 0.0
+        assert frame.crc_ok
+
+
 def test_sequence_numbers_go_around():
     burst = modem().send([qam(4, 20)] * 3, first_sequence=65534)
     assert [header.sequence for header in burst.headers] == [65534, 65535, 0]
@@ -326,3 +344,31 @@ def test_other_frames_and_pulses_work_as_well(frame, pulse):
     assert (
         max(error_db(f.payload, p) for f, p in zip(frames, payloads, strict=True)) < -22
     )  # of -25, and what an estimate of 30 taps from 200 symbols costs
+
+
+def test_symbols_around_a_jump_of_the_phase_are_told_as_doubtful():
+    """Between its two pilots a jump leaves errors that the mean over a frame would say nothing of."""
+    payload = qam(16, 1024)
+    samples = through(modem().send([payload]).samples, snr_db=30.0)
+    samples[START + 4 * 700 :] *= np.exp(2.3j)
+    (frame,) = modem().receive(samples).frames
+    wrong = (decide(frame.payload, 16) != decide(payload, 16)).any(axis=1)
+    assert 0 < wrong.sum() < 3 * FRAME.pilot_spacing
+    assert frame.no[wrong].min() > 0.1
+    assert np.median(frame.no) < 0.01
+
+
+def test_a_jump_of_the_phase_is_told_from_noise_and_from_a_walk():
+    generator = np.random.default_rng(4)
+    noise = generator.normal(size=(2, 100_000, 2)) @ [1, 1j] * math.sqrt(0.5)
+    # A walk leaves a sixth of its step's variance between two pilots, so its steps are 6 times what is left there.
+    for pilots, no, share in (
+        (1 + 0.1 * noise[0], 0.01, math.exp(-20)),
+        (np.cumsum(noise[1]), 1 / 6, math.exp(-40 / 6)),
+    ):
+        assert np.mean(jump_errors(pilots, pilots, no) > 0) < share + 5 * math.sqrt(share / len(pilots)) + 1e-5
+    pilots = np.repeat([1, 1j], 5)
+    assert np.flatnonzero(found := jump_errors(pilots, pilots, 0.01)).tolist() == [4]
+    assert found[4] == pytest.approx(2 / 6)
+    assert np.flatnonzero(found := jump_errors(np.ones(9), np.ones(9) - 0.5 * np.eye(9)[3], 0.01)).tolist() == [2, 3]
+    assert found[2:4] == pytest.approx(0.25)

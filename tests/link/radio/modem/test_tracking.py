@@ -124,8 +124,12 @@ def test_symbols_that_are_taken_later_and_later_tell_by_how_much(slope):
     count = 1200
     decided, derivative = complex_normal(generator, 2, count)
     symbols = decided + (0.02 + slope * np.arange(count)) * derivative
-    assert timing_slope(symbols, decided, derivative) == pytest.approx(slope, rel=2 / count)
+    assert timing_slope(symbols, decided, derivative).value == pytest.approx(slope, rel=2 / count)
     noisy = symbols + 0.1 * complex_normal(generator, count)
     # The slope of a line through `count` values of variance no / 2 each over |x'|^2 = 1: five deviations.
     deviation = math.sqrt(0.5 * 0.01 * 12 / count**3)
-    assert abs(timing_slope(noisy, decided, derivative) - slope) < 5 * deviation
+    found = timing_slope(noisy, decided, derivative)
+    assert abs(found.value - slope) < 5 * deviation
+    # The errors' power is that of `count` of them, five deviations, and of the timing error that is not yet taken off.
+    late = np.mean((0.02 + slope * np.arange(count)) ** 2)
+    assert found.deviation == pytest.approx(deviation * math.sqrt(1 + late / 0.01), rel=5 / math.sqrt(count))
