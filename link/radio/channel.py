@@ -133,7 +133,7 @@ class RadioChannel:
         Raises
         ------
         ArgumentError
-            If the SNR is above what the radio reaches, `x` is on a GPU, or the front end plays a recording.
+            If the SNR is above what the radio reaches, `x` is on a GPU or not finite, or the front end plays a recording.
         DriverUnavailable, RadioError
             If the device is not there, or gone. The next call tries again.
         """
@@ -142,6 +142,8 @@ class RadioChannel:
             raise ArgumentError("engine", f"must be one of NumPy arrays for a radio, got {draws.engine!r}")
         sent = np.arange(x.shape[1]) < num_symbols[:, None]
         symbols = as_complex(x[sent])
+        if not np.isfinite(symbols).all():
+            raise ArgumentError("x", "must be finite: a radio sends what it is given")
         packs = list(_packed(symbols, num_symbols, self.spec.modem.frame.payload_symbols))
         y, no = np.zeros(len(symbols), dtype=np.complex128), np.full(len(symbols), np.inf)
         if not packs:

@@ -29,6 +29,8 @@ from link.snr import SNR_DB_MAX, SNR_DB_MIN, millidecibels
 HOLDS: Final = 1 << 22
 """Samples that may be on their way before `send` takes no more."""
 _PIECE: Final = 1 << 13
+_LARGEST: Final = 1e6
+"""Of a tap or an offset: beyond, samples do not fit into complex64."""
 
 
 def _between(low: float, high: float) -> AfterValidator:
@@ -50,6 +52,8 @@ def _complex(value: Any, info: ValidationInfo) -> complex:
         ) from None
     if not (math.isfinite(found.real) and math.isfinite(found.imag)):
         raise ArgumentError(str(info.field_name), f"must be finite, got {value!r}")
+    if abs(found) > _LARGEST:
+        raise ArgumentError(str(info.field_name), f"must be at most {_LARGEST:g} in magnitude, got {value!r}")
     return found
 
 
@@ -82,8 +86,8 @@ class Spec(FrontEndSpec):
     delay_samples : float
         Samples, fractions allowed, in [0, 1e6].
     taps : complex numbers
-        Impulse response at the sample rate, 1 to 256 of them, each a number, a pair [re, im] or a text such as "0.3j"; not
-        normalised.
+        Impulse response at the sample rate, 1 to 256 of them, each a number, a pair [re, im] or a text such as "0.3j", of
+        magnitude 1e6 at most; not normalised.
     tx_iq_gain_db, tx_iq_phase_deg : float
         Gain of Q against I at the sender, dB in [-20, 20], and error of its right angle, degrees in [-90, 90].
     iq_gain_db, iq_phase_deg : float

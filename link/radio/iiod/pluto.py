@@ -126,12 +126,15 @@ class Pluto:
         ------
         Refused
             If another client has it, or the front end does not run at the rate that is set or cannot do it.
+        RadioError
+            If the front end was lost, and is still gone.
         """
         if device not in (TX, RX) or not 0 < mask < 4 or (cyclic and device == RX):
             raise Refused(errno.EINVAL, "it has no such buffer")
         if not 0 < size <= MOST_SAMPLES:
             raise Refused(errno.ENOMEM, f"must be at most {MOST_SAMPLES} samples")
         buffer = Buffer(device, size, mask, cyclic)
+        self.stream.revive()
         self._check_front_end(buffer.side)
         with self._lock:
             if device in self._taken:

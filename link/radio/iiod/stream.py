@@ -60,6 +60,22 @@ class Stream:
         self._held: deque[Samples] = deque()
         self._in_flight = self._sent = 0
         self._came_at = -np.inf
+        self._lost = False
+
+    def revive(self) -> None:
+        """Open the front end anew where it was lost.
+
+        Raises
+        ------
+        RadioError
+            If it is still gone.
+        """
+        with self._air:
+            if self._lost:
+                self._front_end.close()
+                self._front_end.open()
+                self._held.clear()
+                self._unsent, self._in_flight, self._lost = EMPTY, 0, False
 
     def open_tx(self, room: int, cyclic: bool) -> None:
         """Take the transmitter, with a queue for so many samples; a cyclic one repeats the first write."""
@@ -195,6 +211,13 @@ class Stream:
     def _exchange(self, most: int, deadline: float) -> Samples:
         """Send what is due and take what came, at most so many; called with _air held."""
         self._check_open()
+        try:
+            return self._pass(most, deadline)
+        except RadioError:
+            self._lost = True
+            raise
+
+    def _pass(self, most: int, deadline: float) -> Samples:
         can = self._front_end.capabilities
         if can.sends:
             due = most - self._in_flight if can.sample_rate_hz is None else most

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from link.errors import ArgumentError
 from link.radio.modem.frame import FrameSpec
 from link.radio.modem.pulse import Pulse
 
@@ -49,3 +50,13 @@ class ModemOptions(BaseModel):
     frame: FrameSpec = FrameSpec()
     pulse: Pulse = Pulse()
     receiver: ReceiverSpec = ReceiverSpec()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        symbols = self.receiver.echoes_before + self.receiver.echoes_behind + 1
+        if symbols > self.frame.zc_length:  # a sequence that is repeated tells no more than it does once
+            raise ArgumentError(
+                "receiver.echoes_behind",
+                f"must leave, with echoes_before, at most zc_length = {self.frame.zc_length} symbols, got {symbols}",
+            )
+        return self

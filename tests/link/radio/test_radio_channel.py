@@ -393,3 +393,13 @@ def test_a_recording_is_no_channel(tmp_path):
         pytest.raises(ArgumentError, match="frontend must be one that sends: sigmf plays"),
     ):
         channel.drop([np.ones(4) * (1 + 1j) / 2**0.5], None, Draws(0, np.arange(1)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_symbols_that_are_no_numbers_are_not_sent(value):
+    x = qam(4, 2, 5)
+    x[1, 3, 0] = value
+    with RadioChannel(LOOPBACK) as channel, pytest.raises(ArgumentError, match="x must be finite"):
+        channel(x, np.array([5, 5]), 10.0, draws(2))
+    with RadioChannel(LOOPBACK) as channel:  # what is not sent may be anything
+        assert np.abs(channel(x, np.array([5, 3]), 10.0, draws(2)).y[0] - x[0]).max() < 0.02

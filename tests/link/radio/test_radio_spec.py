@@ -133,6 +133,10 @@ def test_an_snr_comes_about_where_noise_or_power_is_set():
         ("amplitude = nan\n[frontend]\nkind = 'loopback'", ": amplitude should be a finite number, got nan"),
         ("timeout_s = 0\n[frontend]\nkind = 'loopback'", ": timeout_s should be greater than or equal to 0.05, got 0"),
         ("full_snr = 3\n[frontend]\nkind = 'loopback'", ": full_snr is no setting of a radio"),
+        (
+            "[frontend]\nkind = 'loopback'\n[modem.frame]\nzc_length = 33\n[modem.receiver]\nechoes_behind = 28",
+            ": modem.receiver.echoes_behind must leave, with echoes_before, at most zc_length = 33 symbols, got 34$",
+        ),
         ("a = = 1", " is no TOML: "),
         ("a = " + "[" * 5000 + "]" * 5000, " is no TOML of a radio: its tables or lists are too deep$"),
         (f"amplitude = 1{'0' * 400}\n[frontend]\nkind = 'loopback'", rf": amplitude .*got 1{'0' * 79}\.\.\.$"),

@@ -338,6 +338,7 @@ def test_it_says_what_it_can_do():
         ({"taps": ["a"]}, r"impaired\.taps must be made of numbers, pairs \[re, im\] or texts as \"0\.3j\", got 'a'"),
         ({"taps": [[1, 2, 3]]}, r"impaired\.taps must be made of numbers, .*, got \[1, 2, 3\]"),
         ({"dc": "nan"}, r"impaired\.dc must be finite, got 'nan'"),
+        ({"taps": [1, 1e200]}, r"impaired\.taps must be at most 1e\+06 in magnitude, got 1e\+200"),
         ({"bits": 1}, r"impaired\.bits must be in \[2, 24\], got 1"),
         ({"gap_every": 5}, r"impaired\.gap_samples must be given with gap_every"),
         ({"gap_samples": 5}, r"impaired\.gap_every must be given with gap_samples"),

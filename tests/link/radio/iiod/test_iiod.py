@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from link.errors import RadioError, ServerError
 from link.radio.frontend import Block
+from link.radio.frontends import frontend_spec
 from link.radio.frontends.loopback import Loopback
 from link.radio.iiod import PlutoServer
 from link.radio.iiod.server import MOST_CONNECTIONS
@@ -449,6 +450,16 @@ def test_a_front_end_that_is_gone_is_told_and_the_server_goes_on(caplog):
         assert wire.receive(64) == -errno.EIO
         assert "the device is gone" in caplog.text
         assert wire.read(PHY, "ensm_mode") == "fdd"
+
+
+def test_a_front_end_that_was_lost_is_opened_anew_for_the_next_buffer():
+    with wire_to(frontend_spec("impaired", {"dies_after": 100}).build()) as wire:
+        wire.manual()
+        for _ in range(2):
+            assert wire.ask(f"OPEN {RX} 64 00000003") == 0
+            assert not wire.receive(64).any()
+            assert wire.receive(64) == -errno.EIO
+            assert wire.ask(f"CLOSE {RX}") == 0
 
 
 def test_a_program_at_another_rate_than_the_link_s_is_refused(caplog):
