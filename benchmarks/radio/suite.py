@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 from scipy.optimize import brentq
 
 from benchmarks.radio.cases import Case, count, random_payloads, run_case
@@ -175,6 +176,7 @@ class Speed(NamedTuple):
     """What the parts cost on one core, medians; `loopback_ms` is what a drop takes beside modulation and reception."""
 
     detection_ms: float
+    transforms_ms: float
     samples: int
     frame_ms: float
     loopback_ms: float
@@ -195,26 +197,42 @@ def speed() -> Speed:
     detector = Detector(FrameSpec(), Pulse())
     one = payloads[:1]
     with RadioChannel(RadioSpec(frontend={"kind": "loopback"})) as radio:
-        drop = _median(lambda: radio.drop(one, None, Draws(0, np.array([0]))), 50)
         burst = modem.send(one).samples
-        parts = _median(lambda: modem.send(one), 50) + _median(lambda: modem.receive(burst), 50)
+        calls = (
+            lambda: radio.drop(one, None, Draws(0, np.array([0]))),
+            lambda: modem.send(one),
+            lambda: modem.receive(burst),
+        )
+        rounds = [[_milliseconds(call) for call in calls] for _ in range(101)]
+    beside = float(np.median([drop - send - receive for drop, send, receive in rounds]))
     return Speed(
         _median(lambda: detector.find(noisy), _ROUNDS),
+        _median(lambda: _transforms(len(noisy)), _ROUNDS),
         len(noisy),
         _median(lambda: modem.receive(noisy), _ROUNDS) / len(payloads),
-        drop - parts,
+        beside,
     )
+
+
+def _transforms(samples: int) -> None:
+    """The transforms of a detection and nothing else: a block of 8,192 samples, and four of its half rate, for each step."""
+    block, half = np.zeros(8192, np.complex64), np.zeros((4, 4096), np.complex64)
+    overlap = 2 * Pulse().reach + Pulse().samples_per_symbol * FrameSpec().preamble_symbols
+    for _ in range(-(-samples // (len(block) - overlap))):
+        fft.fft(block)
+        fft.ifft(half)
 
 
 def _median(call: Callable[[], object], rounds: int) -> float:
     """Milliseconds."""
     call()
-    times = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - begun))
-    return float(np.median(times))
+    return float(np.median([_milliseconds(call) for _ in range(rounds)]))
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - begun)
 
 
 class Envelope(NamedTuple):
