@@ -48,6 +48,8 @@ from link.snr import NO_MIN
 
 _EQUALISER_MORE: Final = Span(20, 12)
 """Symbols that the equaliser reaches beyond the channel's response: what cancels an echo has an echo itself."""
+_RESIDUAL_MAX: Final = 0.25
+"""Carrier offset that detection leaves at most, cycles a Zadoff-Chu sequence: five standard deviations at -8 dB."""
 _GAIN_MIN: Final = 0.01
 """Least gain at a pilot, over the frame's: what fades deeper is not amplified any further."""
 
@@ -201,7 +203,7 @@ class Demodulator:
         y = self._sampled(samples, detection.start, cfo, symbols, clock)
         if self.spec.correct_cfo and self.spec.track_phase:
             pilots = equalise(y, head.equaliser.weights, ahead + places.pilots) / (PILOT * turned[places.pilots])
-            residual = pilot_frequency(pilots[:-1], frame.pilot_spacing)
+            residual = pilot_frequency(pilots[:-1], frame.pilot_spacing, _RESIDUAL_MAX / frame.zc_length)
             residual /= self.pulse.samples_per_symbol
             y *= self._turn(residual, len(y))
             cfo += residual

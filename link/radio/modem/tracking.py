@@ -23,10 +23,20 @@ _GAINS: Final = (0.01, 0.03, 0.08, 0.2, 0.4, 0.6, 0.8, 0.93)
 """Of the smoother: a memory of 100 pilots, and so on down to a pilot alone; one between two of them gains 0.1 dB at most."""
 
 
-def pilot_frequency(pilots: NDArray[np.complex128], spacing: int) -> float:
-    """Frequency of a steady turn, cycles a symbol, below 1 / (2 spacing): the peak of the pilots' spectrum."""
+def pilot_frequency(pilots: NDArray[np.complex128], spacing: int, most: float = 0.5) -> float:
+    """Frequency of a steady turn, cycles a symbol, below 1 / (2 spacing): the peak of the pilots' spectrum.
+
+    Parameters
+    ----------
+    pilots : (n,) complex
+        Received over known, `spacing` symbols apart.
+    spacing : int
+    most : float
+        Largest frequency that it may have, cycles a symbol: of few pilots in much noise the highest peak may be anywhere.
+    """
     size = _FFT * (1 << (len(pilots) - 1).bit_length())
     power = np.abs(np.fft.fft(pilots, size)) ** 2
+    power[np.abs(np.fft.fftfreq(size, spacing)) > most] = 0.0
     return circular_peak(power) / (size * spacing)
 
 

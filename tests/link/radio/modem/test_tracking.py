@@ -133,3 +133,11 @@ def test_symbols_that_are_taken_later_and_later_tell_by_how_much(slope):
     # The errors' power is that of `count` of them, five deviations, and of the timing error that is not yet taken off.
     late = np.mean((0.02 + slope * np.arange(count)) ** 2)
     assert found.deviation == pytest.approx(deviation * math.sqrt(1 + late / 0.01), rel=5 / math.sqrt(count))
+
+
+def test_a_steady_turn_is_looked_for_where_it_may_be():
+    """The stronger of two tones is beyond what detection leaves, and so none of the carrier's."""
+    n = 16 * np.arange(60)
+    pilots = np.exp(2j * np.pi * 0.001 * n) + 2.0 * np.exp(2j * np.pi * 0.02 * n)
+    assert pilot_frequency(pilots, 16) == pytest.approx(0.02, abs=1e-4)
+    assert pilot_frequency(pilots, 16, most=0.004) == pytest.approx(0.001, abs=2e-4)
