@@ -140,6 +140,8 @@ def sound(radio: RadioChannel, frames: int = 32, seed: int = 0) -> Calibration:
 def calibrated(spec: RadioSpec, found: Calibration) -> RadioSpec:
     """A radio with what a calibration found: the receiver's clock, and the SNR at full power, by which others are set.
 
+    Without noise there is no such SNR: less power would be as good.
+
     Raises
     ------
     RadioError
@@ -148,10 +150,11 @@ def calibrated(spec: RadioSpec, found: Calibration) -> RadioSpec:
     if abs(found.clock_ppm.value) > _CLOCK_MAX_PPM:
         raise RadioError(f"the clock is off by {found.clock_ppm.value:g} ppm, and {_CLOCK_MAX_PPM:g} is the most")
     receiver = spec.modem.receiver.model_copy(update={"clock_ppm": found.clock_ppm.value})
+    noisy = found.noise_floor_db is not None
     return spec.model_copy(
         update={
             "modem": spec.modem.model_copy(update={"receiver": receiver}),
-            "full_snr_db": min(max(found.snr_db.value, SNR_DB_MIN), SNR_DB_MAX),
+            "full_snr_db": min(max(found.snr_db.value, SNR_DB_MIN), SNR_DB_MAX) if noisy else spec.full_snr_db,
             "calibration": found,
         }
     )

@@ -201,3 +201,10 @@ def test_a_link_that_cannot_be_measured_is_refused_in_one_line(faults, line):
 def test_so_many_frames_are_no_calibration(frames):
     with pytest.raises(ArgumentError, match=r"frames must be in"):
         sounded(radio(), frames)
+
+
+def test_a_radio_without_noise_has_no_snr_to_be_set():
+    spec = RadioSpec(frontend={"kind": "loopback"})
+    found = sounded(spec, 4)
+    assert found.noise_floor_db is None
+    assert calibrated(spec, found).full_snr_db is None
