@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from link.baseline import BaselinePoint
     from link.ber import BerResult
-    from link.grid import ModemSpec
     from link.manifest import Manifest
+    from link.modem_spec import ModemSpec
     from link.sweep import SweepPoint, SweepResult, SweepSpec
     from train.checkpoint import Checkpoint
     from train.finetune import Finetuned, FinetuneSettings

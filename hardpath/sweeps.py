@@ -46,7 +46,7 @@ from hardpath.sweep_tables import show_ber, show_comparison, show_sweep, shown_w
 from hardpath.terminal import say
 
 if TYPE_CHECKING:
-    from link.grid import ModemSpec
+    from link.modem_spec import ModemSpec
 
 commands = typer.Typer()
 

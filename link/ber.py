@@ -21,8 +21,8 @@ from link.channel.fec import Ldpc
 from link.coded import CodedModem
 from link.device import HOST_ENGINES, arrays, cuda_number
 from link.errors import ArgumentError
-from link.grid import ModemSpec
 from link.modem import ErrorCounts, Modem
+from link.modem_spec import ModemSpec
 from link.provenance import code_version, library_versions
 from link.rare import RareSums, rare_block, rare_estimate
 from link.reference import ber_theory, bler_normal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from link.grid import ModemSpec
+from link.modem_spec import ModemSpec
 from link.montecarlo import Proportion
 from link.simulator import Ending
 

@@ -26,8 +26,8 @@ from scipy.special import stdtrit
 
 from link.ber_results import BerResult
 from link.errors import ArgumentError, ResultsError
-from link.grid import ModemSpec
 from link.modem import ErrorCounts
+from link.modem_spec import ModemSpec
 from link.montecarlo import CONFIDENCE
 from link.randomness import Draws, Stream
 from link.rare import RareSums

@@ -9,7 +9,7 @@ import numpy as np
 
 from link.ber_results import BerPoint, BerResult
 from link.errors import ArgumentError
-from link.grid import ModemSpec
+from link.modem_spec import ModemSpec
 from link.plot import METRICS, Curve
 from link.reference import ber_theory, bler_normal
 from link.results import SweepPoint, SweepResult

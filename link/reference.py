@@ -8,7 +8,7 @@ from link import theory
 from link.capacity import normal_approximation_bler
 from link.channel import Awgn, Channel, Fading
 from link.csi_theory import ber_estimated
-from link.grid import ModemSpec
+from link.modem_spec import ModemSpec
 
 
 def bit_error_rate(
