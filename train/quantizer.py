@@ -131,7 +131,7 @@ class Quantizer(Codebook):
 
     def _place_by_k_means(self, tokens: Tensor, seed: int) -> NDArray[np.float64]:
         from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         # From three threads on, they add their sums in the order in which they finish.
         with threadpool_limits(1):

@@ -186,8 +186,7 @@ class _Workers:
             self._flying[self._started.submit(task)] = task
 
     def close(self) -> None:
-        for future in self._flying:
-            future.cancel()
+        """What is under way ends with its workers: a future cancelled here is one that a backend may be about to settle."""
         self._started.close()
 
 

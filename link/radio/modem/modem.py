@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from link.blas import one_blas_thread
 from link.radio.frontend import Samples
 from link.radio.modem.frame import SEQUENCES, VERSION, Header, assemble, mode_of
 from link.radio.modem.options import ModemOptions
@@ -81,5 +82,6 @@ class Modem:
         return Burst(samples, headers, len(symbols), peak_to_average_db(samples))
 
     def receive(self, samples: Samples) -> Reception:
-        """Frames in a run of samples without gaps."""
-        return self._receiver.receive(samples)
+        """Frames in a run of samples without gaps, to the last bit the same on any number of cores."""
+        with one_blas_thread():
+            return self._receiver.receive(samples)
