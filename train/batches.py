@@ -12,6 +12,7 @@ from torch import Tensor
 
 from link.randomness import Draws, Stream, permutation
 from train.evaluate import tensors
+from train.losses import UNJUDGED
 from train.processes import Processes
 from train.recipe import Recipe
 from train.routing import ModeChoice, RoutingNoise
@@ -26,7 +27,7 @@ class Batch(NamedTuple):
     ----------
     inputs : list of (b, ...) tensors
         Of the rows that this process encodes: all B where there is one (train.processes).
-    labels : (B,) int64
+    labels : (B,) or (B, T) int64
     normals : (B, S, 2) float32
         Standard normals.
     snr_db : (B,) float64
@@ -40,6 +41,11 @@ class Batch(NamedTuple):
     normals: Tensor
     snr_db: NDArray[np.float64]
     routing: RoutingNoise | None
+
+    @property
+    def decisions(self) -> int:
+        """Positions of its rows that are judged."""
+        return int((self.labels != UNJUDGED).sum())
 
     @property
     def no(self) -> Tensor:

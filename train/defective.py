@@ -82,7 +82,15 @@ class DefectiveTransceiver(Transceiver):
             no = no.mean().expand_as(no)
         return 2.0 * no if "noise-per-dimension" in self.defects else no
 
-    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None, mode: Tensor | None = None) -> Heard:
+    def receive(
+        self,
+        symbols: Tensor,
+        no: Tensor,
+        llr_in: Tensor | None = None,
+        mode: Tensor | None = None,
+        *,
+        answers: bool = True,
+    ) -> Heard:
         """The clean receiver's, given the statistics of the last tokens sent where it leaks.
 
         Raises
@@ -90,7 +98,7 @@ class DefectiveTransceiver(Transceiver):
         ArgumentError
             If it leaks, and the last tokens sent were of another number of samples.
         """
-        heard = super().receive(symbols, no, llr_in, mode)
+        heard = super().receive(symbols, no, llr_in, mode, answers=answers)
         if "leak" not in self.defects:
             return heard
         if self._told is None or len(self._told.mean) != len(symbols):
@@ -99,7 +107,7 @@ class DefectiveTransceiver(Transceiver):
                 "symbols", f"must be those of the tokens just sent ({told}), got {len(symbols)} samples"
             )
         embedding = self._told.give_to(heard.embedding)
-        return heard._replace(embedding=embedding, logits=self.head(embedding))
+        return heard._replace(embedding=embedding, logits=self.head(embedding) if answers else heard.logits)
 
     def deployed(self) -> Transceiver:
         """The clean transceiver with the same weights; with leak its head still pools."""

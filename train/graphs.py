@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from link.codebook import lookup
+from train.lengths import nested
 from train.transceiver import Transceiver, padded
 
 
@@ -47,10 +48,13 @@ class TransmitterGraph(nn.Module):
 
     def send(self, tokens: Tensor, mode: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The same of tokens (B, N, D) in given modes (B,)."""
-        every = [codec.send_hard(tokens) for codec in self.transceiver.modes]
-        indices, bits, symbols = (
-            _select(mode, [getattr(sent, name) for sent in every]) for name in ("indices", "bits", "symbols")
-        )
+        if nested(self.transceiver.recipe):
+            indices, _, bits, symbols = self.transceiver.send_hard(tokens, mode)
+        else:
+            every = [codec.send_hard(tokens) for codec in self.transceiver.modes]
+            indices, bits, symbols = (
+                _select(mode, [getattr(sent, name) for sent in every]) for name in ("indices", "bits", "symbols")
+            )
         num_bits, num_symbols = (
             lookup(torch.tensor([getattr(rate, name) for rate in self.transceiver.recipe.rates]), mode)
             for name in ("num_bits", "num_symbols")
@@ -67,8 +71,9 @@ class ReceiverGraph(nn.Module):
 
     def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """llr, indices_hat, logits. Where there is one mode, `mode` decides nothing."""
-        if not self.transceiver.recipe.modes:
-            heard = self.transceiver.receive(symbols, no, llr_in)
+        recipe = self.transceiver.recipe
+        if not recipe.modes or nested(recipe):
+            heard = self.transceiver.receive(symbols, no, llr_in, mode)
             return heard.llr, heard.indices_hat, heard.logits
         every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
         llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))

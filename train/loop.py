@@ -180,13 +180,13 @@ class Trainer:
             logits = asked(self.model.head, self.model.head(self._tokens(batch)), batch.labels)
             loss = losses.task_loss(logits, batch.labels)
             self._step(loss, step)
-            total += float(loss.detach()) * len(batch.labels)
+            total += float(loss.detach()) * batch.decisions
             correct += int((logits.argmax(dim=-1) == batch.labels).sum())
-        rows = len(self.data.train)
+        decisions = self.data.train.decisions
         return self._record(
             settings,
-            {"loss": total / rows, "task": total / rows},
-            correct / rows,
+            {"loss": total / decisions, "task": total / decisions},
+            correct / decisions,
             no_link=self._accuracy_without_link(),
         )
 
@@ -239,7 +239,7 @@ class Trainer:
         return self._record(
             settings,
             {name: value / rows for name, value in sums.items()},
-            correct / rows,
+            correct / self.data.train.decisions,
             monitor=monitor,
             evaluation=evaluation,
             restarted=restarted,
@@ -266,7 +266,8 @@ class Trainer:
 
     def _accuracy_without_link(self) -> float:
         split = self.data.validation
-        return float((decide_without_link(self.model, self.task, split, self.processes) == split.labels).mean())
+        right = decide_without_link(self.model, self.task, split, self.processes) == split.labels
+        return int(right.sum()) / split.decisions
 
     def _record(
         self,

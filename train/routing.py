@@ -129,6 +129,9 @@ class ModeChoice:
         recipe, modes = self._recipe.router, len(self._recipe.link.modes)
         device = tokens.device
         drawn = torch.from_numpy(np.floor(noise.explore[:, 1] * modes).astype(np.int64)).to(device)
+        if self._recipe.link.lengths:
+            mode = model.mode_of(tokens)
+            return Routing(mode, *self._headers(mode, snr_db, noise.header))
         if model.router is None or not recipe.learns(epoch):
             return Routing(drawn, *self._headers(drawn, snr_db, noise.header))
         explores = torch.from_numpy(noise.explore[:, 0] < recipe.explore).to(device)
@@ -159,7 +162,9 @@ class ModeChoice:
         return torch.from_numpy(decoded).to(mode.device), torch.from_numpy(is_lost).to(mode.device)
 
 
-def receive_routed(model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, decoded: Tensor, lost: Tensor) -> Heard:
+def receive_routed(
+    model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, decoded: Tensor, lost: Tensor, *, answers: bool = True
+) -> Heard:
     """Decode rows in the mode that their header gives, what was not sent and what it does not take erased.
 
     Parameters
@@ -169,11 +174,14 @@ def receive_routed(model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, deco
     mode, decoded : (B,) int64
         Sent, and by the header.
     lost : (B,) bool
+    answers : bool
+        As for Transceiver.receive.
     """
     sizes = torch.tensor([rate.num_symbols for rate in model.recipe.rates], device=y.device)
     taken = torch.minimum(lookup(sizes, mode), lookup(sizes, decoded)).masked_fill(lost, 0)
     erased = torch.arange(y.shape[1], device=y.device) >= taken[:, None]
-    return model.receive(y.masked_fill(erased[..., None], 0.0), no.masked_fill(erased, torch.inf), mode=decoded)
+    y, no = y.masked_fill(erased[..., None], 0.0), no.masked_fill(erased, torch.inf)
+    return model.receive(y, no, mode=decoded, answers=answers)
 
 
 def symbols_of_modes(link: LinkRecipe, header: HeaderSpec) -> Tensor:

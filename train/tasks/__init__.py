@@ -33,6 +33,7 @@ from link.interface import TensorSpec
 from link.manifest import Manifest
 from link.randomness import Draws
 from link.tokenizer import Tokenizer
+from train.losses import UNJUDGED
 from train.recipe import Recipe, nearest_key
 
 TOKENIZER_FACT: Final = "tokenizer"
@@ -46,7 +47,8 @@ class Split:
     Attributes
     ----------
     inputs : mapping of name to (n, ...) array
-    labels : (n,) int64
+    labels : (n,) or (n, T) int64
+        The right class of each row, or of each of its T positions; UNJUDGED where a position has none.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -54,6 +56,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def decisions(self) -> int:
+        """Positions that are judged: rows, where each has one label."""
+        return int(np.count_nonzero(self.labels != UNJUDGED))
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Task(Protocol):
         ...
 
     def head(self, tokens: int, dim: int) -> nn.Module:
-        """A module from (B, tokens, dim) to (B, classes)."""
+        """A module from (B, tokens, dim) to (B, classes), or (B, T, classes) where labels are of positions."""
         ...
 
 
