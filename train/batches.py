@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from link.randomness import Draws, Stream, permutation
+from link.truth import UNJUDGED
 from train.evaluate import tensors
-from train.losses import UNJUDGED
 from train.processes import Processes
 from train.recipe import Recipe
 from train.routing import ModeChoice, RoutingNoise

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from link.codebook import lookup
+from train.answers import answered
 from train.lengths import nested
 from train.transceiver import Transceiver, padded
 
@@ -69,15 +70,20 @@ class ReceiverGraph(nn.Module):
         super().__init__()
         self.transceiver = transceiver
 
-    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """llr, indices_hat, logits. Where there is one mode, `mode` decides nothing."""
+    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, ...]:
+        """llr, indices_hat, and logits or pieces and log_prob. Where there is one mode, `mode` decides nothing."""
         recipe = self.transceiver.recipe
         if not recipe.modes or nested(recipe):
             heard = self.transceiver.receive(symbols, no, llr_in, mode)
-            return heard.llr, heard.indices_hat, heard.logits
+            return heard.llr, heard.indices_hat, *_answer(heard.logits)
         every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
         llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))
-        return llr, indices_hat, self.transceiver.head(embedding)
+        return llr, indices_hat, *_answer(self.transceiver.head(embedding))
+
+
+def _answer(logits: Tensor) -> tuple[Tensor, ...]:
+    """What a receiver says: the scores of all classes, or the best piece at each position."""
+    return (logits,) if logits.dim() == 2 else tuple(answered(logits))
 
 
 def _select(mode: Tensor, results: Sequence[Tensor]) -> Tensor:

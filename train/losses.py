@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-UNJUDGED: Final = -1
-"""Label of a position of a row that is not judged."""
+from link.truth import UNJUDGED
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from link.errors import CheckpointError
-from train.losses import UNJUDGED
+from link.truth import UNJUDGED
 from train.tasks import Task, questions_of
 from train.transceiver import Transceiver
 

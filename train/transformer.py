@@ -41,7 +41,8 @@ class Block(nn.Module):
     def forward(self, states: Tensor, bias: Tensor) -> Tensor:
         """New states; `bias` (B, 1, 1, T) is added to the scores of the positions."""
         queries, keys, values = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.into(self.norm(states)).chunk(3, dim=-1)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.into(self.norm(states)).chunk(3, dim=-1)
         )
         attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
         states = states + self.out(attended.transpose(1, 2).flatten(2))
@@ -75,7 +76,7 @@ class Transformer(nn.Module):
 
 
 def longest(present: Tensor) -> int:
-    """Positions up to the last that is present in some row of (B, T), at least 1; all of them in a graph that is exported."""
+    """Positions up to the last that is present in a row of (B, T), at least 1; all of them in a graph that is exported."""
     if torch.compiler.is_compiling():
         return present.shape[1]
     used = torch.nonzero(present.any(dim=0))

@@ -20,11 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from link.bundle import Bundle, sha256
-from link.errors import ArgumentError
 from link.provenance import code_version, library_versions
 from link.runtime import Receiver, Transmission, Transmitter
 from link.sequential import DifferenceTest, Verdict, combine
-from link.tensors import as_tensor
+from link.truth import UNJUDGED, check_labels
 from train import checkpoint as checkpoints
 from train.agreement import TransmitterAgreement, checkpoint_transmission, parts, transmitter_agreement
 from train.checkpoint import Checkpoint
@@ -84,8 +83,8 @@ def verify(
         A checkpoint, or a run (its best): that of the receiver.
     inputs : mapping of name to (n, ...) array
         As for link.runtime.Transmitter.
-    labels : (n,) int
-        In [0, classes).
+    labels : (n,) or (n, T) int
+        As for link.sweep.sweep.
     settings : VerifySettings, optional
     remote : Remote, optional
     progress : callable, optional
@@ -164,13 +163,9 @@ class _Found(NamedTuple):
 
 
 def _check(transmitter: Transmitter, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
-    specs, classes = transmitter.manifest.task_inputs, len(transmitter.manifest.task.classes)
     arrays = transmitter.tensors(inputs)
-    tensors = [torch.from_numpy(arrays[spec.name]) for spec in specs]
-    known = as_tensor("labels", labels, "int64", (len(tensors[0]),))
-    if not ((known >= 0) & (known < classes)).all():
-        raise ArgumentError("labels", f"must be in [0, {classes}), got [{known.min()}, {known.max()}]")
-    return _Rows(arrays, tensors, known)
+    tensors = [torch.from_numpy(arrays[spec.name]) for spec in transmitter.manifest.task_inputs]
+    return _Rows(arrays, tensors, check_labels("labels", labels, len(tensors[0]), transmitter.manifest.task))
 
 
 def _compare(
@@ -255,7 +250,8 @@ def _compare_paths(
             )
             measured.append(found)
             paths = Paths(model, soft_symbols, receiver, sent, rows.labels, manifest.header)
-        test = DifferenceTest(settings.margin, settings.alpha, len(settings.snr_db))
+        judged = None if rows.labels.ndim == 1 else rows.labels != UNJUDGED
+        test = DifferenceTest(settings.margin, settings.alpha, len(settings.snr_db), judged)
         points.append(compare_at(paths, snr_db, test, settings.seed, settings.max_draws, told))
     return _mean(measured), tuple(points)
 

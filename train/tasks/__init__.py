@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from link.errors import RecipeError
 from link.interface import TensorSpec
-from link.manifest import Manifest
+from link.manifest import Manifest, TextSpec
 from link.randomness import Draws
 from link.tokenizer import Tokenizer
-from train.losses import UNJUDGED
+from link.truth import UNJUDGED
 from train.recipe import Recipe, nearest_key
 
 TOKENIZER_FACT: Final = "tokenizer"
@@ -151,6 +151,13 @@ class TextTask(Task, Protocol):
         ...
 
 
+class AnswersText(Protocol):
+    """A task that answers a text: pieces of its tokenizer, whose labels are (n, T), and whose classes are none."""
+
+    @property
+    def text(self) -> TextSpec: ...
+
+
 class PretrainedEncoder(Protocol):
     """An encoder in two parts: a backbone that may be pretrained, and a neck that reads tokens from its states.
 
@@ -236,6 +243,11 @@ def task_of_manifest(manifest: Manifest) -> Task:
     task = load_task(manifest.task.name, made.recipe.get("task_options", {}), made.facts)
     question = manifest.task.question
     return task if question is None else questions_of(task)[question]
+
+
+def text_of(task: Task) -> TextSpec | None:
+    """The text that a task answers; None where it is a class."""
+    return cast(AnswersText, task).text if hasattr(task, "text") else None
 
 
 def questions_of(task: Task) -> Mapping[str, Task]:
