@@ -169,10 +169,9 @@ def note_frames(frames: FrameCounts | None) -> None:
 
 
 def _decision(found: Decoded, index: int) -> dict[str, Any]:
-    if found.texts is not None:
-        return {"answer": found.texts[index]}
-    assert found.probabilities is not None
-    return {"decision": found.class_names[index], "probability": float(found.probabilities[index].max())}
+    if found.probabilities is None:
+        return {"answer": found.answers[index]}
+    return {"decision": found.answers[index], "probability": float(found.probabilities[index].max())}
 
 
 def _is_right(found: Decoded, index: int, label: Any) -> bool:

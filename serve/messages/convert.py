@@ -208,12 +208,12 @@ def decoded_to_message(decoded: Decoded, tensor_format: pb.TensorFormat, include
     message = pb.Reception(indices_hat=tensor_to_message("indices_hat", decoded.indices_hat, tensor_format))
     if decoded.probabilities is not None and decoded.logits is not None:
         chosen = decoded.probabilities[np.arange(len(decoded.decisions)), decoded.decisions].tolist()
-        rows = zip(decoded.decisions.tolist(), decoded.class_names, chosen, strict=True)
+        rows = zip(decoded.decisions.tolist(), decoded.answers, chosen, strict=True)
         message.decisions.extend(pb.Decision(class_index=i, class_name=name, probability=p) for i, name, p in rows)
         message.probabilities.CopyFrom(tensor_to_message("probabilities", decoded.probabilities, tensor_format))
         message.logits.CopyFrom(tensor_to_message("logits", decoded.logits, tensor_format))
-    if decoded.texts is not None and decoded.log_prob is not None:
-        message.texts.extend(decoded.texts)
+    if decoded.log_prob is not None:
+        message.texts.extend(decoded.answers)
         message.pieces.CopyFrom(tensor_to_message("pieces", decoded.decisions, tensor_format))
         message.log_prob.CopyFrom(tensor_to_message("log_prob", decoded.log_prob, tensor_format))
     if include_llr and decoded.llr is not None:
@@ -226,17 +226,16 @@ def decoded_from_message(message: pb.Reception) -> Decoded:
     if message.HasField("pieces"):
         return Decoded(
             decisions=tensor_from_message("pieces", message.pieces),
-            class_names=(),
+            answers=tuple(message.texts),
             probabilities=None,
             logits=None,
             indices_hat=tensor_from_message("indices_hat", message.indices_hat),
             llr=tensor_from_message("llr", message.llr) if message.HasField("llr") else None,
-            texts=tuple(message.texts),
             log_prob=tensor_from_message("log_prob", message.log_prob),
         )
     return Decoded(
         decisions=np.array([decision.class_index for decision in message.decisions], dtype=np.int64),
-        class_names=tuple(decision.class_name for decision in message.decisions),
+        answers=tuple(decision.class_name for decision in message.decisions),
         probabilities=tensor_from_message("probabilities", message.probabilities),
         logits=tensor_from_message("logits", message.logits),
         indices_hat=tensor_from_message("indices_hat", message.indices_hat),

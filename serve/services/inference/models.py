@@ -259,7 +259,7 @@ def _decoded(manifest: Manifest, prefix: str) -> list[Output]:
     found = [numbers(tensors[name], attrgetter(f"{prefix}{name}")) for name in ("indices_hat", "llr")]
     if manifest.task.text is not None:
         return [
-            strings(Tensor("texts", BYTES), attrgetter(f"{prefix}texts")),
+            strings(Tensor("texts", BYTES), attrgetter(f"{prefix}answers")),
             numbers(tensors["pieces"], attrgetter(f"{prefix}decisions")),
             numbers(tensors["log_prob"], attrgetter(f"{prefix}log_prob")),
             *found,
