@@ -154,8 +154,11 @@ class WordCode:
         return tuple((*texts, *[""] * (sentences - len(texts))))
 
     def _read(self, decoder: Any) -> Iterator[str]:
-        """Tokens, and "" at the end of each sentence, until bits cannot be read or are long used up."""
-        before, left = _START, _PAST_THE_END
+        """Tokens, and "" at the end of each sentence, until bits cannot be read or are long used up.
+
+        What may be read from behind the last bit is kept where it ends a sentence.
+        """
+        before, left, held = _START, _PAST_THE_END, list[str]()
         while left:
             left -= decoder.maybe_exhausted()
             try:
@@ -163,7 +166,10 @@ class WordCode:
                 token = self._spelled(decoder) if number == _UNSEEN else self._tokens[number]
             except (AssertionError, ValueError):  # how the coder says that no text has these bits
                 return
-            yield token
+            held.append(token)
+            if not token or not decoder.maybe_exhausted():
+                yield from held
+                held.clear()
             before = number
 
     def _next(self, decoder: Any, before: int) -> int:

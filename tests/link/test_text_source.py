@@ -65,6 +65,16 @@ def test_sentences_before_an_error_are_kept(name):
     assert code.decode(bits[: len(bits) // 2], 30)[:10] == texts[:10]
 
 
+def test_reading_ends_although_words_could_follow_each_other_for_ever():
+    """Behind the last bit zeros are read: the first of what may come next, and "a" and "b" are each other's."""
+    code = WordCode(["x a b a b a b!"])
+    assert code.decode(np.zeros(32, np.uint8), 3) == ("", "", "")
+    began = code.decode(np.zeros(256, np.uint8), 3)
+    assert began[0].startswith("x a b a b a b a b")
+    assert len(began[0]) < 2 * 256
+    assert began[1:] == ("", "")
+
+
 def tokens(text):
     return [*re.findall(r"\s?\w+|\s?[^\w\s]|\s", text), None]
 
