@@ -200,8 +200,8 @@ def interval(
     Parameters
     ----------
     statistics : (n, 11) int64
-        Of each independent unit, n at least 2: of a sentence, summed over the draws in which it was sent; of a frame, where
-        its sentences are lost together.
+        Of each independent unit: of a sentence, summed over the draws in which it was sent; of a frame, where its sentences
+        are lost together. A single one tells nothing of others, and its interval is [0, 1].
     draws : Draws
         One sample a resample: Draws(seed, np.arange(1000)). It draws from Stream.SHUFFLE.
     confidence : float
@@ -226,13 +226,15 @@ def interval(
     >>> [round(bound, 2) for bound in interval(counts, Draws(0, np.arange(200)))[0].model_dump().values()]
     [0.75, 0.57, 1.0]
     """
-    if statistics.ndim != 2 or statistics.shape[1] != COUNTS or len(statistics) < 2:
-        raise ArgumentError("statistics", f"must be (n, {COUNTS}) with n at least 2, got {statistics.shape}")
+    if statistics.ndim != 2 or statistics.shape[1] != COUNTS or not len(statistics):
+        raise ArgumentError("statistics", f"must be (n, {COUNTS}) with n at least 1, got {statistics.shape}")
     if not 0.0 < confidence < 1.0:
         raise ArgumentError("confidence", f"must be in (0, 1), got {confidence:g}")
     if len(draws.samples) < 2:
         raise ArgumentError("draws", f"must be of at least 2 resamples, got {len(draws.samples)}")
     values = bleu_scores(statistics.sum(axis=0), smoothing)
+    if len(statistics) == 1:
+        return tuple(Proportion(value=value, low=0.0, high=1.0) for value in values.tolist())
     scores = np.concatenate([bleu_scores(sums, smoothing) for sums in _resampled(statistics, draws)])
     low, high = np.quantile(scores, (0.5 - 0.5 * confidence, 0.5 + 0.5 * confidence), axis=0)
     return tuple(

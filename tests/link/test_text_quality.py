@@ -164,6 +164,12 @@ def test_perfect_answers_have_an_interval_without_width():
         assert (bound.low, bound.value, bound.high) == (1.0, 1.0, 1.0)
 
 
+def test_one_unit_tells_nothing_of_others():
+    for bound in interval(sentence_statistics(["a b c d e"], ["a b c d f"]), Draws(0, np.arange(10))):
+        assert (bound.low, bound.high) == (0.0, 1.0)
+        assert 0.0 < bound.value < 1.0
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -173,8 +179,8 @@ def test_perfect_answers_have_an_interval_without_width():
         (lambda: TextStatistics.of(["a"], ["a"]).bleu(5), r"order must be in \[1, 4\], got 5"),
         (lambda: TextStatistics.of(["a"], ["a"]).bleu(1, "floor"), "smoothing must be one of exp, none, got 'floor'"),
         (
-            lambda: interval(np.ones((1, 11), np.int64), Draws(0, np.arange(9))),
-            r"statistics must be \(n, 11\) with n at least 2, got \(1, 11\)",
+            lambda: interval(np.ones((0, 11), np.int64), Draws(0, np.arange(9))),
+            r"statistics must be \(n, 11\) with n at least 1, got \(0, 11\)",
         ),
         (lambda: interval(np.ones((2, 11), np.int64), Draws(0, np.arange(1))), "draws must be of at least 2 resamples"),
         (
