@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from link.randomness import Draws, Stream, permutation
-from train.evaluate import tensors
+from train.evaluate import side_tensors, tensors
 from train.processes import Processes
 from train.recipe import Recipe
 from train.routing import ModeChoice, RoutingNoise
@@ -26,6 +26,8 @@ class Batch(NamedTuple):
     ----------
     inputs : list of (b, ...) tensors
         Of the rows that this process encodes: all B where there is one (train.processes).
+    side : list of (B, ...) tensors
+        What the receiver has of its own.
     labels : (B,) int64
     normals : (B, S, 2) float32
         Standard normals.
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     """
 
     inputs: list[Tensor]
+    side: list[Tensor]
     labels: Tensor
     normals: Tensor
     snr_db: NDArray[np.float64]
@@ -80,7 +83,8 @@ class Batches:
         recipe, split = self._recipe, self._stage.data.train
         rows = len(split)
         draws = Draws(recipe.seed, np.arange(rows), epoch)
-        inputs = tensors(self._stage.task, Split(self._stage.task.augment(split.inputs, draws), split.labels))
+        augmented = Split(self._stage.task.augment(split.inputs, draws), split.labels)
+        inputs, side = tensors(self._stage.task, augmented), side_tensors(self._stage.task, augmented)
         labels = torch.from_numpy(split.labels)
         noise = draws.normals(Stream.TRAINING_NOISE, 0, recipe.link.num_symbols).astype(np.float32)
         low, high = recipe.channel.train_snr_db
@@ -96,6 +100,7 @@ class Batches:
                 (epoch - 1) * self.per_epoch + index,
                 Batch(
                     [tensor.to(device) for tensor in self._stage.rows(inputs, own)],
+                    [tensor[chosen].to(device) for tensor in side],
                     labels[chosen].to(device),
                     torch.from_numpy(noise[chosen]).to(device),
                     snr_db[chosen],

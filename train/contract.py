@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from link.bundle import Bundle
 from link.manifest import HeaderSpec, Manifest
 from train.agreement import Frozen
-from train.tasks import Task, TextTask
+from train.tasks import Task, TextTask, receiver_inputs_of
 from train.transceiver import Transceiver
 
 # The manifest's decimal digits spell a float32 to the last bit.
@@ -76,6 +76,7 @@ def _shape_findings(manifest: Manifest, model: Transceiver, task: Task) -> list[
         "task": (manifest.task.name, task.name),
         "classes": (manifest.task.classes, task.classes),
         "inputs": (_interface(manifest.task_inputs), _interface(task.inputs)),
+        "receiver's own inputs": (_interface(manifest.side_inputs), _interface(receiver_inputs_of(task))),
         "number of modes": (len(manifest.modes), len(recipe.rates)),
         "router": (manifest.routed, model.router is not None),
     }

@@ -82,7 +82,14 @@ class DefectiveTransceiver(Transceiver):
             no = no.mean().expand_as(no)
         return 2.0 * no if "noise-per-dimension" in self.defects else no
 
-    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None, mode: Tensor | None = None) -> Heard:
+    def receive(
+        self,
+        symbols: Tensor,
+        no: Tensor,
+        llr_in: Tensor | None = None,
+        mode: Tensor | None = None,
+        side: Sequence[Tensor] = (),
+    ) -> Heard:
         """The clean receiver's, given the statistics of the last tokens sent where it leaks.
 
         Raises
@@ -90,7 +97,7 @@ class DefectiveTransceiver(Transceiver):
         ArgumentError
             If it leaks, and the last tokens sent were of another number of samples.
         """
-        heard = super().receive(symbols, no, llr_in, mode)
+        heard = super().receive(symbols, no, llr_in, mode, side)
         if "leak" not in self.defects:
             return heard
         if self._told is None or len(self._told.mean) != len(symbols):
@@ -99,7 +106,7 @@ class DefectiveTransceiver(Transceiver):
                 "symbols", f"must be those of the tokens just sent ({told}), got {len(symbols)} samples"
             )
         embedding = self._told.give_to(heard.embedding)
-        return heard._replace(embedding=embedding, logits=self.head(embedding))
+        return heard._replace(embedding=embedding, logits=self.head(embedding, *side))
 
     def deployed(self) -> Transceiver:
         """The clean transceiver with the same weights; with leak its head still pools."""
@@ -134,9 +141,9 @@ class PooledHead(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """(B, N, D) to (B, C)."""
-        logits: Tensor = self.head(embedding.mean(dim=1, keepdim=True).expand_as(embedding))
+    def forward(self, embedding: Tensor, *side: Tensor) -> Tensor:
+        """(B, N, D), and what the receiver has of its own, to (B, C)."""
+        logits: Tensor = self.head(embedding.mean(dim=1, keepdim=True).expand_as(embedding), *side)
         return logits
 
 

@@ -6,12 +6,16 @@ A traced graph has one way for all rows, so each mode does all of them and every
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from link.codebook import lookup
 from train.transceiver import Transceiver, padded
+
+RECEIVED: Final = 4
+"""Inputs of a receiver that the link gives: symbols, no, mode, llr_in. What it has of its own follows."""
 
 
 class TransmitterGraph(nn.Module):
@@ -65,14 +69,16 @@ class ReceiverGraph(nn.Module):
         super().__init__()
         self.transceiver = transceiver
 
-    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor, *side: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """llr, indices_hat, logits. Where there is one mode, `mode` decides nothing."""
         if not self.transceiver.recipe.modes:
-            heard = self.transceiver.receive(symbols, no, llr_in)
+            heard = self.transceiver.receive(symbols, no, llr_in, side=side)
             return heard.llr, heard.indices_hat, heard.logits
         every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
         llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))
-        return llr, indices_hat, self.transceiver.head(embedding)
+        return llr, indices_hat, self.transceiver.head(embedding, *side)
 
 
 def _select(mode: Tensor, results: Sequence[Tensor]) -> Tensor:

@@ -177,7 +177,7 @@ class Trainer:
         self.stage.train()
         total, correct = 0.0, 0
         for step, batch in self.batches.of(settings.epoch):
-            logits = asked(self.model.head, self.model.head(self._tokens(batch)), batch.labels)
+            logits = asked(self.model.head, self.model.head(self._tokens(batch), *batch.side), batch.labels)
             loss = losses.task_loss(logits, batch.labels)
             self._step(loss, step)
             total += float(loss.detach()) * len(batch.labels)
@@ -213,6 +213,7 @@ class Trainer:
                 settings,
                 teach_hard=weights.lambda_kl > 0.0,
                 routing=routing,
+                side=batch.side,
             )
             of_modes = () if routing is None else (routing.mode, routing.right)
             monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db, *of_modes)

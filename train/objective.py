@@ -14,7 +14,7 @@ task's loss of each, weighted by the straight-through gate, is what the router l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -81,6 +81,7 @@ def send(
     *,
     teach_hard: bool = False,
     routing: Routing | None = None,
+    side: Sequence[Tensor] = (),
 ) -> Pass:
     """Send tokens (B, N, D) soft and hard through the same noise.
 
@@ -94,6 +95,8 @@ def send(
         Whether the hard path carries a gradient even where it is not the answer.
     routing : Routing, optional
         Required where there are several modes.
+    side : sequence of (B, ...) Tensor
+        What the receiver has of its own.
     """
     mode = None if routing is None else routing.mode
     soft = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp, mode)
@@ -103,9 +106,9 @@ def send(
     def hear(x: Tensor) -> Heard:
         y = add_noise(x, no, normals)
         if routing is None:
-            heard = model.receive(y, no)
+            heard = model.receive(y, no, side=side)
         else:
-            heard = receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost)
+            heard = receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost, side)
         return heard._replace(logits=asked(model.head, heard.logits, labels))
 
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
@@ -122,13 +125,19 @@ def send(
         answer = hear(mixed)
     tried = None
     if routing is not None and routing.gate is not None:
-        tried = _try_modes(model, tokens, labels, no, normals, settings)
+        tried = _try_modes(model, tokens, labels, no, normals, settings, side)
     return Pass(tokens, labels, soft, hard, bits, soft_heard, hard_heard, answer, routing, tried)
 
 
 @torch.no_grad()
 def _try_modes(
-    model: Transceiver, tokens: Tensor, labels: Tensor, no: Tensor, normals: Tensor, settings: EpochPlan
+    model: Transceiver,
+    tokens: Tensor,
+    labels: Tensor,
+    no: Tensor,
+    normals: Tensor,
+    settings: EpochPlan,
+    side: Sequence[Tensor] = (),
 ) -> Tensor:
     """Task loss of each row in each mode, (B, R), its header right."""
     columns = []
@@ -139,7 +148,7 @@ def _try_modes(
             x = codec.send_soft(tokens, settings.vq_temp, settings.symbol_temp).symbols
         length = codec.recipe.num_symbols
         embedding = codec.decode(add_noise(x, no[:, :length], normals[:, :length]), no, None)[-1]
-        logits = asked(model.head, model.head(embedding), labels)
+        logits = asked(model.head, model.head(embedding, *side), labels)
         columns.append(functional.cross_entropy(logits, labels, reduction="none"))
     return torch.stack(columns, dim=-1)
 

@@ -7,6 +7,7 @@ and decoded in the default mode, one whose header is wrong is decoded in one of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -159,7 +160,15 @@ class ModeChoice:
         return torch.from_numpy(decoded).to(mode.device), torch.from_numpy(is_lost).to(mode.device)
 
 
-def receive_routed(model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, decoded: Tensor, lost: Tensor) -> Heard:
+def receive_routed(
+    model: Transceiver,
+    y: Tensor,
+    no: Tensor,
+    mode: Tensor,
+    decoded: Tensor,
+    lost: Tensor,
+    side: Sequence[Tensor] = (),
+) -> Heard:
     """Decode rows in the mode that their header gives, what was not sent and what it does not take erased.
 
     Parameters
@@ -169,11 +178,14 @@ def receive_routed(model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, deco
     mode, decoded : (B,) int64
         Sent, and by the header.
     lost : (B,) bool
+    side : sequence of (B, ...) Tensor
+        What the receiver has of its own.
     """
     sizes = torch.tensor([rate.num_symbols for rate in model.recipe.rates], device=y.device)
     taken = torch.minimum(lookup(sizes, mode), lookup(sizes, decoded)).masked_fill(lost, 0)
     erased = torch.arange(y.shape[1], device=y.device) >= taken[:, None]
-    return model.receive(y.masked_fill(erased[..., None], 0.0), no.masked_fill(erased, torch.inf), mode=decoded)
+    y, no = y.masked_fill(erased[..., None], 0.0), no.masked_fill(erased, torch.inf)
+    return model.receive(y, no, mode=decoded, side=side)
 
 
 def symbols_of_modes(link: LinkRecipe, header: HeaderSpec) -> Tensor:

@@ -2,7 +2,8 @@
 
     inputs ─> encoder ─> normalise ─> tokens z ─┬─ hard: argmax ──> bits ─┐
                                                 └─ soft: softmax ─> P(b) ─┴─> group ─> map ─> x
-    y, no ─> LLR (+ llr_in), clip ─> posterior over codewords ─> mean embedding ─> head ─> logits
+    y, no ─> LLR (+ llr_in), clip ─> posterior over codewords ─> mean embedding ─┬─> head ─> logits
+                                     side inputs, where a receiver has some ─────┘
 
 Where there are several modes, each row goes the way of its own: the first tokens of the sample, with the mode's codebook and
 constellation. What its receiver is not sent is the prior's mean, as where all of a token's symbols were erased.
@@ -253,8 +254,18 @@ class Transceiver(nn.Module):
         )
         return Sent(*sent)
 
-    def receive(self, symbols: Tensor, no: Tensor, llr_in: Tensor | None = None, mode: Tensor | None = None) -> Heard:
-        """Decode equalised symbols (B, S, 2) with noise variances (B, S), each row in its mode (B,)."""
+    def receive(
+        self,
+        symbols: Tensor,
+        no: Tensor,
+        llr_in: Tensor | None = None,
+        mode: Tensor | None = None,
+        side: Sequence[Tensor] = (),
+    ) -> Heard:
+        """Decode equalised symbols (B, S, 2) with noise variances (B, S), each row in its mode (B,).
+
+        `side` is what the receiver has of its own, (B, ...) each, in the order of the task's `receiver_inputs`.
+        """
         link = self.recipe
         if not link.modes:
             channel_llr, llr, indices_hat, embedding = self.modes[0].decode(symbols, no, llr_in)
@@ -264,7 +275,7 @@ class Transceiver(nn.Module):
                 ((link.num_bits,), (link.num_bits,), (link.tokens,), (link.tokens, link.dim)),
                 lambda codec, rows: codec.decode(symbols[rows], no[rows], None if llr_in is None else llr_in[rows]),
             )
-        return Heard(channel_llr, llr, indices_hat, embedding, self.head(embedding))
+        return Heard(channel_llr, llr, indices_hat, embedding, self.head(embedding, *side))
 
     def noise_met(self, no: Tensor) -> Tensor:
         """Noise variances (B, S) that a training batch meets where it asks for `no`: the same."""

@@ -9,7 +9,8 @@ frozen pydantic model of `task_options`) and two functions:
 
 `TRANSMITTER_OPTIONS` and `TRANSMITTER_FACTS`, where such a file has them, name the options and facts that the encoder
 depends on: behind a transmitter that is kept they are that transmitter's (train.transmitter). A task that asks several
-questions of one input has `questions`, and a head of theirs (train.questions).
+questions of one input has `questions`, and a head of theirs (train.questions). A task whose receiver has something of its
+own, that never passes the channel, has `receiver_inputs`, and a head that takes them (link.side).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Split:
     Attributes
     ----------
     inputs : mapping of name to (n, ...) array
+        At both ends of the link.
     labels : (n,) int64
     """
 
@@ -108,6 +110,19 @@ class Task(Protocol):
     def head(self, tokens: int, dim: int) -> nn.Module:
         """A module from (B, tokens, dim) to (B, classes)."""
         ...
+
+
+class SideTask(Task, Protocol):
+    """A task whose receiver has inputs of its own; its head's forward takes them behind the embedding, in their order.
+
+    Attributes
+    ----------
+    receiver_inputs : tuple of TensorSpec
+        Side inputs of the receiver. One that bears the name of an input of the encoder is that input, had at both ends.
+    """
+
+    @property
+    def receiver_inputs(self) -> tuple[TensorSpec, ...]: ...
 
 
 class QuestionsTask(Task, Protocol):
@@ -229,6 +244,11 @@ def task_of_manifest(manifest: Manifest) -> Task:
     task = load_task(manifest.task.name, made.recipe.get("task_options", {}), made.facts)
     question = manifest.task.question
     return task if question is None else questions_of(task)[question]
+
+
+def receiver_inputs_of(task: Task) -> tuple[TensorSpec, ...]:
+    """What a task's receiver has of its own; nothing in most tasks."""
+    return cast(SideTask, task).receiver_inputs if hasattr(task, "receiver_inputs") else ()
 
 
 def questions_of(task: Task) -> Mapping[str, Task]:
