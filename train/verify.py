@@ -61,7 +61,6 @@ class Remote(Protocol):
         mode: ArrayLike | None = None,
         llr_in: ArrayLike | None = None,
         include_llr: bool = False,
-        inputs: Mapping[str, ArrayLike] | None = None,
     ) -> Answer:
         """As link.runtime.Receiver; with LLRs, which a server may leave out unless asked."""
         ...

@@ -118,7 +118,7 @@ def test_a_sample_is_given_at_both_ends_and_the_transmitter_takes_its_own(link, 
     assert [spec.name for spec in link.manifest.sample_inputs] == ["latent", "input_ids", "attention_mask"]
     inputs = {"latent": latent, "text": TEXTS}
     np.testing.assert_array_equal(link.encode(inputs, 0.0).bits, link.transmitter({"latent": latent}).bits)
-    with pytest.raises(ArgumentError, match="inputs.text is unknown; this bundle takes latent"):
+    with pytest.raises(ArgumentError, match=r"inputs\.text is unknown; this bundle takes latent"):
         link.transmitter(inputs)
 
 
@@ -128,16 +128,16 @@ def test_a_receiver_alone_reads_texts(link):
     encoded = link.bundle.tokenizer()(TEXTS)
     words = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
     np.testing.assert_array_equal(heard.logits, link.receiver(*erased, inputs=words).logits)
-    with pytest.raises(ArgumentError, match=r"inputs.text must hold as many texts as there are samples, 4, got 3"):
+    with pytest.raises(ArgumentError, match=r"inputs\.text must hold as many texts as there are samples, 4, got 3"):
         link.receiver(*erased, inputs={"text": TEXTS[:3]})
-    with pytest.raises(ArgumentError, match="inputs.text is missing"):
+    with pytest.raises(ArgumentError, match=r"inputs\.text is missing"):
         link.receiver(*erased)
-    with pytest.raises(ArgumentError, match=r"inputs.text\[1\] is empty"):
+    with pytest.raises(ArgumentError, match=r"inputs\.text\[1\] is empty"):
         link.receiver(*erased, inputs={"text": ["a", " ", "b", "c"]})
 
 
 def test_texts_and_samples_must_be_as_many(link, latent):
-    with pytest.raises(ArgumentError, match=r"inputs.text must hold as many texts as there are samples, 4, got 2"):
+    with pytest.raises(ArgumentError, match=r"inputs\.text must hold as many texts as there are samples, 4, got 2"):
         transmit(link, {"latent": latent, "text": TEXTS[:2]})
 
 

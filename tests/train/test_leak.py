@@ -3,10 +3,11 @@
 Test statistic: Pearson's chi-squared of answers against labels. Its distribution under independence comes from permuting
 the labels, so that p is uniform where nothing leaks, whatever the receiver makes of its input.
 
-What a receiver has of its own (link.side) it keeps, and that tells of the label by itself: which answers a question can have at
-all. So there the answers must say nothing *beyond* it: given the side inputs, answers and labels are independent. Under that
-hypothesis the labels of samples with equal side inputs can be exchanged, so they are permuted within these groups alone, and
-the statistic is the sum of the groups': a conditional permutation test, as exact as the other where side inputs have few values.
+What a receiver has of its own (link.side) it keeps, and that tells of the label by itself: which answers a question can
+have at all. So there the answers must say nothing *beyond* it: given the side inputs, answers and labels are independent.
+Under that hypothesis the labels of samples with equal side inputs can be exchanged, so they are permuted within these groups
+alone, and the statistic is the sum of the groups': a conditional permutation test, as exact as the other where side inputs
+have few values.
 """
 
 import numpy as np

@@ -118,7 +118,7 @@ def test_bundle_and_checkpoint_are_verified_by_all_stages(bundle, run, split):
 
 
 def test_a_receiver_that_mixes_up_its_own_inputs_is_found(bundle, run, split, monkeypatch):
-    """The comparison of receivers sees what each has of its own: one that answers another question is not the checkpoint's."""
+    """The comparison of receivers sees what each has of its own."""
     from link import runtime
 
     original = runtime.Receiver.run
@@ -152,14 +152,14 @@ def test_a_wrong_input_of_the_receiver_is_named(link, change, field, message):
 
 def test_a_receiver_without_any_refuses_what_it_is_given(signs_bundle):
     receiver = Link(load_bundle(signs_bundle)).receiver
-    with pytest.raises(ArgumentError, match="inputs.question is unknown"):
+    with pytest.raises(ArgumentError, match=r"inputs\.question is unknown"):
         receiver(np.zeros((1, 3, 2)), np.ones((1, 3)), inputs={"question": [0]})
 
 
 def test_a_transmission_names_what_is_missing_at_either_end(link, split):
     for name in ("signal", "question", "weight"):
         inputs = {key: values[:2] for key, values in split.inputs.items() if key != name}
-        with pytest.raises(ArgumentError, match=f"inputs.{name} is missing"):
+        with pytest.raises(ArgumentError, match=rf"inputs\.{name} is missing"):
             link.transmit(inputs, Awgn(), SNR_DB, Draws(0, np.arange(2)))
 
 
