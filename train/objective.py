@@ -106,7 +106,7 @@ def send(
     def hear(x: Tensor) -> Heard:
         y = add_noise(x, no, normals)
         if routing is None:
-            heard = model.receive(y, no, side=side)
+            heard = model.receive(y, no, None, None, side)
         else:
             heard = receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost, side)
         return heard._replace(logits=asked(model.head, heard.logits, labels))
