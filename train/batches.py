@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from link.randomness import Draws, Stream, permutation
+from train.bottleneck import LatentNoise
 from train.evaluate import side_tensors, tensors
 from train.processes import Processes
 from train.recipe import Recipe
@@ -35,6 +36,8 @@ class Batch(NamedTuple):
         Es/N0, dB.
     routing : RoutingNoise or None
         None where there is one mode.
+    latent : LatentNoise or None
+        None where there is no bottleneck.
     """
 
     inputs: list[Tensor]
@@ -43,6 +46,7 @@ class Batch(NamedTuple):
     normals: Tensor
     snr_db: NDArray[np.float64]
     routing: RoutingNoise | None
+    latent: LatentNoise | None = None
 
     @property
     def no(self) -> Tensor:
@@ -90,6 +94,9 @@ class Batches:
         low, high = recipe.channel.train_snr_db
         snr_db = low + (high - low) * draws.uniforms(Stream.TRAINING_SNR, 0, 1)[:, 0]
         routing = None if self._mode_choice is None else self._mode_choice.noise(draws)
+        link, latent = recipe.link, None
+        if recipe.bottleneck.enabled:
+            latent = LatentNoise.of(draws, recipe.bottleneck, link.tokens, link.dim)
         order = permutation(recipe.seed, rows, epoch)
         size = recipe.optimizer.batch_size
         device = self._processes.device
@@ -105,5 +112,6 @@ class Batches:
                     torch.from_numpy(noise[chosen]).to(device),
                     snr_db[chosen],
                     None if routing is None else routing.rows(chosen),
+                    None if latent is None else latent.rows(chosen, device),
                 ),
             )

@@ -82,6 +82,7 @@ def send(
     teach_hard: bool = False,
     routing: Routing | None = None,
     side: Sequence[Tensor] = (),
+    lost: Tensor | None = None,
 ) -> Pass:
     """Send tokens (B, N, D) soft and hard through the same noise.
 
@@ -97,6 +98,8 @@ def send(
         Required where there are several modes.
     side : sequence of (B, ...) Tensor
         What the receiver has of its own.
+    lost : (B,) bool, optional
+        Rows of which nothing arrives: their symbols are erased.
     """
     mode = None if routing is None else routing.mode
     soft = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp, mode)
@@ -104,11 +107,13 @@ def send(
     no = model.noise_met(no)
 
     def hear(x: Tensor) -> Heard:
-        y = add_noise(x, no, normals)
+        y, variances = add_noise(x, no, normals), no
+        if lost is not None:
+            y, variances = y.masked_fill(lost[:, None, None], 0.0), no.masked_fill(lost[:, None], torch.inf)
         if routing is None:
-            heard = model.receive(y, no, None, None, side)
+            heard = model.receive(y, variances, None, None, side)
         else:
-            heard = receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost, side)
+            heard = receive_routed(model, y, variances, routing.mode, routing.decoded, routing.lost, side)
         return heard._replace(logits=asked(model.head, heard.logits, labels))
 
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.

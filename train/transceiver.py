@@ -1,7 +1,7 @@
 """The trainable transmitter and receiver: torch modules around link's functions.
 
-    inputs ─> encoder ─> normalise ─> tokens z ─┬─ hard: argmax ──> bits ─┐
-                                                └─ soft: softmax ─> P(b) ─┴─> group ─> map ─> x
+    inputs ─> encoder [─> bottleneck] ─> normalise ─> tokens z ─┬─ hard: argmax ──> bits ─┐
+                                                                └─ soft: softmax ─> P(b) ─┴─> group ─> map ─> x
     y, no ─> LLR (+ llr_in), clip ─> posterior over codewords ─> mean embedding ─┬─> head ─> logits
                                      side inputs, where a receiver has some ─────┘
 
@@ -25,6 +25,7 @@ from torch.nn import functional
 from link.bits import group, ungroup
 from link.codebook import posterior_logits, softmax
 from link.constellation import app_llr, bits_per_symbol, map_bits, max_log_llr
+from train.bottleneck import Bottleneck
 from train.codebook import Codebook
 from train.quantizer import build_quantizer
 from train.recipe import LinkRecipe, QuantizerRecipe
@@ -154,6 +155,8 @@ class Transceiver(nn.Module):
     quantizer : QuantizerRecipe, optional
     router : Router, optional
         What chooses between several modes; without one the default mode is sent.
+    bottleneck : Bottleneck, optional
+        What stands between encoder and tokens; where it is, tokens are its means, and in training drawn about them.
 
     Attributes
     ----------
@@ -174,6 +177,7 @@ class Transceiver(nn.Module):
         recipe: LinkRecipe,
         quantizer: QuantizerRecipe | None = None,
         router: Router | None = None,
+        bottleneck: Bottleneck | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -183,6 +187,7 @@ class Transceiver(nn.Module):
         self.quantizer = first
         self.more_quantizers = nn.ModuleList(others)
         self.router = router
+        self.bottleneck = bottleneck
         self.recipe = recipe
 
     @property
@@ -212,7 +217,8 @@ class Transceiver(nn.Module):
 
     def encode(self, *inputs: Tensor) -> Tensor:
         """Tokens (B, N, D), each normalised by itself alone."""
-        return self.quantizer.tokens(self.encoder(*inputs))
+        features = self.encoder(*inputs)
+        return self.quantizer.tokens(features if self.bottleneck is None else self.bottleneck(features).mean)
 
     def route(self, tokens: Tensor, snr_db: Tensor) -> Tensor:
         """Logits (B, R) of the modes, by the router, for estimates of Es/N0 (B,) in dB."""
