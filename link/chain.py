@@ -9,6 +9,9 @@ payload, and the receiver knows a sample's mode from that alone:
 
     mode ──> header ──> symbols of their own ──> the same channel ──> block code ──> mode, lost, wrong
 
+Some receivers have inputs of their own (link.side), which go round the channel: a sample is given as all its inputs by name,
+the link reads them once, and each end is given its own.
+
 Randomness is addressed by (seed, sample, draw, SNR), so the result of a sample does not depend on what else is in its batch,
 but for the samples that it shares a header with.
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +30,9 @@ from link.channel import Channel, Received
 from link.channel.base import erase_unsent
 from link.errors import ArgumentError, require_range
 from link.header import HeaderOutcome, carry_headers
+from link.inputs import InputReader
+from link.interface import TensorSpec
+from link.manifest import Manifest
 from link.randomness import Draws
 from link.runtime import Receiver, Reception, Transmission, Transmitter
 from link.snr import SNR_DB_MAX, SNR_DB_MIN, SNR_ERROR_DB_MAX
@@ -93,6 +99,10 @@ class Link:
         self.manifest = bundle.manifest
         self.transmitter = Transmitter(bundle, threads, device, memory_bytes)
         self.receiver = Receiver(bundle, threads, device, memory_bytes)
+        self._reader = InputReader(bundle, self.manifest.sample_inputs) if self.manifest.side_inputs else None
+        self._receivers_alone = _names(self.manifest, self.manifest.sample_inputs) - _names(
+            self.manifest, self.manifest.task_inputs
+        )
 
     def __reduce__(self) -> tuple[type[Link], tuple[Bundle, int, str, int | None]]:
         """A link goes to another process as its bundle, and is opened there anew."""
@@ -113,6 +123,7 @@ class Link:
         Parameters
         ----------
         inputs : mapping of name to (B, ...) array
+            Of both ends, see `tensors`.
         channel : Channel
         snr_db : float
             Es/N0 in dB, in [-30, 60].
@@ -129,7 +140,28 @@ class Link:
         ArgumentError
             If an input, the SNR or a mode is out of range.
         """
-        return self.carry(self.encode(inputs, snr_db, snr_error_db, mode), channel, snr_db, draws)
+        tensors = self.tensors(inputs)
+        sent = self.encode(tensors, snr_db, snr_error_db, mode)
+        return self.carry(sent, channel, snr_db, draws, self.side(tensors))
+
+    def tensors(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """A sample's inputs at both ends as the graphs take them, checked; texts that were cut are logged.
+
+        Parameters
+        ----------
+        inputs : mapping of name to (B, ...) array
+            As for link.runtime.Transmitter, and beside them those that the receiver alone has.
+
+        Raises
+        ------
+        ArgumentError
+            If an input is missing, unknown, of the wrong shape, not finite or out of range, or a text is empty.
+        """
+        return self.transmitter.tensors(inputs) if self._reader is None else self._reader.tensors(inputs)
+
+    def side(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Those of the inputs that the receiver has of its own, by name; none in most bundles."""
+        return {spec.name: tensors[spec.name] for spec in self.manifest.side_inputs}
 
     def encode(
         self,
@@ -143,6 +175,7 @@ class Link:
         Parameters
         ----------
         inputs : mapping of name to (B, ...) array
+            Of the transmitter; those that the receiver alone has may be among them, and are left out.
         snr_db : float
             Es/N0 of the channel, dB.
         snr_error_db : float
@@ -156,7 +189,8 @@ class Link:
         ArgumentError
             If an input, the SNR or a mode is out of range.
         """
-        return self.transmitter(inputs, self.estimate(snr_db, snr_error_db), mode)
+        own = {name: value for name, value in inputs.items() if name not in self._receivers_alone}
+        return self.transmitter(own, self.estimate(snr_db, snr_error_db), mode)
 
     def estimate(self, snr_db: float, snr_error_db: float = 0.0) -> float | None:
         """What the transmitter takes the SNR for, dB; None where there is no router, and nothing depends on it.
@@ -169,11 +203,22 @@ class Link:
         require_range("snr_db", snr_db, SNR_DB_MIN, SNR_DB_MAX)
         return min(max(snr_db + snr_error_db, SNR_DB_MIN), SNR_DB_MAX)
 
-    def carry(self, sent: Transmission, channel: Channel, snr_db: float, draws: Draws) -> LinkResult:
-        """Carry and decode what was sent; a sweep encodes once and calls this for each point and draw."""
+    def carry(
+        self,
+        sent: Transmission,
+        channel: Channel,
+        snr_db: float,
+        draws: Draws,
+        side: Mapping[str, ArrayLike] | None = None,
+    ) -> LinkResult:
+        """Carry and decode what was sent; a sweep encodes once and calls this for each point and draw.
+
+        `side` is what the receiver has of its own, see link.runtime.Receiver.
+        """
         conveyed = self.convey(sent, channel, snr_db, draws)
         received, header = conveyed
-        return LinkResult(sent, received, self.receiver(received.y, received.no, conveyed.mode(sent)), header)
+        decoded = self.receiver(received.y, received.no, conveyed.mode(sent), inputs=side)
+        return LinkResult(sent, received, decoded, header)
 
     def convey(self, sent: Transmission, channel: Channel, snr_db: float, draws: Draws) -> Conveyed:
         """Carry what was sent, with its headers, as far as the receiver."""
@@ -187,6 +232,11 @@ class Link:
         taken = np.array([mode.num_symbols for mode in manifest.modes])[header.mode]
         y, no = erase_unsent(received.y, received.no, np.where(header.lost, 0, taken))
         return Conveyed(replace(received, y=y, no=no), header)
+
+
+def _names(manifest: Manifest, specs: tuple[TensorSpec, ...]) -> frozenset[str]:
+    """Every name that some inputs may be given under: their own, and that of a text."""
+    return frozenset((*manifest.given_as(specs), *(spec.name for spec in specs)))
 
 
 def require_snr_error(snr_error_db: float, routed: bool) -> None:

@@ -1,10 +1,11 @@
 """What the graphs of a bundle take and answer: names, dtypes and shapes, which follow from its modes and its answers.
 
     task inputs [, snr_db] [, mode_in] ──> transmitter.onnx ──> mode, indices, bits, num_bits, symbols, num_symbols
-    symbols, no, mode, llr_in ──> receiver.onnx ──> llr, indices_hat, and logits, or pieces and log_prob
+    symbols, no, mode, llr_in [, side inputs] ──> receiver.onnx ──> llr, indices_hat, and logits, or pieces and log_prob
 
-Where modes differ in size, arrays have the size of the largest. What each tensor means stands with those who run the graphs:
-`link.runtime.Transmission`, `Receiver` and `Reception`.
+Side inputs are what the receiver has of its own (a question to answer, say): they never pass the channel, and the manifest
+names them beside the task. Where modes differ in size, arrays have the size of the largest. What each tensor means stands
+with those who run the graphs: `link.runtime.Transmission`, `Receiver` and `Reception`.
 """
 
 from __future__ import annotations
@@ -76,14 +77,15 @@ def mode_input(modes: int) -> TensorSpec:
     )
 
 
-def receiver_inputs(modes: Iterable[Rate]) -> tuple[TensorSpec, ...]:
-    """Inputs of a receiver with these modes."""
+def receiver_inputs(modes: Iterable[Rate], side: Iterable[TensorSpec] = ()) -> tuple[TensorSpec, ...]:
+    """Inputs of a receiver with these modes, and behind them those that it has of its own."""
     largest = _Largest.of(modes)
     return (
         _tensor("symbols", "float32", largest.symbols, 2),
         _tensor("no", "float32", largest.symbols),
         _tensor("mode", "int64"),
         _tensor("llr_in", "float32", largest.bits),
+        *side,
     )
 
 

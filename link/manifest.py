@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from link.errors import ArgumentError
 from link.interface import MODE_INPUT, SNR_INPUT, TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
 from link.rate import Rate
+from link.side import check_side_inputs, side_inputs
 
 SCHEMA_VERSION: Final = 1
 MODES_MAX: Final = 32
@@ -161,12 +162,16 @@ class TaskSpec(_Frozen):
         Which of the task's questions, where one input is asked several.
     text : TextSpec or None
         None where it is a class.
+    receiver_inputs : tuple of str
+        Side inputs: what the receiver has of its own, beside what it receives. An input of the graph that is neither is
+        refused, and a manifest without any does not tell of them.
     """
 
     name: str
     classes: tuple[str, ...]
     question: str | None = None
-    text: TextSpec | None = None
+    text: TextSpec | None = Field(default=None, exclude_if=lambda text: text is None)
+    receiver_inputs: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
 
     @property
     def positions(self) -> int:
@@ -288,11 +293,30 @@ class Manifest(_Frozen):
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
-        """What a sample is given as: the task's inputs, and a text in place of those that it becomes."""
-        names = tuple(tensor.name for tensor in self.task_inputs)
-        if self.tokenizer is None:
-            return names
-        return (self.tokenizer.text, *(name for name in names if name not in self.tokenizer.becomes))
+        """What a sample is given as: its inputs at either end, and a text in place of those that it becomes."""
+        return self.given_as(self.sample_inputs)
+
+    @cached_property
+    def side_inputs(self) -> tuple[TensorSpec, ...]:
+        """What the receiver has of its own: its inputs behind those that it receives; none in most bundles."""
+        return side_inputs(self.receiver.inputs, self.task.receiver_inputs)
+
+    @cached_property
+    def sample_inputs(self) -> tuple[TensorSpec, ...]:
+        """All inputs of a sample: the transmitter's, and those that the receiver alone has."""
+        sent = {spec.name for spec in self.task_inputs}
+        return (*self.task_inputs, *(spec for spec in self.side_inputs if spec.name not in sent))
+
+    def given_as(self, specs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
+        """Names that some inputs are given under: a text, first, in place of those that it becomes."""
+        text = self.text_of(specs)
+        names = tuple(spec.name for spec in specs)
+        return names if text is None else (text.text, *(name for name in names if name not in text.becomes))
+
+    def text_of(self, specs: tuple[TensorSpec, ...]) -> TokenizerSpec | None:
+        """The tokenizer, where some of these inputs are made of a text."""
+        names = {spec.name for spec in specs}
+        return None if self.tokenizer is None or names.isdisjoint(self.tokenizer.becomes) else self.tokenizer
 
     @cached_property
     def routed(self) -> bool:
@@ -374,26 +398,37 @@ class Manifest(_Frozen):
             if any(task.text is not None for task in (self.task, *(other.task for other in self.receivers))):
                 raise ValueError("tokenizer: must be there where a text is answered")
             return self
-        inputs = _signatures(self.transmitter.inputs)
-        if spec.text in inputs or spec.input_ids == spec.attention_mask:
+        ends = {"transmitter": self.task_inputs, "receiver": self.side_inputs} | {
+            other.name: side_inputs(other.graph.inputs, other.task.receiver_inputs) for other in self.receivers
+        }
+        inputs = {end: _signatures(specs) for end, specs in ends.items()}
+        if any(spec.text in names for names in inputs.values()) or spec.input_ids == spec.attention_mask:
             raise ValueError(
                 f"tokenizer: {', '.join((spec.text, *spec.becomes))} must be three names, the first no input"
             )
         wanted = ("int64", "batch", spec.length)
-        for name in spec.becomes:
-            if inputs.get(name) != wanted:
-                raise ValueError(
-                    f"transmitter.inputs: {name} is {_signature(inputs.get(name))} where the tokenizer means "
-                    f"{_signature(wanted)}"
-                )
+        # An end reads a text or not; that some end does is what the tokenizer is there for.
+        reading = {end: names for end, names in inputs.items() if not names.keys().isdisjoint(spec.becomes)}
+        for end, names in (reading or {"transmitter": inputs["transmitter"]}).items():
+            for name in spec.becomes:
+                if names.get(name) != wanted:
+                    raise ValueError(
+                        f"{end}.inputs: {name} is {_signature(names.get(name))} where the tokenizer means "
+                        f"{_signature(wanted)}"
+                    )
         return self
 
     def _interfaces(
         self, name: str, graph: GraphSpec, task: TaskSpec
     ) -> tuple[tuple[str, tuple[TensorSpec, ...], tuple[TensorSpec, ...]], ...]:
         """A receiver's inputs and outputs beside what modes and task make of them."""
+        linked = {spec.name for spec in (*receiver_inputs(self.modes), *self._told)}
+        try:
+            side = check_side_inputs(graph.inputs, task.receiver_inputs, linked, self.transmitter.inputs)
+        except ValueError as error:
+            raise ValueError(f"{name}.inputs: {error}") from None
         return (
-            (f"{name}.inputs", graph.inputs, receiver_inputs(self.modes)),
+            (f"{name}.inputs", graph.inputs, receiver_inputs(self.modes, side)),
             (f"{name}.outputs", graph.outputs, receiver_outputs(self.modes, len(task.classes), task.positions)),
         )
 

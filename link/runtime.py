@@ -6,7 +6,6 @@ command, the server and the sweep all go through these two classes.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,14 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from link.bundle import Bundle
 from link.choice import read_estimate, read_mode
-from link.errors import ArgumentError, BundleError, MissingExtra
+from link.errors import ArgumentError, BundleError
+from link.inputs import InputReader
+from link.inputs import TaskInputs as TaskInputs
 from link.interface import MODE_INPUT, OWN_CHOICE, SNR_INPUT
 from link.manifest import GraphSpec
 from link.session import open_session
 from link.snr import NO_MIN, SYMBOL_MAX
-from link.tensors import as_tensor, check_inputs, require_finite, within
-
-logger = logging.getLogger(__name__)
+from link.tensors import as_tensor, require_finite, within
 
 
 class Transmission(NamedTuple):
@@ -88,23 +87,6 @@ class Reception(NamedTuple):
         return score
 
 
-class TaskInputs(NamedTuple):
-    """A task's inputs as its graph takes them.
-
-    Attributes
-    ----------
-    arrays : dict of name to (B, ...) array
-    cut : (B,) bool, optional
-        Whether a text was longer than the transmitter takes, and was cut; None where no texts were given.
-    unknown : (B,) bool, optional
-        Whether a text has no token that the transmitter knows; None where no texts were given.
-    """
-
-    arrays: dict[str, NDArray[Any]]
-    cut: NDArray[np.bool_] | None
-    unknown: NDArray[np.bool_] | None = None
-
-
 class Transmitter:
     """transmitter.onnx of a bundle, and its tokenizer where it carries one.
 
@@ -129,10 +111,7 @@ class Transmitter:
     def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu", memory_bytes: int | None = None) -> None:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.transmitter
-        try:
-            self._tokenizer = bundle.tokenizer()
-        except MissingExtra:  # integers can be sent without it
-            self._tokenizer = None
+        self._reader = InputReader(bundle, self.manifest.task_inputs)
         self._snr_range = _range(self._spec, SNR_INPUT)
         self._session = open_session(bundle, self._spec, threads, device, memory_bytes)
 
@@ -205,41 +184,11 @@ class Transmitter:
 
     def tensors(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
         """The task's inputs as the graph takes them, see `read`; texts that were cut or say nothing are logged."""
-        arrays, cut, unknown = self.read(inputs)
-        if self._tokenizer is not None and cut is not None and cut.any():
-            logger.warning("%d of %d texts have more than %d tokens: cut", cut.sum(), len(cut), self._tokenizer.length)
-        if unknown is not None and unknown.any():
-            logger.warning("%d of %d texts have no token that the model knows", unknown.sum(), len(unknown))
-        return arrays
+        return self._reader.tensors(inputs)
 
     def read(self, inputs: Mapping[str, ArrayLike]) -> TaskInputs:
-        """The task's inputs as the graph takes them: texts as integers, all checked.
-
-        Raises
-        ------
-        ArgumentError
-            If an input is missing, unknown, of the wrong shape, not finite or out of range, or a text is empty.
-        MissingExtra
-            If there are texts, and `tokenizers` is not installed.
-        """
-        spec = self.manifest.tokenizer
-        given = [] if spec is None else [name for name in spec.becomes if name in inputs]
-        if spec is None or (given and spec.text not in inputs):
-            return TaskInputs(check_inputs(self.manifest.task_inputs, inputs), None)
-        takes = self.manifest.input_names
-        for name in inputs:
-            if name in given:
-                raise ArgumentError(f"inputs.{name}", f"must be absent where inputs.{spec.text} is given")
-            if name not in takes:
-                raise ArgumentError(f"inputs.{name}", f"is unknown; this bundle takes {', '.join(takes)}")
-        if spec.text not in inputs:
-            raise ArgumentError(f"inputs.{spec.text}", "is missing")
-        if self._tokenizer is None:
-            raise MissingExtra("tokenizers", "text")
-        encoded = self._tokenizer(inputs[spec.text], field=f"inputs.{spec.text}")
-        arrays = {name: value for name, value in inputs.items() if name != spec.text}
-        arrays |= {spec.input_ids: encoded.input_ids, spec.attention_mask: encoded.attention_mask}
-        return TaskInputs(check_inputs(self.manifest.task_inputs, arrays), encoded.cut, encoded.unknown)
+        """The task's inputs as the graph takes them: texts as integers, all checked; see link.inputs."""
+        return self._reader.read(inputs)
 
 
 class Receiver:
@@ -250,10 +199,16 @@ class Receiver:
         self._spec = bundle.manifest.receiver
         self._answers = [tensor.name for tensor in self._spec.outputs]
         self._tokenizer = None if bundle.manifest.task.text is None else bundle.tokenizer()
+        self._side = InputReader(bundle, self.manifest.side_inputs)
         self._session = open_session(bundle, self._spec, threads, device, memory_bytes)
 
     def __call__(
-        self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None
+        self,
+        symbols: ArrayLike,
+        no: ArrayLike,
+        mode: ArrayLike | None = None,
+        llr_in: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
     ) -> Reception:
         """Decode a batch.
 
@@ -267,13 +222,16 @@ class Receiver:
             Mode of each sample; the default mode where absent.
         llr_in : (B, L) float32, optional
             LLRs added to the demapped ones; 0 where absent. With `no` = inf they alone decide.
+        inputs : mapping of name to (B, ...) array, optional
+            What the receiver has of its own, as the manifest names it; a list of B texts may stand in place of what the
+            tokenizer makes of them. Required where it has any.
 
         Raises
         ------
         ArgumentError
-            If an array has the wrong shape or a value outside its range.
+            If an array has the wrong shape or a value outside its range, or an input of its own is missing or unknown.
         """
-        return self.run(self.read(symbols, no, mode, llr_in))
+        return self.run(self.read(symbols, no, mode, llr_in, inputs))
 
     def texts(self, pieces: NDArray[np.int64]) -> list[str]:
         """What pieces (B, T) spell, each row up to its end, where this receiver answers texts."""
@@ -287,7 +245,12 @@ class Receiver:
         return Reception(**dict(zip(self._answers, self._session.run(self._answers, dict(tensors)), strict=True)))
 
     def read(
-        self, symbols: ArrayLike, no: ArrayLike, mode: ArrayLike | None = None, llr_in: ArrayLike | None = None
+        self,
+        symbols: ArrayLike,
+        no: ArrayLike,
+        mode: ArrayLike | None = None,
+        llr_in: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """The arrays as the graph takes them, checked; arguments and errors as for a call."""
         y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2), finite=False)
@@ -310,7 +273,8 @@ class Receiver:
             if llr_in is None
             else as_tensor("llr_in", llr_in, "float32", (batch, self.manifest.num_bits))
         )
-        return {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr}
+        side = self._side.tensors(inputs or {}, batch) if inputs or self.manifest.side_inputs else {}
+        return {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr, **side}
 
 
 def _range(spec: GraphSpec, name: str) -> tuple[np.float32, np.float32]:

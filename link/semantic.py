@@ -1,6 +1,7 @@
 """A data set over a bundle's link, block by block: what a semantic sweep asks the simulator to run.
 
-    inputs ──encode──> symbols ── block: one draw of some thousand rows ──> channel ──> receiver ──> counts
+    inputs ─┬─encode──> symbols ── block: one draw of some thousand rows ──> channel ──> receiver ──> counts
+            └─ side inputs, where the receiver has some of its own ─────────────────────────┘
 
 Noise is addressed by (seed, sample, draw, SNR), with a sample's row as its number. A bundle with a router encodes at each
 point anew, since what it sends depends on the SNR; any other encodes once.
@@ -118,7 +119,7 @@ class SemanticPasses:
     ----------
     link : Link
     tensors : mapping of name to (n, ...) array
-        As link.runtime.Transmitter.tensors gives them.
+        As link.chain.Link.tensors gives them.
     truth : (n,) or (n, T) int64
         The right classes, or pieces (link.truth).
     spec : SweepSpec
@@ -156,11 +157,11 @@ class SemanticPasses:
         return -(-len(self.truth) // self._part)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Workers need what is sent; what it is made of, only where it changes with the SNR."""
+        """Workers need what is sent and what the receiver has; what it is made of, only where it changes with the SNR."""
         if self.link.manifest.routed:
             return self.__dict__
         self.sent(self.spec.snr_db[0])
-        return self.__dict__ | {"tensors": {}}
+        return self.__dict__ | {"tensors": self.link.side(self.tensors)}
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +186,7 @@ class SemanticPasses:
         rows = np.arange(first, min(first + self._part, len(self.truth)), dtype=np.int64)
         manifest, truth = self.link.manifest, self.truth[first : first + self._part]
         sent = Transmission._make(values[first : first + self._part] for values in self.sent(snr_db))
+        side = {name: values[first : first + self._part] for name, values in self.link.side(self.tensors).items()}
         tokens = np.array([mode.tokens for mode in manifest.modes])
         symbol_bits = np.array([bits_per_symbol(mode.order) for mode in manifest.modes])
         correct = np.empty((len(rows), self._judged.shape[1]), np.bool_)
@@ -195,7 +197,8 @@ class SemanticPasses:
         for place in self._chunks(len(rows)):
             chunk = Transmission._make(values[place] for values in sent)
             draws = Draws(self.spec.seed, rows[place], draw, engine=self.engine)
-            result = self.link.carry(chunk, self._channel, snr_db, draws)
+            own = {name: values[place] for name, values in side.items()}
+            result = self.link.carry(chunk, self._channel, snr_db, draws, own)
             sent_here = np.arange(manifest.num_symbols) < chunk.num_symbols[:, None]
             decoded, right = result.decoded, np.isfinite(result.received.no).all(axis=-1, where=sent_here)
             pilots += result.received.pilot_symbols
@@ -277,12 +280,14 @@ def clean_decisions(link: Link, inputs: Mapping[str, ArrayLike], snr_db: float =
     snr_db : float
         What a router takes the SNR for, dB.
     """
-    tensors = link.transmitter.tensors(inputs)
+    tensors = link.tensors(inputs)
     decisions = []
     for first in range(0, len(next(iter(tensors.values()))), CHUNK_ROWS):
-        sent = link.encode({name: value[first : first + CHUNK_ROWS] for name, value in tensors.items()}, snr_db)
+        rows = {name: value[first : first + CHUNK_ROWS] for name, value in tensors.items()}
+        sent = link.encode(rows, snr_db)
         no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
-        decisions.append(link.receiver(*erase_unsent(sent.symbols, no, sent.num_symbols), sent.mode).decisions)
+        y, no = erase_unsent(sent.symbols, no, sent.num_symbols)
+        decisions.append(link.receiver(y, no, sent.mode, inputs=link.side(rows)).decisions)
     return np.concatenate(decisions)
 
 

@@ -71,7 +71,7 @@ def sweep(
     ----------
     link : Link
     inputs : mapping of name to (n, ...) array
-        The task's inputs; as for link.runtime.Transmitter.
+        The task's inputs at both ends; as for link.chain.Link.tensors.
     labels : (n,) or (n, T) int
         The right class of each sample, in [0, classes); where a text is answered, the right piece at each position, -1 where
         there is none.
@@ -110,7 +110,7 @@ def sweep(
     if chunk_rows < 1:
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")
     require_snr_error(spec.snr_error_db, link.manifest.routed)
-    tensors = link.transmitter.tensors(inputs)
+    tensors = link.tensors(inputs)
     truth = check_labels("labels", labels, len(next(iter(tensors.values()))), link.manifest.task)
     if spec.radio is not None and workers > 1 and not spec.radio.frontend.simulated:
         raise ArgumentError("workers", f"must be 1 for a {spec.radio.frontend.kind} radio, which is one, got {workers}")

@@ -15,8 +15,10 @@ LARGEST: Final = float(np.finfo(np.float64).max)
 """Any finite number is at most this."""
 
 
-def check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    """The inputs as contiguous arrays of the graph's dtypes, all of one batch size.
+def check_inputs(
+    specs: tuple[TensorSpec, ...], inputs: Mapping[str, ArrayLike], batch: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """The inputs as contiguous arrays of the graph's dtypes, all of one batch size: `batch`, where it is given.
 
     Raises
     ------
@@ -28,7 +30,6 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, ArrayLike])
         if name not in names:
             raise ArgumentError(f"inputs.{name}", f"is unknown; this bundle takes {', '.join(names)}")
     feed: dict[str, NDArray[Any]] = {}
-    batch: int | None = None
     for spec in specs:
         field = f"inputs.{spec.name}"
         if spec.name not in inputs:

@@ -28,7 +28,7 @@ from link.randomness import Draws
 from link.sweep import sweep
 from train import checkpoint as checkpoints
 from train.ablation_design import Case, Defects
-from train.evaluate import chunks, encode, tensors
+from train.evaluate import chunks, encode, side_tensors, tensors
 from train.export import export
 from train.questions import asked
 from train.recipe import Recipe
@@ -173,6 +173,7 @@ def soft_accuracy(
     with torch.no_grad():
         for rows, part in chunks(split, batch_rows):
             sent = model.send_soft(encode(model, tensors(task, part)), temperature, symbol_temperature)
+            side = side_tensors(task, part)
             x = sent.symbols.numpy().astype(np.float32)
             energy += float(np.square(x).sum(axis=-1, dtype=np.float64).mean(axis=-1).sum())
             symbols = np.full(len(x), x.shape[1], dtype=np.int64)
@@ -180,7 +181,7 @@ def soft_accuracy(
                 for draw in range(spec.draws):
                     draws = Draws(spec.seed, np.arange(rows.start, rows.stop), draw)
                     received = channel(x, symbols, snr_db, draws)
-                    heard = model.receive(torch.from_numpy(received.y), torch.from_numpy(received.no))
+                    heard = model.receive(torch.from_numpy(received.y), torch.from_numpy(received.no), side=side)
                     labels = torch.from_numpy(part.labels)
                     answers = asked(model.head, heard.logits, labels).argmax(dim=-1)
                     correct[snr_db] += int((answers == labels).sum())

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from link.randomness import Draws, Stream, permutation
 from link.truth import UNJUDGED
-from train.evaluate import tensors
+from train.bottleneck import LatentNoise
+from train.evaluate import side_tensors, tensors
 from train.processes import Processes
 from train.recipe import Recipe
 from train.routing import ModeChoice, RoutingNoise
@@ -27,6 +28,8 @@ class Batch(NamedTuple):
     ----------
     inputs : list of (b, ...) tensors
         Of the rows that this process encodes: all B where there is one (train.processes).
+    side : list of (B, ...) tensors
+        What the receiver has of its own.
     labels : (B,) or (B, T) int64
     normals : (B, S, 2) float32
         Standard normals.
@@ -34,13 +37,17 @@ class Batch(NamedTuple):
         Es/N0, dB.
     routing : RoutingNoise or None
         None where there is one mode.
+    latent : LatentNoise or None
+        None where there is no bottleneck.
     """
 
     inputs: list[Tensor]
+    side: list[Tensor]
     labels: Tensor
     normals: Tensor
     snr_db: NDArray[np.float64]
     routing: RoutingNoise | None
+    latent: LatentNoise | None = None
 
     @property
     def decisions(self) -> int:
@@ -86,12 +93,16 @@ class Batches:
         recipe, split = self._recipe, self._stage.data.train
         rows = len(split)
         draws = Draws(recipe.seed, np.arange(rows), epoch)
-        inputs = tensors(self._stage.task, Split(self._stage.task.augment(split.inputs, draws), split.labels))
+        augmented = Split(self._stage.task.augment(split.inputs, draws), split.labels)
+        inputs, side = tensors(self._stage.task, augmented), side_tensors(self._stage.task, augmented)
         labels = torch.from_numpy(split.labels)
         noise = draws.normals(Stream.TRAINING_NOISE, 0, recipe.link.num_symbols).astype(np.float32)
         low, high = recipe.channel.train_snr_db
         snr_db = low + (high - low) * draws.uniforms(Stream.TRAINING_SNR, 0, 1)[:, 0]
         routing = None if self._mode_choice is None else self._mode_choice.noise(draws)
+        link, latent = recipe.link, None
+        if recipe.bottleneck.enabled:
+            latent = LatentNoise.of(draws, recipe.bottleneck, link.tokens, link.dim)
         order = permutation(recipe.seed, rows, epoch)
         size = recipe.optimizer.batch_size
         device = self._processes.device
@@ -102,9 +113,11 @@ class Batches:
                 (epoch - 1) * self.per_epoch + index,
                 Batch(
                     [tensor.to(device) for tensor in self._stage.rows(inputs, own)],
+                    [tensor[chosen].to(device) for tensor in side],
                     labels[chosen].to(device),
                     torch.from_numpy(noise[chosen]).to(device),
                     snr_db[chosen],
                     None if routing is None else routing.rows(chosen),
+                    None if latent is None else latent.rows(chosen, device),
                 ),
             )

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from link.errors import CheckpointError
+from train.bottleneck import Bottleneck
 from train.defective import DefectiveTransceiver
 from train.recipe import Recipe
 from train.router import Router
@@ -116,10 +117,11 @@ def build_transceiver(recipe: Recipe, task: Task | None = None) -> Transceiver:
         head = task.head(recipe.link.tokens, recipe.link.dim)
         routed = recipe.router.enabled and bool(recipe.link.modes)
         router = Router(recipe.router, len(recipe.link.rates), recipe.channel.train_snr_db) if routed else None
+        bottleneck = Bottleneck(recipe.link.dim) if recipe.bottleneck.enabled else None
         model = (
             DefectiveTransceiver(encoder, head, recipe.link, recipe.quantizer, recipe.defects)
             if recipe.defects
-            else Transceiver(encoder, head, recipe.link, recipe.quantizer, router)
+            else Transceiver(encoder, head, recipe.link, recipe.quantizer, router, bottleneck)
         )
     _initialise(model, torch.Generator().manual_seed(recipe.seed))
     if model.router is not None:

@@ -27,6 +27,14 @@ ALMOST_ALL: Final = 0.95
 _WEIGHT_KEYS: Final = {"commitment": "lambda_vq", "usage": "lambda_entropy"}
 """Terms whose weight does not bear their name."""
 
+_LATENT_KEYS: Final = {
+    "latent_kl": "kl_weight",
+    "latent_orthogonality": "orthogonality",
+    "latent_diversity": "diversity",
+    "latent_teacher": "teacher_weight",
+}
+"""Terms of a bottleneck, and their weights."""
+
 
 @dataclass(frozen=True)
 class CollapseMetrics:
@@ -268,7 +276,9 @@ class CollapseMonitor:
         return TokenStatistics(tuple(mean.tolist()), tuple(variance.tolist()))
 
 
-def loss_shares(terms: Mapping[str, float], loss: LossRecipe, link: LinkRecipe) -> dict[str, float]:
+def loss_shares(
+    terms: Mapping[str, float], loss: LossRecipe, link: LinkRecipe, beside: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """What each weighted term contributes to the loss: absolute shares that sum to 1.
 
     The usage entropy is raised, and enters by what it lacks of ln K: the loss less a constant, with the same gradient. As it
@@ -280,6 +290,8 @@ def loss_shares(terms: Mapping[str, float], loss: LossRecipe, link: LinkRecipe) 
         Unweighted terms of an epoch; the total, `loss`, is passed over.
     loss : LossRecipe
         The weights in force.
+    beside : mapping of name to float, optional
+        Weighted terms that are not the link's: those of a bottleneck.
 
     Examples
     --------
@@ -294,6 +306,7 @@ def loss_shares(terms: Mapping[str, float], loss: LossRecipe, link: LinkRecipe) 
             continue
         weight = 1.0 if name == "task" else float(getattr(loss, weight_key(name).removeprefix("loss.")))
         parts[name] = weight * abs(most - value if name == "usage" else value)
+    parts |= {name: abs(value) for name, value in (beside or {}).items()}
     total = sum(parts.values())
     return {name: part / total if total else 0.0 for name, part in parts.items()}
 
@@ -306,6 +319,8 @@ def weight_key(term: str) -> str:
     >>> weight_key("commitment"), weight_key("energy")
     ('loss.lambda_vq', 'loss.lambda_energy')
     """
+    if term in _LATENT_KEYS:
+        return f"bottleneck.{_LATENT_KEYS[term]}"
     return f"loss.{_WEIGHT_KEYS.get(term, f'lambda_{term}')}"
 
 

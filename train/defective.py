@@ -88,6 +88,7 @@ class DefectiveTransceiver(Transceiver):
         no: Tensor,
         llr_in: Tensor | None = None,
         mode: Tensor | None = None,
+        side: Sequence[Tensor] = (),
         *,
         answers: bool = True,
     ) -> Heard:
@@ -98,7 +99,7 @@ class DefectiveTransceiver(Transceiver):
         ArgumentError
             If it leaks, and the last tokens sent were of another number of samples.
         """
-        heard = super().receive(symbols, no, llr_in, mode, answers=answers)
+        heard = super().receive(symbols, no, llr_in, mode, side, answers=answers)
         if "leak" not in self.defects:
             return heard
         if self._told is None or len(self._told.mean) != len(symbols):
@@ -107,7 +108,7 @@ class DefectiveTransceiver(Transceiver):
                 "symbols", f"must be those of the tokens just sent ({told}), got {len(symbols)} samples"
             )
         embedding = self._told.give_to(heard.embedding)
-        return heard._replace(embedding=embedding, logits=self.head(embedding) if answers else heard.logits)
+        return heard._replace(embedding=embedding, logits=self.head(embedding, *side) if answers else heard.logits)
 
     def deployed(self) -> Transceiver:
         """The clean transceiver with the same weights; with leak its head still pools."""
@@ -142,9 +143,9 @@ class PooledHead(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """(B, N, D) to (B, C)."""
-        logits: Tensor = self.head(embedding.mean(dim=1, keepdim=True).expand_as(embedding))
+    def forward(self, embedding: Tensor, *side: Tensor) -> Tensor:
+        """(B, N, D), and what the receiver has of its own, to (B, C)."""
+        logits: Tensor = self.head(embedding.mean(dim=1, keepdim=True).expand_as(embedding), *side)
         return logits
 
 

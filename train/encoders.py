@@ -278,18 +278,25 @@ def token_of(tokenizer: str, number: int) -> str:
     return token
 
 
-def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
+def learn_tokenizer(texts: Sequence[str], vocabulary: int, *, accents: bool = False) -> str:
     """tokenizer.json that knows the words of `texts`, the most frequent first, and spells all others.
 
     Ties go by the word, so that the same texts give the same file: the trainers of the library break them by a hash that
     changes from call to call.
+
+    Parameters
+    ----------
+    accents : bool
+        Whether letters keep their accents, composed (NFC): in many languages they tell words apart.
     """
     try:
         from tokenizers import Tokenizer as Library
         from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
     except ImportError:
         raise MissingExtra("tokenizers", "text") from None
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    plain, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    composed = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    normalizer = normalizers.Sequence([normalizers.NFC(), composed]) if accents else plain
     counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     letters = sorted({letter for word in counts for letter in word})
     words = sorted((word for word, count in counts.items() if count > 1), key=lambda word: (-counts[word], word))

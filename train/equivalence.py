@@ -9,8 +9,9 @@ renormalised, so at low SNR the hard path may be the better one; `h_assign` and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,6 +98,8 @@ class Paths(NamedTuple):
     labels : (n,) or (n, T) int64
     header : HeaderSpec, optional
         Where there are several modes. Both paths are sent in the modes of the hard one, and their headers share one fate.
+    side : mapping of name to (n, ...) array
+        What the receiver has of its own, in the order of its inputs.
     """
 
     model: Transceiver
@@ -105,6 +108,7 @@ class Paths(NamedTuple):
     sent: Transmission
     labels: NDArray[np.int64]
     header: HeaderSpec | None = None
+    side: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
     @torch.no_grad()
     def correct(self, snr_db: float, seed: int, draw: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -131,9 +135,12 @@ class Paths(NamedTuple):
                 y_soft, _ = erase_unsent(y_soft, variances, taken[part])
                 y_hard, variances = erase_unsent(y_hard, variances, taken[part])
                 mode_in = torch.from_numpy(decoded[part])
-            heard = self.model.receive(torch.from_numpy(y_soft), torch.from_numpy(variances), mode=mode_in)
+            side = {name: values[part] for name, values in self.side.items()}
+            own = [torch.from_numpy(values) for values in side.values()]
+            heard = self.model.receive(torch.from_numpy(y_soft), torch.from_numpy(variances), mode=mode_in, side=own)
             soft[part] = heard.logits.argmax(dim=-1).numpy() == self.labels[part]
-            hard[part] = self.receiver(y_hard, variances, decoded[part]).decisions == self.labels[part]
+            answer = self.receiver(y_hard, variances, decoded[part], inputs=side)
+            hard[part] = answer.decisions == self.labels[part]
         return soft, hard
 
 

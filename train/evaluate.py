@@ -27,7 +27,7 @@ from train.processes import Processes
 from train.questions import asked
 from train.recipe import ChannelRecipe, LinkRecipe
 from train.routing import carried, receive_routed
-from train.tasks import Split, Task
+from train.tasks import Split, Task, receiver_inputs_of
 from train.transceiver import Heard, Sent, Transceiver
 
 CHUNK_ROWS: Final = 256
@@ -91,6 +91,12 @@ def tensors(task: Task, split: Split) -> list[Rows]:
     return [torch.from_numpy(np.ascontiguousarray(rows)) if isinstance(rows, np.ndarray) else rows for rows in inputs]
 
 
+def side_tensors(task: Task, split: Split) -> list[Tensor]:
+    """What the receiver has of its own of a split's rows, in the order of the task's specification."""
+    inputs = [split.inputs[spec.name] for spec in receiver_inputs_of(task)]
+    return [torch.from_numpy(np.ascontiguousarray(rows)) for rows in inputs]
+
+
 @torch.no_grad()
 def encode(model: Transceiver, inputs: Sequence[Rows], processes: Processes | None = None) -> Tensor:
     """Tokens (n, N, D) of all rows, some at a time, each process encoding its share."""
@@ -111,7 +117,8 @@ def decide_without_link(
     model.eval()
     decisions = []
     for _, part in chunks(split):
-        logits = model.head(encode(model, tensors(task, part), processes))
+        side = [rows.to(model.device) for rows in side_tensors(task, part)]
+        logits = model.head(encode(model, tensors(task, part), processes), *side)
         found = asked(model.head, logits, torch.from_numpy(part.labels).to(model.device)).argmax(dim=-1)
         decisions.append(found.cpu().numpy())
     return np.concatenate(decisions)
@@ -147,16 +154,18 @@ def modes_at(model: Transceiver, tokens: Tensor, snr_db: float) -> Tensor | None
     return model.mode_of(tokens, torch.full((len(tokens),), snr_db, dtype=tokens.dtype, device=tokens.device))
 
 
-def hear(model: Transceiver, sent: Sent, met: Noise, carriage: Carriage | None = None) -> Heard:
+def hear(
+    model: Transceiver, sent: Sent, met: Noise, carriage: Carriage | None = None, side: Sequence[Tensor] = ()
+) -> Heard:
     """What the receiver makes of what was sent, through that noise; `carriage` where there are several modes."""
     no = met.no.to(model.device)
     y = add_noise(sent.symbols, no, met.normals.to(model.device))
     if carriage is None:
-        return model.receive(y, no)
+        return model.receive(y, no, side=side)
     decoded, lost = (
         torch.from_numpy(values).to(model.device) for values in (carriage.header.mode, carriage.header.lost)
     )
-    return receive_routed(model, y, no, carriage.mode, decoded, lost)
+    return receive_routed(model, y, no, carriage.mode, decoded, lost, side)
 
 
 @torch.no_grad()
@@ -197,6 +206,7 @@ def evaluate(
     rate = _Rate()
     for rows, part in chunks(split, whole_frames(model, spec, chunk_rows)):
         labels = torch.from_numpy(part.labels).to(model.device)
+        side = [rows_of.to(model.device) for rows_of in side_tensors(task, part)]
         tokens = encode(model, tensors(task, part), processes)
         monitor.add_tokens(tokens)
         sent = None
@@ -208,7 +218,10 @@ def evaluate(
             for draw in range(channel.eval_draws):
                 met = noise(seed, rows, draw, snr_db, hard.symbols.shape[1])
                 carriage = carry(model, spec, mode, snr_db, seed, rows, draw)
-                heard = {"soft": hear(model, soft, met, carriage), "hard": hear(model, hard, met, carriage)}
+                heard = {
+                    path: hear(model, sent_by, met, carriage, side)
+                    for path, sent_by in (("soft", soft), ("hard", hard))
+                }
                 for path, answer in heard.items():
                     logits = asked(model.head, answer.logits, labels)
                     correct[path][snr_db] += int((logits.argmax(dim=-1) == labels).sum())

@@ -35,9 +35,9 @@ from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, Toke
 from link.randomness import Draws, Stream
 from train.agreement import parts
 from train.answers import answered
-from train.graphs import ReceiverGraph, TransmitterGraph
+from train.graphs import RECEIVED, ReceiverGraph, TransmitterGraph
 from train.receivers import Source, sources_of
-from train.tasks import Split, Task, TextTask
+from train.tasks import Split, Task, TextTask, receiver_inputs_of
 from train.transceiver import Transceiver
 
 OPSET: Final = 18
@@ -99,9 +99,10 @@ def export(
             raise BundleError(f"{checkpoint_path} gives no valid manifest: {where}: {first['msg']}") from None
         check_bundle(staged, sources[0].model, sources[0].task, sample)
         for source in sources[1:]:
-            check_receiver(
-                Link(load_bundle(staged, source.name)), source.model, _tokens(source.model, source.task, sample)
-            )
+            own = sample
+            if any(spec.name not in sample.inputs for spec in receiver_inputs_of(source.task)):
+                own = _first_rows(source.task.load(data_folder).validation, CHECKED_ROWS)
+            check_receiver(Link(load_bundle(staged, source.name)), source.model, source.task, own)
         if bundle_path.exists():
             bundle_path.rename(Path(temporary) / "replaced")
         staged.rename(bundle_path)
@@ -159,6 +160,7 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
 
 def _write_receiver(file: Path, source: Source) -> GraphSpec:
     """Trace a receiver into a file, and describe it."""
+    side = receiver_inputs_of(source.task)
     link = source.model.recipe
     outputs = receiver_outputs(link.rates, len(source.task.classes), source.answers.positions)
     received = {
@@ -166,9 +168,16 @@ def _write_receiver(file: Path, source: Source) -> GraphSpec:
         "no": torch.ones(3, link.num_symbols),
         "mode": torch.zeros(3, dtype=torch.int64),
         "llr_in": torch.zeros(3, link.num_bits),
+        **{spec.name: _any_rows(spec) for spec in side},
     }
     export_graph(ReceiverGraph(source.model), received, outputs, file)
-    return GraphSpec(file=file.name, sha256=sha256(file), inputs=receiver_inputs(link.rates), outputs=outputs)
+    return GraphSpec(file=file.name, sha256=sha256(file), inputs=receiver_inputs(link.rates, side), outputs=outputs)
+
+
+def _any_rows(spec: TensorSpec) -> Tensor:
+    """Three rows within the range of an input."""
+    value = min(max(0.0, spec.low or 0.0), np.inf if spec.high is None else spec.high)
+    return torch.from_numpy(np.full((3, *spec.sizes), value, dtype=spec.dtype))
 
 
 def _write_tokenizer(folder: Path, task: Task) -> TokenizerSpec | None:
@@ -184,15 +193,19 @@ def _write_tokenizer(folder: Path, task: Task) -> TokenizerSpec | None:
 
 def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[TensorSpec, ...], file: Path) -> None:
     """Trace a module into one ONNX file whose first dimension, `batch`, is dynamic, and pass it through onnx.checker."""
-    shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    shapes: tuple[Any, ...] = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    # What a forward takes as *inputs, or *side, is one argument to the exporter.
+    if isinstance(module, TransmitterGraph):
+        shapes = (shapes,)
+    elif isinstance(module, ReceiverGraph) and len(shapes) > RECEIVED:
+        shapes = (*shapes[:RECEIVED], shapes[RECEIVED:])
     with _quiet_exporter():
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
             input_names=list(inputs),
             output_names=[spec.name for spec in outputs],
-            # forward(*inputs) of the transmitter is one argument to the exporter.
-            dynamic_shapes=(shapes,) if isinstance(module, TransmitterGraph) else shapes,
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
             optimize=True,
@@ -219,7 +232,7 @@ def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) ->
         in_turn = np.arange(len(sample)) % (1 + len(link.manifest.modes)) + OWN_CHOICE
         _check_transmitter(link, model, inputs, snr_db, in_turn)
     _check_batch_invariance(link, inputs, snr_db)
-    check_receiver(link, model, _tokens(model, task, sample))
+    check_receiver(link, model, task, sample)
 
 
 def _check_transmitter(
@@ -304,14 +317,16 @@ def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]], snr_
             )
 
 
-def check_receiver(link: Link, model: Transceiver, tokens: Tensor) -> None:
-    """Compare a receiver's graph with torch on what is received of tokens (n, N, D), in all modes in turn.
+def check_receiver(link: Link, model: Transceiver, task: Task, sample: Split) -> None:
+    """Compare a receiver's graph with torch on what is received of a split, in all modes in turn.
 
     Raises
     ------
     BundleError
         If they differ by more than float32 explains.
     """
+    tokens = _tokens(model, task, sample)
+    side = {spec.name: sample.inputs[spec.name] for spec in receiver_inputs_of(task)}
     mode = torch.arange(len(tokens)) % len(model.recipe.rates)
     with torch.no_grad():
         symbols = model.send_hard(tokens, mode).symbols.numpy()
@@ -322,10 +337,11 @@ def check_receiver(link: Link, model: Transceiver, tokens: Tensor) -> None:
     llr_in = noise.repeat(-(-link.manifest.num_bits // (2 * length)), axis=1).reshape(rows, -1)[
         :, : link.manifest.num_bits
     ]
-    heard = link.receiver(y, no, mode.numpy(), llr_in)
+    heard = link.receiver(y, no, mode.numpy(), llr_in, side)
     with torch.no_grad():
         given = torch.from_numpy(llr_in.astype(np.float32))
-        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode)
+        own = [torch.from_numpy(values) for values in side.values()]
+        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode, own)
     answer = answered(expected.logits)
     file = link.manifest.receiver.file
     for name, found, wanted, tolerance in (

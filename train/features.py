@@ -26,7 +26,7 @@ from link.interface import TensorSpec
 from link.randomness import Draws
 from train.checkpoint import weights_sha256
 from train.encoders import hidden_size
-from train.tasks import Data, PretrainedEncoder, Split, Task
+from train.tasks import Data, PretrainedEncoder, Split, Task, receiver_inputs_of
 
 Progress = Callable[[str, int, int], None]
 """Called with the part that is being encoded, the rows that are done, and how many there are."""
@@ -113,6 +113,7 @@ class FrozenTask:
             TensorSpec(name="states", dtype="float32", shape=("batch", 1, hidden)),
             TensorSpec(name="mask", dtype="float32", shape=("batch", 1)),
         )
+        self.receiver_inputs = receiver_inputs_of(task)
 
     def load(self, folder: Path | None) -> Data:
         """The task's own rows."""
@@ -165,7 +166,8 @@ def frozen_data(
     for name in ("train", "validation", "test"):
         split: Split = getattr(data, name)
         states = _states(name, [split.inputs[spec.name] for spec in task.inputs], encoder, backbone, folder, progress)
-        parts[name] = Split({"states": states, "mask": states.mask()}, split.labels)  # type: ignore[dict-item]
+        side = {spec.name: split.inputs[spec.name] for spec in receiver_inputs_of(task)}
+        parts[name] = Split({"states": states, "mask": states.mask(), **side}, split.labels)  # type: ignore[dict-item]
     return Data(**parts)
 
 

@@ -6,6 +6,7 @@ A traced graph has one way for all rows, so each mode does all of them and every
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from link.codebook import lookup
 from train.answers import answered
 from train.lengths import nested
 from train.transceiver import Transceiver, padded
+
+RECEIVED: Final = 4
+"""Inputs of a receiver that the link gives: symbols, no, mode, llr_in. What it has of its own follows."""
 
 
 class TransmitterGraph(nn.Module):
@@ -70,15 +74,15 @@ class ReceiverGraph(nn.Module):
         super().__init__()
         self.transceiver = transceiver
 
-    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor, *side: Tensor) -> tuple[Tensor, ...]:
         """llr, indices_hat, and logits or pieces and log_prob. Where there is one mode, `mode` decides nothing."""
         recipe = self.transceiver.recipe
         if not recipe.modes or nested(recipe):
-            heard = self.transceiver.receive(symbols, no, llr_in, mode)
+            heard = self.transceiver.receive(symbols, no, llr_in, mode, side)
             return heard.llr, heard.indices_hat, *_answer(heard.logits)
         every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
         llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))
-        return llr, indices_hat, *_answer(self.transceiver.head(embedding))
+        return llr, indices_hat, *_answer(self.transceiver.head(embedding, *side))
 
 
 def _answer(logits: Tensor) -> tuple[Tensor, ...]:

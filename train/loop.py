@@ -19,10 +19,12 @@ from train import checkpoint as checkpoints
 from train import losses
 from train.alarms import alarms
 from train.batches import Batch, Batches
+from train.bottleneck import Latent
 from train.checkpoint import Checkpoint, Origin
 from train.collapse import CollapseMonitor, loss_shares, token_drift
 from train.evaluate import Evaluation, decide_without_link, evaluate
 from train.features import Progress
+from train.latent import VariationalTraining, drawn_on
 from train.objective import send, terms_of
 from train.processes import Processes
 from train.questions import asked, chance, sizes_of
@@ -58,11 +60,8 @@ class Trainer:
         self.processes = processes or Processes()
         self.stage = Stage(recipe, task, data, on_encoding, self.processes.device, transmitter)
         rate = recipe.optimizer.learning_rate
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            [{"params": trained, "rate": rate}],
-            lr=rate,
-            weight_decay=recipe.optimizer.weight_decay,
+            self.stage.parameter_groups(), lr=rate, weight_decay=recipe.optimizer.weight_decay
         )
         self.best_epoch = 0
         self.best_accuracy = -1.0
@@ -70,6 +69,9 @@ class Trainer:
         self.batches = Batches(recipe, self.stage, self._mode_choice, self.processes)
         upkeep = Upkeep if transmitter is None else Unmoved
         self.upkeep = upkeep(recipe, self.stage, self.processes)
+        self.latent: VariationalTraining | None = None
+        if recipe.bottleneck.enabled and transmitter is None:
+            self.latent = VariationalTraining(recipe.bottleneck, task, recipe.link.dim, self.batches.per_epoch)
 
     @property
     def model(self) -> Transceiver:
@@ -107,6 +109,7 @@ class Trainer:
         kept = self.transmitter
         settings = plan(self.recipe.schedule, epoch) if kept is None else kept.plan(epoch)
         self._unfreeze_by(epoch)
+        self.stage.freeze_vision(epoch)
         if self.processes.is_first:
             self.stage.keep_backbone(folder)
         if epoch == self.recipe.schedule.warmup_epochs + 1:
@@ -131,6 +134,7 @@ class Trainer:
         """Train encoder and head alone for as many epochs as the recipe has: the classifier without a link."""
         for epoch in range(1, self.recipe.schedule.epochs + 1):
             self._unfreeze_by(epoch)
+            self.stage.freeze_vision(epoch)
             self._warm_up(EpochPlan(epoch, Phase.WARMUP, 1.0, hard_forward=False, restarts=False))
             if on_epoch is not None:
                 on_epoch(epoch)
@@ -175,17 +179,22 @@ class Trainer:
     def _warm_up(self, settings: EpochPlan) -> EpochRecord:
         """One epoch of encoder and head alone."""
         self.stage.train()
-        total, correct = 0.0, 0
+        total, answered, correct = 0.0, 0.0, 0
         for step, batch in self.batches.of(settings.epoch):
-            logits = asked(self.model.head, self.model.head(self._tokens(batch)), batch.labels)
-            loss = losses.task_loss(logits, batch.labels)
+            tokens, latent = self._latent(batch)
+            if latent is not None:  # before there is a codebook, its mean is that of normalised tokens
+                tokens = tokens.masked_fill(latent.lost[:, None, None], 0.0)
+            logits = asked(self.model.head, self.model.head(tokens, *batch.side), batch.labels)
+            task = losses.task_loss(logits, batch.labels)
+            loss = task + self._latent_loss(latent, logits, batch, step)
             self._step(loss, step)
             total += float(loss.detach()) * batch.decisions
+            answered += float(task.detach()) * batch.decisions
             correct += int((logits.argmax(dim=-1) == batch.labels).sum())
         decisions = self.data.train.decisions
         return self._record(
             settings,
-            {"loss": total / decisions, "task": total / decisions},
+            {"loss": total / decisions, "task": answered / decisions},
             correct / decisions,
             no_link=self._accuracy_without_link(),
         )
@@ -201,8 +210,8 @@ class Trainer:
         # A router that is kept has learned.
         link_epoch = settings.epoch - schedule.warmup_epochs if self.transmitter is None else schedule.epochs
         for step, batch in self.batches.of(settings.epoch):
-            tokens = self._tokens(batch)
-            monitor.add_tokens(tokens)
+            tokens, latent = self._latent(batch)
+            monitor.add_tokens(tokens if latent is None else self.model.quantizer.tokens(latent.posterior.mean))
             routing = self._route(tokens, batch, link_epoch)
             sent = send(
                 self.model,
@@ -213,11 +222,13 @@ class Trainer:
                 settings,
                 teach_hard=weights.lambda_kl > 0.0,
                 routing=routing,
+                side=batch.side,
+                lost=None if latent is None else latent.lost,
             )
             of_modes = () if routing is None else (routing.mode, routing.right)
             monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db, *of_modes)
             terms = terms_of(self.model, sent, settings, weights, self.recipe.header)
-            loss = terms.total(weights)
+            loss = terms.total(weights) + self._latent_loss(latent, sent.answer.logits, batch, step)
             self._step(loss, step)
             self.upkeep.update(tokens)
             for name, value in {"loss": loss, **terms.values}.items():
@@ -245,9 +256,19 @@ class Trainer:
             restarted=restarted,
         )
 
-    def _tokens(self, batch: Batch) -> Tensor:
-        """Tokens (B, N, D) of the whole batch."""
-        return self.processes.gather(self.model.encode(*batch.inputs), len(batch.labels))
+    def _latent(self, batch: Batch) -> tuple[Tensor, Latent | None]:
+        """Tokens (B, N, D) of the whole batch; where there is a bottleneck, as drawn, and what they are drawn from."""
+        if self.latent is None or self.model.bottleneck is None or batch.latent is None:
+            return self.processes.gather(self.model.encode(*batch.inputs), len(batch.labels)), None
+        features = self.processes.gather(self.model.encoder(*batch.inputs), len(batch.labels))
+        latent = self.latent.draw(self.model.bottleneck(features), batch.latent)
+        return self.model.quantizer.tokens(latent.drawn), latent
+
+    def _latent_loss(self, latent: Latent | None, logits: Tensor, batch: Batch, step: int) -> Tensor:
+        """What the bottleneck adds to the loss of a step; 0 where there is none."""
+        if self.latent is None or latent is None:
+            return torch.zeros((), device=logits.device)
+        return self.latent.add(self.latent.terms(latent, logits, batch.labels, step), step, len(batch.labels))
 
     def _step(self, loss: Tensor, step: int) -> None:
         steps = self.batches.per_epoch * self.recipe.schedule.epochs
@@ -303,7 +324,9 @@ class Trainer:
             restarted=restarted,
             alarms=[],
             is_best=False,
-            loss_shares=loss_shares(loss_values, weights, self.recipe.link),
+            loss_shares=loss_shares(
+                loss_values, weights, self.recipe.link, None if self.latent is None else self.latent.shares()
+            ),
             validation_samples=len(labels),
             chance=chance(labels, sizes_of(self.model.head)),
         )
@@ -322,4 +345,9 @@ class Trainer:
                     "token_drift": token_drift(monitor.token_statistics(), evaluation.tokens),
                 }
             )
+        if self.latent is not None:
+            found = drawn_on(
+                self.model, self.task, self.data.validation, self.recipe, settings.epoch, linked=metrics is not None
+            )
+            record = record.model_copy(update={"bottleneck": self.latent.record(found)})
         return record.model_copy(update={"alarms": alarms(record, self.recipe)})

@@ -21,7 +21,7 @@ from link.errors import ArgumentError, require_range
 from link.manifest import HeaderSpec
 from link.montecarlo import Proportion, clustered_proportion
 from link.snr import millidecibels
-from train.evaluate import CHUNK_ROWS, carry, chunks, encode, hear, modes_at, noise, tensors, whole_frames
+from train.evaluate import CHUNK_ROWS, carry, chunks, encode, hear, modes_at, noise, side_tensors, tensors, whole_frames
 from train.losses import assignment_entropy, entropy
 from train.questions import asked
 from train.recipe import LinkRecipe
@@ -150,7 +150,7 @@ def measure(
     spec = header or HeaderSpec()
     for rows, part in chunks(split, whole_frames(model, spec, chunk_rows)):
         labels = torch.from_numpy(part.labels)
-        tokens = encode(model, tensors(task, part))
+        tokens, side = encode(model, tensors(task, part)), side_tensors(task, part)
         sent: dict[_Surrogate, Sent] = {}
         share = len(part) if model.router is None else len(part) / len(snr_db)
         for point in snr_db:
@@ -163,7 +163,7 @@ def measure(
                 met = noise(seed, rows, draw, point, model.recipe.num_symbols)
                 carriage = carry(model, spec, mode, point, seed, rows, draw)
                 for surrogate, count in counts.items():
-                    heard = hear(model, sent[surrogate], met, carriage)
+                    heard = hear(model, sent[surrogate], met, carriage, side)
                     answers = asked(model.head, heard.logits, labels).argmax(dim=-1)
                     count.correct[point][rows] += (answers == labels).numpy()
         if progress is not None:

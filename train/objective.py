@@ -14,7 +14,7 @@ task's loss of each, weighted by the straight-through gate, is what the router l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -82,6 +82,8 @@ def send(
     *,
     teach_hard: bool = False,
     routing: Routing | None = None,
+    side: Sequence[Tensor] = (),
+    lost: Tensor | None = None,
 ) -> Pass:
     """Send tokens (B, N, D) soft and hard through the same noise.
 
@@ -95,6 +97,10 @@ def send(
         Whether the hard path carries a gradient even where it is not the answer.
     routing : Routing, optional
         Required where there are several modes.
+    side : sequence of (B, ...) Tensor
+        What the receiver has of its own.
+    lost : (B,) bool, optional
+        Rows of which nothing arrives: their symbols are erased.
     """
     mode = None if routing is None else routing.mode
     soft = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp, mode)
@@ -102,11 +108,15 @@ def send(
     no = model.noise_met(no)
 
     def hear(x: Tensor, answers: bool = True) -> Heard:
-        y = add_noise(x, no, normals)
+        y, variances = add_noise(x, no, normals), no
+        if lost is not None:
+            y, variances = y.masked_fill(lost[:, None, None], 0.0), no.masked_fill(lost[:, None], torch.inf)
         if routing is None:
-            heard = model.receive(y, no, answers=answers)
+            heard = model.receive(y, variances, None, None, side, answers=answers)
         else:
-            heard = receive_routed(model, y, no, routing.mode, routing.decoded, routing.lost, answers=answers)
+            heard = receive_routed(
+                model, y, variances, routing.mode, routing.decoded, routing.lost, side, answers=answers
+            )
         return heard._replace(logits=asked(model.head, heard.logits, labels)) if answers else heard
 
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
@@ -123,13 +133,19 @@ def send(
         answer = hear(mixed)
     tried = None
     if routing is not None and routing.gate is not None:
-        tried = _try_modes(model, tokens, labels, no, normals, settings)
+        tried = _try_modes(model, tokens, labels, no, normals, settings, side)
     return Pass(tokens, labels, soft, hard, bits, soft_heard, hard_heard, answer, routing, tried)
 
 
 @torch.no_grad()
 def _try_modes(
-    model: Transceiver, tokens: Tensor, labels: Tensor, no: Tensor, normals: Tensor, settings: EpochPlan
+    model: Transceiver,
+    tokens: Tensor,
+    labels: Tensor,
+    no: Tensor,
+    normals: Tensor,
+    settings: EpochPlan,
+    side: Sequence[Tensor] = (),
 ) -> Tensor:
     """Task loss of each row in each mode, (B, R), its header right."""
     columns = []
@@ -140,7 +156,7 @@ def _try_modes(
             x = codec.send_soft(tokens, settings.vq_temp, settings.symbol_temp).symbols
         length = codec.recipe.num_symbols
         embedding = codec.decode(add_noise(x, no[:, :length], normals[:, :length]), no, None)[-1]
-        logits = asked(model.head, model.head(embedding), labels)
+        logits = asked(model.head, model.head(embedding, *side), labels)
         columns.append(losses.row_losses(logits, labels))
     return torch.stack(columns, dim=-1)
 

@@ -42,9 +42,9 @@ class QuestionHeads(nn.Module):
         self.heads = nn.ModuleList(heads)
         self.sizes = tuple(sizes)
 
-    def forward(self, embedding: Tensor) -> Tensor:
+    def forward(self, embedding: Tensor, *side: Tensor) -> Tensor:
         """Logits of all questions."""
-        return torch.cat([head(embedding) for head in self.heads], dim=-1)
+        return torch.cat([head(embedding, *side) for head in self.heads], dim=-1)
 
 
 def sizes_of(head: nn.Module) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -68,6 +69,8 @@ class Case(NamedTuple):
     llr_in : (n, L) float32 or None
     mode : (n,) int64 or None
         Of each row; None where there is one.
+    side : mapping of name to (n, ...) array
+        What the receiver has of its own, in the order of its inputs; empty where it has nothing.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Case(NamedTuple):
     no: NDArray[np.float32]
     llr_in: NDArray[np.float32] | None = None
     mode: NDArray[np.int64] | None = None
+    side: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 class ReceiverAgreement(Frozen):
@@ -115,6 +119,7 @@ def receiver_agreement(
     snr_db: Sequence[float],
     seed: int,
     progress: Callable[[float], None] = lambda fraction: None,
+    side: Mapping[str, NDArray[Any]] = MappingProxyType({}),
 ) -> ReceiverAgreement:
     """Compare receivers with a checkpoint's.
 
@@ -133,14 +138,18 @@ def receiver_agreement(
         Of the noise.
     progress : callable
         Told the fraction that is done.
+    side : mapping of name to (n, ...) array
+        What the receiver has of its own for each sample, in the order of its inputs.
     """
     comparison = _Comparison(model, tuple(receivers), manifest.task.positions)
     for done, snr in enumerate(snr_db):
         for case in channel_cases(sent.symbols, manifest.num_bits, snr, seed):
-            comparison.add(case._replace(mode=sent.mode if len(manifest.modes) > 1 else None), receivers)
+            mode = sent.mode if len(manifest.modes) > 1 else None
+            comparison.add(case._replace(mode=mode, side=side), receivers)
         progress((done + 1) / len(snr_db))
     for known in (*saturated_cases(manifest), noiseless_case(manifest, sent)):
-        comparison.add(known.case, receivers, known)
+        own = {name: values[np.arange(len(known.case.y)) % len(values)] for name, values in side.items()}
+        comparison.add(known.case._replace(side=own), receivers, known)
     return comparison.result()
 
 
@@ -409,12 +418,15 @@ def _receive(model: Transceiver, case: Case) -> Heard:
     dtype = model.quantizer.codebook.dtype
     y, no = (torch.from_numpy(values).to(dtype) for values in (case.y, case.no))
     llr_in = None if case.llr_in is None else torch.from_numpy(case.llr_in).to(dtype)
-    return model.receive(y, no, llr_in, None if case.mode is None else torch.from_numpy(case.mode))
+    side = [torch.from_numpy(values) for values in case.side.values()]
+    side = [values.to(dtype) if values.is_floating_point() else values for values in side]
+    return model.receive(y, no, llr_in, None if case.mode is None else torch.from_numpy(case.mode), side)
 
 
 def _rows(case: Case, part: slice | NDArray[np.int64]) -> Case:
     llr_in = None if case.llr_in is None else case.llr_in[part]
-    return Case(case.name, case.y[part], case.no[part], llr_in, None if case.mode is None else case.mode[part])
+    side = {name: values[part] for name, values in case.side.items()}
+    return Case(case.name, case.y[part], case.no[part], llr_in, None if case.mode is None else case.mode[part], side)
 
 
 def _join(said: Sequence[_Said], field: str) -> Tensor:

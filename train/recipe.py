@@ -20,6 +20,7 @@ from train.modes import RouterRecipe as RouterRecipe
 from train.section import Fraction, Positive, SnrDb, Weight
 from train.section import Section as _Section
 from train.section import nearest_key as nearest_key
+from train.variational import BottleneckRecipe as BottleneckRecipe
 
 
 class OptimizerRecipe(_Section):
@@ -36,6 +37,10 @@ class OptimizerRecipe(_Section):
         the lowest layer comes with it. 0 is all at once. Layers that wait are computed in every step all the same.
     layer_decay : float
         From the learning rate of a layer to that of the one under it; the top one has encoder_learning_rate.
+    head_learning_rate : float, optional
+        Of the head; learning_rate where absent.
+    freeze_vision_epochs : int
+        First epochs in which the part of the encoder that looks at images, its module `vision`, stays as it is.
     precision : str
         Of encoder and head while they train: `float32`, or `bfloat16` (train.precision). The link between them, evaluation
         and bundle are float32 in either.
@@ -48,6 +53,8 @@ class OptimizerRecipe(_Section):
     unfreeze_epoch: Annotated[int, Field(ge=1)] = 1
     unfreeze_layers: Annotated[int, Field(ge=0)] = 0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    head_learning_rate: Positive | None = None
+    freeze_vision_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
@@ -237,6 +244,7 @@ class Recipe(_Section):
     alarms: AlarmRecipe = AlarmRecipe()
     router: RouterRecipe = RouterRecipe()
     header: HeaderSpec = HeaderSpec()
+    bottleneck: BottleneckRecipe = BottleneckRecipe()
     defects: tuple[str, ...] = ()
 
     @property
@@ -268,6 +276,8 @@ class Recipe(_Section):
         for name in self.defects:
             if DEFECTS[name].ema_only and self.quantizer.kind != "ema":
                 raise ValueError(f"defects: {name} is of a codebook of kind ema, got kind {self.quantizer.kind}")
+        if self.defects and self.bottleneck.enabled:
+            raise ValueError("defects: a codec with a bottleneck has none; leave [bottleneck] out")
         if self.defects and several:
             raise ValueError("defects: a link with several modes has none; leave out [[link.modes]]")
         for key in ("lambda_sym", "lambda_lb"):

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from link.errors import ResultsError
 from train.collapse import CollapseMetrics, TokenDrift, Usage
+from train.latent import BottleneckRecord
 from train.schedule import Phase
 
 METRICS_NAME: Final = "metrics.jsonl"
@@ -46,6 +47,8 @@ class EpochRecord(BaseModel):
         Of each codebook in validation, where there are several modes.
     headers_lost, headers_wrong : float
         Share of those samples.
+    bottleneck : BottleneckRecord
+        Where there is one.
     chance : float
         Share of the most frequent class in the validation set: the accuracy of an answer that knows nothing.
     """
@@ -84,6 +87,7 @@ class EpochRecord(BaseModel):
     codebook_usage: dict[str, Usage] = Field(default_factory=dict)
     headers_lost: float | None = None
     headers_wrong: float | None = None
+    bottleneck: BottleneckRecord | None = None
 
     def text(self) -> str:
         """The epoch as lines for the screen."""
@@ -118,6 +122,8 @@ class EpochRecord(BaseModel):
                     f"{self.headers_lost:.2%} wrong={self.headers_wrong:.2%} | codes used/perplexity {usage}"
                 )
             lines += self._health(val.same_codes)
+        if self.bottleneck is not None:
+            lines.append(self.bottleneck.text())
         lines += [f"  ALARM: {alarm}" for alarm in self.alarms]
         if self.is_best:
             lines.append(f"  -> best so far (epoch={self.epoch}, hard={self.hard_mean:.4f}, vq_T={self.vq_temp:.3f})")

@@ -7,6 +7,7 @@ and decoded in the default mode, one whose header is wrong is decoded in one of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -163,7 +164,15 @@ class ModeChoice:
 
 
 def receive_routed(
-    model: Transceiver, y: Tensor, no: Tensor, mode: Tensor, decoded: Tensor, lost: Tensor, *, answers: bool = True
+    model: Transceiver,
+    y: Tensor,
+    no: Tensor,
+    mode: Tensor,
+    decoded: Tensor,
+    lost: Tensor,
+    side: Sequence[Tensor] = (),
+    *,
+    answers: bool = True,
 ) -> Heard:
     """Decode rows in the mode that their header gives, what was not sent and what it does not take erased.
 
@@ -174,6 +183,8 @@ def receive_routed(
     mode, decoded : (B,) int64
         Sent, and by the header.
     lost : (B,) bool
+    side : sequence of (B, ...) Tensor
+        What the receiver has of its own.
     answers : bool
         As for Transceiver.receive.
     """
@@ -181,7 +192,7 @@ def receive_routed(
     taken = torch.minimum(lookup(sizes, mode), lookup(sizes, decoded)).masked_fill(lost, 0)
     erased = torch.arange(y.shape[1], device=y.device) >= taken[:, None]
     y, no = y.masked_fill(erased[..., None], 0.0), no.masked_fill(erased, torch.inf)
-    return model.receive(y, no, mode=decoded, answers=answers)
+    return model.receive(y, no, mode=decoded, side=side, answers=answers)
 
 
 def symbols_of_modes(link: LinkRecipe, header: HeaderSpec) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from link.errors import RecipeError
 from train import checkpoint as checkpoints
 from train.encoders import hidden_size, layers_of
 from train.features import FrozenEncoder, FrozenTask, Progress, crop, frozen_data
@@ -87,6 +88,34 @@ class Stage:
         """Put what is trained into training mode; what is kept works as it is deployed."""
         self.model.train(not self._kept)
         self.model.head.train()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained from the start, by learning rate."""
+        recipe = self._optimizer_recipe
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if recipe.head_learning_rate is None:
+            return [{"params": trained, "rate": recipe.learning_rate}]
+        head = set(self.model.head.parameters())
+        others = [parameter for parameter in trained if parameter not in head]
+        own = [parameter for parameter in trained if parameter in head]
+        groups = [(others, recipe.learning_rate), (own, recipe.head_learning_rate)]
+        return [{"params": parameters, "rate": rate} for parameters, rate in groups if parameters]
+
+    def freeze_vision(self, epoch: int) -> None:
+        """Let the part of the encoder that looks at images be trained in this epoch, or stay as it is.
+
+        Raises
+        ------
+        RecipeError
+            If the recipe asks for it, and the encoder has none.
+        """
+        epochs = self._optimizer_recipe.freeze_vision_epochs
+        if not epochs or self._kept:
+            return
+        vision = getattr(self.model.encoder, "vision", None)
+        if vision is None:
+            raise RecipeError("optimizer.freeze_vision_epochs must be 0: this task's encoder has no vision to freeze")
+        vision.requires_grad_(epoch > epochs)
 
     def rows(self, inputs: Sequence[Any], chosen: NDArray[np.int64]) -> list[Tensor]:
         """Some rows of the inputs, without columns that none of them uses."""

@@ -1,8 +1,9 @@
 """The trainable transmitter and receiver: torch modules around link's functions.
 
-    inputs ─> encoder ─> normalise ─> tokens z ─┬─ hard: argmax ──> bits ─┐
-                                                └─ soft: softmax ─> P(b) ─┴─> group ─> map ─> x
-    y, no ─> LLR (+ llr_in), clip ─> posterior over codewords ─> mean embedding ─> head ─> logits
+    inputs ─> encoder [─> bottleneck] ─> normalise ─> tokens z ─┬─ hard: argmax ──> bits ─┐
+                                                                └─ soft: softmax ─> P(b) ─┴─> group ─> map ─> x
+    y, no ─> LLR (+ llr_in), clip ─> posterior over codewords ─> mean embedding ─┬─> head ─> logits
+                                     side inputs, where a receiver has some ─────┘
 
 Where there are several modes, each row goes the way of its own: the first tokens of the sample, with the mode's codebook and
 constellation. What its receiver is not sent is the prior's mean, as where all of a token's symbols were erased.
@@ -24,6 +25,7 @@ from torch.nn import functional
 from link.bits import group, ungroup
 from link.codebook import posterior_logits, softmax
 from link.constellation import app_llr, bits_per_symbol, map_bits, max_log_llr
+from train.bottleneck import Bottleneck
 from train.codebook import Codebook
 from train.lengths import nested, shortest, within
 from train.quantizer import build_quantizer
@@ -154,6 +156,8 @@ class Transceiver(nn.Module):
     quantizer : QuantizerRecipe, optional
     router : Router, optional
         What chooses between several modes; without one the default mode is sent.
+    bottleneck : Bottleneck, optional
+        What stands between encoder and tokens; where it is, tokens are its means, and in training drawn about them.
 
     Attributes
     ----------
@@ -174,6 +178,7 @@ class Transceiver(nn.Module):
         recipe: LinkRecipe,
         quantizer: QuantizerRecipe | None = None,
         router: Router | None = None,
+        bottleneck: Bottleneck | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -183,6 +188,7 @@ class Transceiver(nn.Module):
         self.quantizer = first
         self.more_quantizers = nn.ModuleList(others)
         self.router = router
+        self.bottleneck = bottleneck
         self.recipe = recipe
 
     @property
@@ -212,7 +218,8 @@ class Transceiver(nn.Module):
 
     def encode(self, *inputs: Tensor) -> Tensor:
         """Tokens (B, N, D), each normalised by itself alone."""
-        return self.quantizer.tokens(self.encoder(*inputs))
+        features = self.encoder(*inputs)
+        return self.quantizer.tokens(features if self.bottleneck is None else self.bottleneck(features).mean)
 
     def route(self, tokens: Tensor, snr_db: Tensor) -> Tensor:
         """Logits (B, R) of the modes, by the router, for estimates of Es/N0 (B,) in dB."""
@@ -266,12 +273,14 @@ class Transceiver(nn.Module):
         no: Tensor,
         llr_in: Tensor | None = None,
         mode: Tensor | None = None,
+        side: Sequence[Tensor] = (),
         *,
         answers: bool = True,
     ) -> Heard:
         """Decode equalised symbols (B, S, 2) with noise variances (B, S), each row in its mode (B,).
 
-        Where no answers are asked for, the head is left alone, and the logits are (B, 0).
+        `side` is what the receiver has of its own, (B, ...) each, in the order of the task's `receiver_inputs`. Where no
+        answers are asked for, the head is left alone, and the logits are (B, 0).
         """
         link = self.recipe
         if not link.modes:
@@ -284,7 +293,7 @@ class Transceiver(nn.Module):
                 ((link.num_bits,), (link.num_bits,), (link.tokens,), (link.tokens, link.dim)),
                 lambda codec, rows: codec.decode(symbols[rows], no[rows], None if llr_in is None else llr_in[rows]),
             )
-        logits = self.head(embedding) if answers else embedding.new_empty(len(embedding), 0)
+        logits = self.head(embedding, *side) if answers else embedding.new_empty(len(embedding), 0)
         return Heard(channel_llr, llr, indices_hat, embedding, logits)
 
     def noise_met(self, no: Tensor) -> Tensor:

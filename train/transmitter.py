@@ -24,7 +24,7 @@ from train.schedule import EpochPlan, Phase
 from train.tasks import transmitter_options
 
 _HEAD: Final = "head."
-_SECTIONS: Final = ("link", "quantizer", "router", "header")
+_SECTIONS: Final = ("link", "quantizer", "router", "header", "bottleneck")
 
 
 class Transmitter(NamedTuple):

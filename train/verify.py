@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from link.bundle import Bundle, sha256
+from link.chain import Link
 from link.provenance import code_version, library_versions
 from link.runtime import Receiver, Transmission, Transmitter
 from link.sequential import DifferenceTest, Verdict, combine
@@ -30,7 +31,7 @@ from train.checkpoint import Checkpoint
 from train.contract import ContractAgreement, contract_agreement
 from train.equivalence import Paths, PointResult, Surrogate, compare_at, surrogate
 from train.questions import ask
-from train.reception import Answer, Receive, ReceiverAgreement, receiver_agreement
+from train.reception import Answer, Case, Receive, ReceiverAgreement, receiver_agreement
 from train.schedule import Phase
 from train.transceiver import Transceiver
 from train.verdict import Verification, VerifySettings, render, summarise
@@ -82,7 +83,7 @@ def verify(
     checkpoint : Path or str
         A checkpoint, or a run (its best): that of the receiver.
     inputs : mapping of name to (n, ...) array
-        As for link.runtime.Transmitter.
+        As for link.chain.Link.tensors.
     labels : (n,) or (n, T) int
         As for link.sweep.sweep.
     settings : VerifySettings, optional
@@ -103,8 +104,9 @@ def verify(
     tell = progress or (lambda what, fraction: None)
     described, trained = checkpoints.load(checkpoint)
     model, task = ask(trained, checkpoints.task_of(described), bundle.manifest.task.question)
-    graphs = Transmitter(bundle), Receiver(bundle)
-    rows = _check(graphs[0], inputs, labels)
+    link = Link(bundle)
+    graphs = link.transmitter, link.receiver
+    rows = _check(link, inputs, labels)
     contract = contract_agreement(bundle, model, task, described.recipe.header)
     found = _Found(contract)
     if contract.comparable:
@@ -137,10 +139,11 @@ def verify(
 
 
 class _Rows(NamedTuple):
-    """The samples: as arrays by name, as tensors in the order of the specification, and their labels."""
+    """The samples: what is sent as arrays by name and as tensors in order, what the receiver has of its own, the labels."""
 
     inputs: dict[str, NDArray[Any]]
     tensors: list[Tensor]
+    side: dict[str, NDArray[Any]]
     labels: NDArray[np.int64]
 
 
@@ -162,10 +165,12 @@ class _Found(NamedTuple):
         ]
 
 
-def _check(transmitter: Transmitter, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
-    arrays = transmitter.tensors(inputs)
-    tensors = [torch.from_numpy(arrays[spec.name]) for spec in transmitter.manifest.task_inputs]
-    return _Rows(arrays, tensors, check_labels("labels", labels, len(tensors[0]), transmitter.manifest.task))
+def _check(link: Link, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
+    arrays = link.tensors(inputs)
+    sent = {spec.name: arrays[spec.name] for spec in link.manifest.task_inputs}
+    tensors = [torch.from_numpy(values) for values in sent.values()]
+    known = check_labels("labels", labels, len(tensors[0]), link.manifest.task)
+    return _Rows(sent, tensors, link.side(arrays), known)
 
 
 def _compare(
@@ -185,11 +190,11 @@ def _compare(
     snr_db = _spread(settings.snr_db, len(rows.labels)) if receiver.manifest.routed else None
     sent = _encode(transmitter, rows.inputs, snr_db)
     sents = {"onnx": sent}
-    receivers: dict[str, Receive] = {"onnx": lambda case: receiver(case.y, case.no, case.mode, case.llr_in)}
+    receivers: dict[str, Receive] = {"onnx": lambda case: receiver(case.y, case.no, case.mode, case.llr_in, case.side)}
     if remote is not None:
         sents["server"] = _encode(remote.encode, rows.inputs, snr_db)
         receivers["server"] = lambda case: remote.decode(
-            case.y, case.no, llr_in=case.llr_in, include_llr=True, **({} if case.mode is None else {"mode": case.mode})
+            case.y, case.no, llr_in=case.llr_in, include_llr=True, **_beside(case)
         )
     transmitters = transmitter_agreement(model, rows.tensors, sents, snr_db)
     # A receiver is not to be blamed for what a wrong transmitter sends.
@@ -209,12 +214,19 @@ def _compare(
             settings.snr_db,
             settings.seed,
             lambda fraction: tell("receiver", _RECEIVER_FROM + (_PATHS_FROM - _RECEIVER_FROM) * fraction),
+            rows.side,
         ),
     )
     if found.findings():
         return found
     measured, points = _compare_paths(graphs, described, model, rows, settings, tell)
     return found._replace(surrogate=measured, points=points)
+
+
+def _beside(case: Case) -> dict[str, Any]:
+    """What only some receivers are told."""
+    mode: dict[str, Any] = {} if case.mode is None else {"mode": case.mode}
+    return mode | ({"inputs": case.side} if case.side else {})
 
 
 def _compare_paths(
@@ -249,7 +261,7 @@ def _compare_paths(
                 sent.mode if len(manifest.modes) > 1 else None,
             )
             measured.append(found)
-            paths = Paths(model, soft_symbols, receiver, sent, rows.labels, manifest.header)
+            paths = Paths(model, soft_symbols, receiver, sent, rows.labels, manifest.header, rows.side)
         judged = None if rows.labels.ndim == 1 else rows.labels != UNJUDGED
         test = DifferenceTest(settings.margin, settings.alpha, len(settings.snr_db), judged)
         points.append(compare_at(paths, snr_db, test, settings.seed, settings.max_draws, told))

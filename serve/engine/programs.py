@@ -109,7 +109,7 @@ class Decode:
     def run(self, jobs: Sequence[DecodeJob]) -> list[Decoded | Exception]:
         """Join, decode, split."""
         start = perf_counter()
-        joined = _join(jobs, self._plain, lambda inputs: TaskInputs(self._link.receiver.read(**inputs), None))
+        joined = _join(jobs, self._plain, self._read)
         if not joined.jobs:
             return joined.results([])
         decoded = _decoded(self._link, self._link.receiver.run(joined.arrays))
@@ -118,6 +118,15 @@ class Decode:
             _rows(decoded, rows)._replace(timing=Timing(0.0, 0.0, spent, 1e6 * job.queued_s))
             for job, rows in zip(joined.jobs, _slices(joined.jobs), strict=True)
         )
+
+    def _read(self, inputs: Mapping[str, ArrayLike]) -> TaskInputs:
+        """What was received, and beside it what the receiver has of its own."""
+        own = dict(inputs)
+        received = [own.pop(name, None) for name in ("symbols", "no", "mode", "llr_in")]
+        symbols, no, mode, llr_in = received
+        assert symbols is not None
+        assert no is not None
+        return TaskInputs(self._link.receiver.read(symbols, no, mode, llr_in, own), None)
 
 
 class Transmit:

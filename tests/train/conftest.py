@@ -161,6 +161,22 @@ def questions_bundle(questions_run, export_run):
 
 
 @pytest.fixture(scope="session")
+def asked_runs(make_signs_recipe, train_run):
+    """Function that trains a task whose receiver has something of its own."""
+
+    def run(task):
+        schedule = {"epochs": 24, "warmup_epochs": 12, "alignment_start_epoch": 18}
+        return train_run(make_signs_recipe(name=task, task=task, schedule=schedule))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def asked_bundle(asked_runs, export_run):
+    return export_run(asked_runs("asked"))
+
+
+@pytest.fixture(scope="session")
 def make_routed_recipe(make_signs_recipe):
     """The same task in three modes of two codebooks, with a router; some keys changed."""
 

@@ -2,6 +2,12 @@
 
 Test statistic: Pearson's chi-squared of answers against labels. Its distribution under independence comes from permuting
 the labels, so that p is uniform where nothing leaks, whatever the receiver makes of its input.
+
+What a receiver has of its own (link.side) it keeps, and that tells of the label by itself: which answers a question can
+have at all. So there the answers must say nothing *beyond* it: given the side inputs, answers and labels are independent.
+Under that hypothesis the labels of samples with equal side inputs can be exchanged, so they are permuted within these groups
+alone, and the statistic is the sum of the groups': a conditional permutation test, as exact as the other where side inputs
+have few values.
 """
 
 import numpy as np
@@ -31,26 +37,31 @@ def derangement(count, seed=1):
 def chi_squared(table):
     """Of (..., a, b) counts."""
     expected = table.sum(axis=-1, keepdims=True) * table.sum(axis=-2, keepdims=True)
-    expected = expected / table.sum(axis=(-2, -1), keepdims=True)
+    expected = expected / np.maximum(table.sum(axis=(-2, -1), keepdims=True), 1.0)
     terms = np.divide((table - expected) ** 2, expected, out=np.zeros_like(expected), where=expected > 0)
     return terms.sum(axis=(-2, -1))
 
 
-def p_value(answers, labels, seed=7):
-    """Share of permutations of the labels that depend on the answers as much as the labels themselves do."""
+def p_value(answers, labels, seed=7, groups=None):
+    """Share of permutations of the labels, within groups (n,) of rows, that depend on the answers as much as they do."""
     generator = np.random.default_rng(seed)
     classes = int(max(answers.max(), labels.max())) + 1
+    groups = np.zeros(len(labels), dtype=np.int64) if groups is None else groups
+    tables = int(groups.max()) + 1
 
     def statistic(of_labels):
-        cells = answers * classes + of_labels
-        offsets = np.arange(len(cells))[:, None] * classes**2
-        counts = np.bincount((cells + offsets).ravel(), minlength=len(cells) * classes**2)
-        return chi_squared(counts.reshape(-1, classes, classes).astype(np.float64))
+        cells = (groups * classes + answers) * classes + of_labels
+        offsets = np.arange(len(cells))[:, None] * tables * classes**2
+        counts = np.bincount((cells + offsets).ravel(), minlength=len(cells) * tables * classes**2)
+        return chi_squared(counts.reshape(-1, tables, classes, classes).astype(np.float64)).sum(axis=-1)
 
     found = statistic(labels[None])[0]
-    reached = 0
+    reached, places = 0, np.argsort(groups, kind="stable")
     for _ in range(10):
-        shuffled = generator.permuted(np.tile(labels, (PERMUTATIONS // 10, 1)), axis=1)
+        # In order of group, and at random within it: numbers from [0, 1) on top of the group's.
+        order = np.argsort(groups + generator.random((PERMUTATIONS // 10, len(labels))), axis=-1)
+        shuffled = np.empty_like(order)
+        shuffled[:, places] = labels[order]
         reached += int((statistic(shuffled) >= found * (1.0 - 1e-12)).sum())
     return (1 + reached) / (1 + PERMUTATIONS)
 
@@ -134,6 +145,46 @@ def test_the_test_finds_a_receiver_that_sees_the_mean_and_deviation_of_the_trans
     received = receive(digits_link, split).received
     answers = leaky_receiver(received.y[other], received.no[other], statistics(split))
     assert p_value(answers, split.labels) < P_MIN
+
+
+def test_with_the_reception_of_another_sample_the_answers_say_nothing_beyond_the_receivers_question(asked_bundle):
+    link, split = Link(load_bundle(asked_bundle)), load_task("asked").load(None).validation
+    other, own = derangement(len(split)), link.side(split.inputs)
+    received = receive(link, split).received
+    answers = link.receiver(received.y[other], received.no[other], inputs=own).decisions
+    # The other sample's reception is used: asked about it, they are right.
+    asked_there = {name: values[other] for name, values in own.items()}
+    there = link.receiver(received.y[other], received.no[other], inputs=asked_there).decisions
+    assert (there == split.labels[other]).mean() > 0.9
+    # The question alone makes answers and labels dependent, and within each question nothing is left of that.
+    assert p_value(answers, split.labels) < P_MIN
+    assert p_value(answers, split.labels, groups=own["question"]) >= P_MIN
+    # One row in three that is told its own label is found there.
+    told = np.where(np.arange(len(split)) % 3 == 0, split.labels, answers)
+    assert p_value(told, split.labels, groups=own["question"]) < P_MIN
+
+
+def test_p_within_groups_recomputed_one_permutation_at_a_time():
+    """The same in plain loops, with permutations of its own: both are estimates of one p, each to 0.5 / sqrt(2000)."""
+    generator = np.random.default_rng(4)
+    groups = generator.integers(0, 3, 90)
+    labels = 2 * (groups == 2) + generator.integers(0, 2, 90)
+    answers = np.where(generator.random(90) < 0.2, labels, 2 * (groups == 2) + generator.integers(0, 2, 90))
+
+    def statistic(of_labels):
+        tables = np.zeros((3, 4, 4))
+        for group, answer, label in zip(groups, answers, of_labels, strict=True):
+            tables[group, answer, label] += 1
+        return sum(float(chi_squared(table)) for table in tables)
+
+    found, reached = statistic(labels), 0
+    for _ in range(2000):
+        shuffled = labels.copy()
+        for group in range(3):
+            here = np.flatnonzero(groups == group)
+            shuffled[here] = labels[generator.permutation(here)]
+        reached += statistic(shuffled) >= found * (1.0 - 1e-12)
+    assert p_value(answers, labels, groups=groups) == pytest.approx(reached / 2000, abs=4 * 0.5 / 2000**0.5)
 
 
 def test_p_is_small_for_dependence_and_not_for_independence():

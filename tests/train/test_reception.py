@@ -29,7 +29,7 @@ def tied_receiver(digits_run, digits_link, sent):
 
 @torch.no_grad()
 def receive(model, case):
-    arrays = (None if array is None else torch.from_numpy(array) for array in case[1:])
+    arrays = (None if array is None else torch.from_numpy(array) for array in case[1:5])
     heard = model.receive(*arrays)
     return Reception(heard.llr.numpy(), heard.indices_hat.numpy(), heard.logits.numpy())
 

@@ -9,7 +9,8 @@ frozen pydantic model of `task_options`) and two functions:
 
 `TRANSMITTER_OPTIONS` and `TRANSMITTER_FACTS`, where such a file has them, name the options and facts that the encoder
 depends on: behind a transmitter that is kept they are that transmitter's (train.transmitter). A task that asks several
-questions of one input has `questions`, and a head of theirs (train.questions).
+questions of one input has `questions`, and a head of theirs (train.questions). A task whose receiver has something of its
+own, that never passes the channel, has `receiver_inputs`, and a head that takes them (link.side).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Split:
     Attributes
     ----------
     inputs : mapping of name to (n, ...) array
+        At both ends of the link.
     labels : (n,) or (n, T) int64
         The right class of each row, or of each of its T positions; UNJUDGED where a position has none.
     """
@@ -115,6 +117,19 @@ class Task(Protocol):
     def head(self, tokens: int, dim: int) -> nn.Module:
         """A module from (B, tokens, dim) to (B, classes), or (B, T, classes) where labels are of positions."""
         ...
+
+
+class SideTask(Task, Protocol):
+    """A task whose receiver has inputs of its own; its head's forward takes them behind the embedding, in their order.
+
+    Attributes
+    ----------
+    receiver_inputs : tuple of TensorSpec
+        Side inputs of the receiver. One that bears the name of an input of the encoder is that input, had at both ends.
+    """
+
+    @property
+    def receiver_inputs(self) -> tuple[TensorSpec, ...]: ...
 
 
 class QuestionsTask(Task, Protocol):
@@ -248,6 +263,11 @@ def task_of_manifest(manifest: Manifest) -> Task:
 def text_of(task: Task) -> TextSpec | None:
     """The text that a task answers; None where it is a class."""
     return cast(AnswersText, task).text if hasattr(task, "text") else None
+
+
+def receiver_inputs_of(task: Task) -> tuple[TensorSpec, ...]:
+    """What a task's receiver has of its own; nothing in most tasks."""
+    return cast(SideTask, task).receiver_inputs if hasattr(task, "receiver_inputs") else ()
 
 
 def questions_of(task: Task) -> Mapping[str, Task]:

@@ -140,7 +140,7 @@ class BundleTraffic:
             raise ArgumentError("snr_db", "must be given for a bundle whose router goes by it")
         self._spec = spec
         self._link = link
-        self._inputs = link.transmitter.tensors(inputs)
+        self._inputs = link.tensors(inputs)
         self._labels = labels
         self._size = len(next(iter(self._inputs.values())))
         share = 1 if link.manifest.header is None else link.manifest.header.frame_samples
@@ -153,9 +153,11 @@ class BundleTraffic:
         draw, batch = divmod(number, batches)
         rows = np.arange(batch * self._rows, min((batch + 1) * self._rows, self._size))
         snr_db = 0.0 if self._spec.snr_db is None else self._spec.snr_db
-        sent = self._link.encode({name: values[rows] for name, values in self._inputs.items()}, snr_db)
+        inputs = {name: values[rows] for name, values in self._inputs.items()}
+        sent = self._link.encode(inputs, snr_db)
         channel = radio if self._spec.snr_db is not None else _AsItIs(radio)
-        result = self._link.carry(sent, channel, snr_db, Draws(self._spec.seed, rows, draw % 2**32))
+        draws = Draws(self._spec.seed, rows, draw % 2**32)
+        result = self._link.carry(sent, channel, snr_db, draws, self._link.side(inputs))
         if self._labels is not None:
             self._sent[rows] += 1
             self._correct[rows] += result.decoded.decisions == self._labels[rows]

@@ -1,0 +1,330 @@
+"""Questions about images: what the transmitter sees is sent as a few reasoning tokens, and the receiver answers.
+
+    image, [question] ─> encoder ─> 6 tokens ─> bottleneck ─> bits ─> link ─> head ─> answer
+                                                             [question] ──────┘
+
+The data are a folder (`--data`) as easy-VQA publishes it (train.visual_rows), or, with `task_options.csv_path`, a table with
+the columns image, question and answer, in UTF-8 and any language, beside `task_options.image_folder`. Rows without a table
+of their own are held out of the training rows by image, so that no picture that is asked about was trained on.
+
+The head sees what the link delivers and, where `task_options.question` says so, the question; nothing else of the image.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from link.errors import ArgumentError
+from link.interface import TensorSpec
+from link.randomness import Draws, Stream, permutation
+from link.tokenizer import Tokenizer
+from train.encoders import build_tokenizer, learn_tokenizer
+from train.images import ImageStore, decode_image
+from train.tasks import TOKENIZER_FACT, Data, Split
+from train.vision import SIDE_STEP, AnswerHead, ReasoningEncoder
+from train.visual_rows import Parts, VisualRow, VisualRows, read_published, read_rows, without_bad
+
+TRANSMITTER_OPTIONS: Final = ("question", "image_size", "max_length")
+TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "vocabulary")
+HOLDOUT_SEED: Final = 20_000
+_VOCABULARY: Final = 8_000
+_HELD_OUT_MAX: Final = 1000
+_HELD_OUT_SHARE: Final = 10
+_RULE_CONFIDENCE: Final = 0.9
+
+
+class Options(BaseModel):
+    """Options of the task.
+
+    Attributes
+    ----------
+    question : str
+        Which end knows the question: `transmitter` (the tokens carry the answer), `receiver` (they carry the image, and any
+        question can be asked of it later) or `both`.
+    csv_path, image_folder : str, optional
+        Table and images of one's own, in the folder of the data or anywhere.
+    test_csv_path, test_image_folder : str, optional
+        The same of test rows, which are held out where there is no such table.
+    image_size : int
+        Pixels of a side; other images are resized to it.
+    max_length : int
+        Tokens of a question, special ones included; what is longer is cut.
+    flip : bool
+        Whether images are mirrored in training, where no question asks for left and right.
+    validation_images, test_images : int
+        Held out of the training images where there is no such table; where absent a tenth of them, at most 1000.
+    skip_bad_rows : bool
+        Whether rows without an image that can be read, or with an answer that training does not have, are counted and left
+        out, in place of ending with the first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: Literal["transmitter", "receiver", "both"] = "both"
+    csv_path: str | None = None
+    image_folder: str | None = None
+    test_csv_path: str | None = None
+    test_image_folder: str | None = None
+    image_size: Annotated[int, Field(ge=SIDE_STEP, le=512, multiple_of=SIDE_STEP)] = 64
+    max_length: Annotated[int, Field(ge=4, le=512)] = 24
+    flip: bool = False
+    validation_images: Annotated[int, Field(ge=1)] | None = None
+    test_images: Annotated[int, Field(ge=1)] | None = None
+    skip_bad_rows: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Options:
+        if (self.csv_path is None) != (self.image_folder is None):
+            raise ValueError("csv_path and image_folder are given together, or not at all")
+        if self.test_csv_path is not None and self.csv_path is None:
+            raise ValueError("test_csv_path is given beside csv_path")
+        if self.test_image_folder is not None and self.test_csv_path is None:
+            raise ValueError("test_image_folder is given beside test_csv_path")
+        return self
+
+
+def find(options: Options, folder: Path | None) -> dict[str, Any]:
+    """The answers that there are and what they are alternatives to, and the tokenizer of the questions."""
+    train = read_parts(options, folder).train.rows
+    classes = sorted({row.answer for row in train})
+    if len(classes) < 2:
+        raise ArgumentError("data", f"there must be two answers or more, got {', '.join(classes)} alone")
+    tokenizer = learn_tokenizer([row.question for row in train], _VOCABULARY, accents=True)
+    made = build_tokenizer(tokenizer, options.max_length, {"vocab_size": 2**31, "pad_token_id": 0})
+    return {
+        "classes": classes,
+        "kinds": kinds_of(train, classes),
+        TOKENIZER_FACT: tokenizer,
+        "vocabulary": made.highest_id + 1,
+    }
+
+
+def build(options: Options, facts: Mapping[str, Any]) -> VisualQuestions:
+    """The task from its facts."""
+    return VisualQuestions(options, facts)
+
+
+class VisualQuestions:
+    """Images and questions, to one of the answers of the training rows.
+
+    Parameters
+    ----------
+    options : Options
+    facts : mapping
+        As `find` returns them.
+
+    Attributes
+    ----------
+    rules : (C, C) float64
+        By right answer, what the rules say: nine tenths of it, and one tenth shared by the answers of its kind, those that
+        some question of the training rows has had in its place.
+    """
+
+    name = "visual-questions"
+
+    def __init__(self, options: Options, facts: Mapping[str, Any]) -> None:
+        self.options = options
+        self.classes: tuple[str, ...] = tuple(facts["classes"])
+        self.vocabulary = int(facts["vocabulary"])
+        self._kinds = np.array(facts["kinds"])
+        # A bundle's provenance keeps all facts but this one, and what needs no tokenizer does without.
+        self.tokenizer_json: str = facts.get(TOKENIZER_FACT, "")
+
+    @cached_property
+    def rules(self) -> NDArray[np.float64]:
+        alike = (self._kinds[:, None] == self._kinds) & ~np.eye(len(self.classes), dtype=np.bool_)
+        others = alike.sum(axis=1, keepdims=True)
+        shared = (1.0 - _RULE_CONFIDENCE) * alike / np.maximum(others, 1)
+        return np.asarray(shared + np.diag(np.where(others[:, 0] > 0, _RULE_CONFIDENCE, 1.0)))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Cuts and pads a question to `max_length` tokens."""
+        config = {"vocab_size": self.vocabulary, "pad_token_id": 0}
+        return build_tokenizer(self.tokenizer_json, self.options.max_length, config)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The image, and the question where the transmitter knows it."""
+        side = self.options.image_size
+        image = TensorSpec(
+            name="image",
+            dtype="uint8",
+            shape=("batch", side, side, 3),
+            low=0,
+            high=255,
+            description="Pixels row by row from the top, red, green and blue.",
+        )
+        return (image,) if self.options.question == "receiver" else (image, *self._question)
+
+    @property
+    def receiver_inputs(self) -> tuple[TensorSpec, ...]:
+        """The question, where the receiver knows it."""
+        return () if self.options.question == "transmitter" else self._question
+
+    def load(self, folder: Path | None) -> Data:
+        """The rows of `folder`."""
+        train, validation, test = self._parts(folder)
+        return Data(*(self._split(rows) for rows in (train, validation, test)))
+
+    def test_samples(self, folder: Path | None) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """The test rows as a caller gives them, questions as texts, and their labels (n,)."""
+        rows, images = self._with_images(self._parts(folder)[-1])
+        questions = np.array([row.question for row in rows.rows], dtype=object)
+        return {"text": questions, "image": images}, self._labels(rows)
+
+    def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
+        """Half of the images mirrored, where the options say so."""
+        if not self.options.flip:
+            return inputs
+        mirrored = np.flatnonzero(draws.uniforms(Stream.AUGMENTATION, 0, 1)[:, 0] < 0.5)
+        image = inputs["image"].copy()
+        image[mirrored] = image[mirrored, :, ::-1]
+        return {**inputs, "image": image}
+
+    def encoder(self, tokens: int, dim: int) -> nn.Module:
+        """Convolutions on the image, and the question after them."""
+        return ReasoningEncoder(tokens, dim, None if self.options.question == "receiver" else self.vocabulary)
+
+    def head(self, tokens: int, dim: int) -> nn.Module:
+        """What was received, and the question beside it."""
+        vocabulary = None if self.options.question == "transmitter" else self.vocabulary
+        return AnswerHead(tokens, dim, len(self.classes), vocabulary)
+
+    @property
+    def _question(self) -> tuple[TensorSpec, ...]:
+        shape: tuple[Literal["batch"], int] = ("batch", self.options.max_length)
+        return (
+            TensorSpec(
+                name="input_ids",
+                dtype="int64",
+                shape=shape,
+                low=0,
+                high=self.vocabulary - 1,
+                description="Tokens of the question, special ones included, padded to the full length.",
+            ),
+            TensorSpec(
+                name="attention_mask",
+                dtype="int64",
+                shape=shape,
+                low=0,
+                high=1,
+                description="1 where a token is, else 0.",
+            ),
+        )
+
+    def _parts(self, folder: Path | None) -> tuple[VisualRows, VisualRows, VisualRows]:
+        """Training, validation and test rows, all with answers that are known."""
+        options = self.options
+        parts = read_parts(options, folder)
+        train, test = parts
+        if test is None:
+            train, test = hold_out(train, options.test_images, "test")
+        train, validation = hold_out(train, options.validation_images, "validation")
+        known = set(self.classes)
+
+        def unknown(row: VisualRow) -> str | None:
+            return (
+                None
+                if row.answer in known
+                else f"answer {row.answer!r} is none of the {len(known)} of the training rows"
+            )
+
+        return (*(without_bad(rows, unknown, skip=options.skip_bad_rows) for rows in (train, validation, test)),)  # type: ignore[return-value]
+
+    def _split(self, rows: VisualRows) -> Split:
+        rows, images = self._with_images(rows)
+        encoded = self.tokenizer([row.question for row in rows.rows])
+        inputs: dict[str, NDArray[Any]] = {
+            "image": images,
+            "input_ids": encoded.input_ids,
+            "attention_mask": encoded.attention_mask,
+        }
+        return Split(inputs, self._labels(rows))
+
+    def _with_images(self, rows: VisualRows) -> tuple[VisualRows, NDArray[np.uint8]]:
+        """Rows whose images can be read, and the image of each."""
+        found: dict[str, NDArray[np.uint8]] = {}
+        broken: dict[str, str] = {}
+        with ImageStore(rows.images) as store:
+            for name in dict.fromkeys(row.image for row in rows.rows):
+                try:
+                    found[name] = decode_image(store.read(name), f"{store.path}: {name}", self.options.image_size)
+                except ArgumentError as error:
+                    broken[name] = error.message
+        rows = without_bad(rows, lambda row: broken.get(row.image), skip=self.options.skip_bad_rows)
+        return rows, np.stack([found[row.image] for row in rows.rows])
+
+    def _labels(self, rows: VisualRows) -> NDArray[np.int64]:
+        places = {answer: place for place, answer in enumerate(self.classes)}
+        return np.array([places[row.answer] for row in rows.rows], dtype=np.int64)
+
+
+def read_parts(options: Options, folder: Path | None) -> Parts:
+    """The tables that the options name, or those of the folder.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no folder, or a table cannot be used.
+    """
+    if options.csv_path is None or options.image_folder is None:
+        if folder is None:
+            raise ArgumentError("data", "must name a folder as easy-VQA publishes it, or of one's own tables (--data)")
+        if not folder.is_dir():
+            raise ArgumentError("data", f"{folder} is no folder: name one with the questions and images in it")
+        return read_published(folder, skip=options.skip_bad_rows)
+    base = folder or Path()
+    images = base / options.image_folder
+    train = read_rows(base / options.csv_path, images, skip=options.skip_bad_rows)
+    if options.test_csv_path is None:
+        return Parts(train, None)
+    if options.test_image_folder is not None:
+        images = base / options.test_image_folder
+    return Parts(train, read_rows(base / options.test_csv_path, images, skip=options.skip_bad_rows))
+
+
+def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows, VisualRows]:
+    """Rows without those of some images, and these; which images is a matter of their number and order alone.
+
+    Raises
+    ------
+    ArgumentError
+        If there are too few images.
+    """
+    names = list(dict.fromkeys(row.image for row in rows.rows))
+    count = asked or min(_HELD_OUT_MAX, max(1, len(names) // _HELD_OUT_SHARE))
+    if count >= len(names):
+        raise ArgumentError("data", f"{rows.file} has {len(names)} images, too few to hold {count} out for {part}")
+    held = {names[place] for place in permutation(HOLDOUT_SEED, len(names))[:count]}
+    apart = [row.image in held for row in rows.rows]
+    return rows.take([not away for away in apart]), rows.take(apart)
+
+
+def kinds_of(rows: Sequence[VisualRow], classes: Sequence[str]) -> list[int]:
+    """A number for each answer, the same for those that are alternatives: some question has had both.
+
+    Examples
+    --------
+    >>> rows = [("a", "red?", "yes"), ("b", "red?", "no"), ("a", "what?", "box"), ("b", "what?", "can")]
+    >>> kinds_of([VisualRow(*row, line) for line, row in enumerate(rows, start=1)], ["box", "can", "no", "yes"])
+    [0, 0, 2, 2]
+    """
+    had: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        had[row.question].add(row.answer)
+    kind = {answer: place for place, answer in enumerate(classes)}
+    for answers in had.values():
+        merged = {kind[answer] for answer in answers}
+        if len(merged) > 1:
+            kind = {answer: min(merged) if own in merged else own for answer, own in kind.items()}
+    return [kind[answer] for answer in classes]
