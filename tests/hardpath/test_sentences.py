@@ -18,6 +18,7 @@ name = "few"
 task = "text-reconstruction"
 [task_options]
 max_length = 12
+tokens_a_piece = 2
 vocabulary = 330
 width = 16
 heads = 2
