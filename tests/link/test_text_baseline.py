@@ -3,6 +3,7 @@ import pytest
 from scipy.stats import binom
 
 from link import text_baseline
+from link.bits import label_bits, labels_from_bits
 from link.errors import ArgumentError
 from link.sweep import SweepSpec
 from link.text_baseline import sweep_coded_text, sweep_uncoded_text
@@ -154,6 +155,8 @@ def test_uncoded_sentences_fail_as_the_closed_form_says():
     assert binom.ppf(5e-7, 8000, right) <= round(point.exact.value * 8000) <= binom.isf(5e-7, 8000, right)
     assert point.frames_lost == 8000 - round(point.exact.value * 8000)
     assert point.exact.high - point.exact.low < 0.05
+    (first,) = sweep_uncoded_text(texts, spec_of(8.0))
+    assert point.frames_lost != 2 * first.frames_lost  # another draw has noise of its own
 
 
 def test_uncoded_text_of_which_nothing_is_heard_is_garbage_and_no_error():
@@ -182,3 +185,21 @@ def test_what_cannot_be_sent_is_refused(arguments, message):
     given = {"texts": TEXTS[:4], "symbols_per_word": 8.0, **arguments}
     with pytest.raises(ArgumentError, match=message):
         sweep_coded_text(SOURCE, spec=spec_of(6.0), **given)
+
+
+class Numbered:
+    """A source code of two bits a sentence, for four sentences that are known."""
+
+    name = "numbered"
+    known = ("one", "two two", "three", "four")
+
+    def encode(self, texts):
+        return label_bits([self.known.index(text) for text in texts], 2).ravel()
+
+    def decode(self, bits, sentences):
+        return tuple(self.known[number] for number in labels_from_bits(bits[: 2 * sentences].reshape(-1, 2)))
+
+
+def test_a_frame_of_fewer_bits_than_a_code_takes_is_sent_too():
+    (point,) = sweep_coded_text(Numbered(), Numbered.known, spec_of(6.0, draws=3), symbols_per_word=4.0)
+    assert (point.frames, point.exact.value, point.symbols_per_word) == (3, 1.0, 4.0)
