@@ -115,7 +115,7 @@ def test_what_no_channel_could_carry_or_nothing_could_better_is_not_tried(monkey
 
     monkeypatch.setattr(text_baseline, "_send_mode", watch)
     spec = spec_of(-9.0, 2.0, 9.0)
-    points = sweep_coded_text(SOURCE, TEXTS, spec, symbols_per_word=4.0, orders=(4, 16), shares=(1.0, 0.5))
+    points = sweep_coded_text(SOURCE, TEXTS, spec, symbols_per_word=4.0, orders=(4, 16, 4), shares=(1.0, 0.5, 1.0))
     # 5 bits a word are 1.3 bits a symbol, and half of that; 1.25 times the capacity is 0.2, 1.7 and 4.
     assert sorted(tried) == [(4, 0.5, -9.0), (4, 0.5, 2.0), (4, 1.0, 2.0), (4, 1.0, 9.0), (16, 1.0, 2.0)]
     assert [(point.order, point.share, point.snr_db) for point in points] == [
@@ -156,6 +156,12 @@ def test_uncoded_sentences_fail_as_the_closed_form_says():
     assert point.exact.high - point.exact.low < 0.05
     (first,) = sweep_uncoded_text(texts, spec_of(8.0))
     assert point.frames_lost != 2 * first.frames_lost  # another draw has noise of its own
+
+
+def test_how_many_sentences_go_at_once_changes_nothing(monkeypatch):
+    whole = sweep_uncoded_text(TEXTS, spec_of(7.0, draws=2, channel="rayleigh"))
+    monkeypatch.setattr(text_baseline, "_ROWS", 7)
+    assert sweep_uncoded_text(TEXTS, spec_of(7.0, draws=2, channel="rayleigh")) == whole
 
 
 def test_uncoded_text_of_which_nothing_is_heard_is_garbage_and_no_error():
