@@ -1,3 +1,8 @@
+import re
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -148,11 +153,11 @@ def test_uncoded_text_has_the_rate_of_its_bytes_and_arrives_without_noise(order)
 
 def test_uncoded_sentences_fail_as_the_closed_form_says():
     """Ten bytes of QPSK are right where 80 bits are, each with probability 1 - Q(sqrt(Es/N0))."""
-    texts = ("a man runs",) * 4000
+    texts = ("a man runs",) * 1500
     (point,) = sweep_uncoded_text(texts, spec_of(8.0, draws=2))
     right = (1.0 - ber_awgn(4, 8.0)) ** 80
-    assert binom.ppf(5e-7, 8000, right) <= round(point.exact.value * 8000) <= binom.isf(5e-7, 8000, right)
-    assert point.frames_lost == 8000 - round(point.exact.value * 8000)
+    assert binom.ppf(5e-7, 3000, right) <= round(point.exact.value * 3000) <= binom.isf(5e-7, 3000, right)
+    assert point.frames_lost == 3000 - round(point.exact.value * 3000)
     assert point.exact.high - point.exact.low < 0.05
     (first,) = sweep_uncoded_text(texts, spec_of(8.0))
     assert point.frames_lost != 2 * first.frames_lost  # another draw has noise of its own
@@ -208,3 +213,28 @@ class Numbered:
 def test_a_frame_of_fewer_bits_than_a_code_takes_is_sent_too():
     (point,) = sweep_coded_text(Numbered(), Numbered.known, spec_of(6.0, draws=3), symbols_per_word=4.0)
     assert (point.frames, point.exact.value, point.symbols_per_word) == (3, 1.0, 4.0)
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "text_baselines.py"
+
+
+def run_example(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+
+def test_the_example_prints_a_row_a_scheme_and_point(tmp_path, monkeypatch, capsys):
+    for name, texts in (("train.en", TRAINING), ("test.en", TEXTS[:10])):
+        (tmp_path / name).write_text("\n".join(texts))
+    run_example(monkeypatch, tmp_path, "--language", "en", "--symbols-a-word", 2, "--snr", "15,30")
+    printed = capsys.readouterr()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.out.splitlines()[2:]]
+    schemes = ["words, order 1", "words, order 0", "UTF-8, uncoded", "UTF-8, uncoded"]
+    assert [row[:2] for row in rows] == [[scheme, snr] for scheme in schemes for snr in ("15", "30")]
+    assert all(row[11] == "100.0 %" and row[12][:2] == "0/" for row in rows if row[1] == "30")
+    assert re.fullmatch(r"text_baselines: symbols_per_word must be more: by zlib .*; got 2\n", printed.err)
+
+
+def test_the_example_says_in_one_line_what_is_wrong(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^text_baselines: data .* has no train file: train.txt, train.txt.gz$"):
+        run_example(monkeypatch, tmp_path, "--symbols-a-word", 3)
