@@ -159,6 +159,14 @@ class TextTask(Task, Protocol):
         ...
 
 
+class SampleTask(Task, Protocol):
+    """A task whose inputs are made of raw text and of other things too."""
+
+    def test_samples(self, folder: Path | None) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """The test rows as a caller gives them, texts as raw strings, and their labels (n,)."""
+        ...
+
+
 class PretrainedEncoder(Protocol):
     """An encoder in two parts: a backbone that may be pretrained, and a neck that reads tokens from its states.
 
