@@ -69,7 +69,7 @@ def transmitted_answers(reply: Transmitted, batch: Batch) -> Answers:
         | ({} if reply.header is None else _header_columns(reply.header, int(reply.sent.mode[index]), index))
         | ({} if reply.truncated is None else {"truncated": bool(reply.truncated[index])})
         | ({} if reply.unknown is None else {"unknown": bool(reply.unknown[index])})
-        | ({} if batch.labels is None else {"correct": bool(reply.decoded.decisions[index] == batch.labels[index])})
+        | ({} if batch.labels is None else {"correct": _is_right(reply.decoded, index, batch.labels[index])})
         for index in range(len(reply.bit_errors))
     ]
 
@@ -169,7 +169,16 @@ def note_frames(frames: FrameCounts | None) -> None:
 
 
 def _decision(found: Decoded, index: int) -> dict[str, Any]:
-    return {"decision": found.class_names[index], "probability": float(found.probabilities[index].max())}
+    if found.probabilities is None:
+        return {"answer": found.answers[index]}
+    return {"decision": found.answers[index], "probability": float(found.probabilities[index].max())}
+
+
+def _is_right(found: Decoded, index: int, label: Any) -> bool:
+    """Whether a sample is answered as its label has it; a text where all that is meant of it is."""
+    from link.truth import UNJUDGED
+
+    return bool(((found.decisions[index] == label) | (label == UNJUDGED)).all())
 
 
 def _header_columns(header: HeaderOutcome, mode: int, index: int) -> dict[str, Any]:

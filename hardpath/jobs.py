@@ -242,7 +242,7 @@ def run_baselines(
 
     def send(kind: str, point: SweepPoint) -> tuple[BaselinePoint, ...]:
         spec = result.spec.model_copy(update={"draws": draws, "snr_db": (point.snr_db,)})
-        symbols = round((point.symbols - point.pilot_symbols) / point.decisions)
+        symbols = round((point.symbols - point.pilot_symbols) / point.receptions)
         if kind == "uncoded":
             return sweep_uncoded(decisions, labels, spec, num_classes=classes)
         scheme = sweep_repetition if kind == "repetition" else sweep_separate

@@ -72,7 +72,7 @@ def show_sweep(
     counted = "headers and pilots counted" if spec.pilots else "headers counted"
     symbols = counted if several else f"{first.symbols_per_sample:g} symbols a sample"
     if first.radio is not None:
-        payload = (first.symbols - first.pilot_symbols - first.header_symbols) / first.decisions
+        payload = (first.symbols - first.pilot_symbols - first.header_symbols) / first.receptions
         symbols = f"{payload:g} symbols a sample, {first.symbols_per_sample:.4g} with headers and frames"
     about = ", ".join(filter(None, (spec.channel, spec.knowledge, symbols)))
     say_table(

@@ -29,7 +29,8 @@ from link.errors import ArgumentError
 from link.grid import SweepSpec
 from link.montecarlo import Proportion, clustered_proportion, effective_trials, wilson
 from link.randomness import Draws
-from link.sweep import accuracies, check_classes
+from link.sweep import accuracies
+from link.truth import check_classes
 
 ORDER: Final = 4
 """QPSK: of all square QAM the one whose bits share no power, and whose max-log LLRs are exact."""

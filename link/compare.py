@@ -210,10 +210,10 @@ def _num_blocks(point: Any, held: Mapping[int, Any]) -> int:
     if not hasattr(point, "draws"):
         return int(point.blocks)
     rows, count = 0, 0
-    while rows < point.decisions and count in held:
+    while rows < point.receptions and count in held:
         rows += held[count].rows
         count += 1
-    return count if rows == point.decisions else count + 1
+    return count if rows == point.receptions else count + 1
 
 
 def _require_pair(a: SweepResult | BerResult, b: SweepResult | BerResult) -> None:
@@ -254,8 +254,8 @@ def _of_samples(blocks: list[PassCounts]) -> NDArray[np.float64]:
     sent = np.zeros_like(right)
     for block in blocks:
         rows = slice(block.first_row, block.first_row + block.rows)
-        right[rows] += block.decided
-        sent[rows] += 1.0
+        right[rows] += block.right
+        sent[rows] += block.judged
     return np.asarray(right / sent)
 
 

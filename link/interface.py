@@ -1,7 +1,7 @@
-"""What the graphs of a bundle take and answer: names, dtypes and shapes, which follow from its modes and classes.
+"""What the graphs of a bundle take and answer: names, dtypes and shapes, which follow from its modes and its answers.
 
     task inputs [, snr_db] [, mode_in] ──> transmitter.onnx ──> mode, indices, bits, num_bits, symbols, num_symbols
-    symbols, no, mode, llr_in [, side inputs] ──> receiver.onnx ──> llr, indices_hat, logits
+    symbols, no, mode, llr_in [, side inputs] ──> receiver.onnx ──> llr, indices_hat, and logits, or pieces and log_prob
 
 Side inputs are what the receiver has of its own (a question to answer, say): they never pass the channel, and the manifest
 names them beside the task. Where modes differ in size, arrays have the size of the largest. What each tensor means stands
@@ -89,13 +89,23 @@ def receiver_inputs(modes: Iterable[Rate], side: Iterable[TensorSpec] = ()) -> t
     )
 
 
-def receiver_outputs(modes: Iterable[Rate], classes: int) -> tuple[TensorSpec, ...]:
-    """Outputs of a receiver with these modes that tells so many classes apart."""
+def receiver_outputs(modes: Iterable[Rate], classes: int, positions: int = 0) -> tuple[TensorSpec, ...]:
+    """Outputs of a receiver with these modes that tells so many classes apart, or names a piece of a text at each position.
+
+    Examples
+    --------
+    >>> mode = Rate(tokens=3, codewords=8, order=16)
+    >>> [tensor.name for tensor in receiver_outputs([mode], classes=0, positions=3)]
+    ['llr', 'indices_hat', 'pieces', 'log_prob']
+    """
     largest = _Largest.of(modes)
+    answers: tuple[tuple[str, DType, int], ...] = (("logits", "float32", classes),)
+    if positions:
+        answers = ("pieces", "int64", positions), ("log_prob", "float32", positions)
     return (
         _tensor("llr", "float32", largest.bits),
         _tensor("indices_hat", "int64", largest.tokens),
-        _tensor("logits", "float32", classes),
+        *(_tensor(*answer) for answer in answers),
     )
 
 

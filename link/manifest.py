@@ -133,13 +133,35 @@ class TokenizerSpec(_Frozen):
         return self.input_ids, self.attention_mask
 
 
-class TaskSpec(_Frozen):
-    """What a receiver answers.
+class TextSpec(_Frozen):
+    """A text as an answer: pieces of the bundle's tokenizer, one a position, to the first that is the end.
 
     Attributes
     ----------
+    positions : int
+        T: most pieces, the end included.
+    pieces : int
+        How many there are to choose from.
+    end_id : int
+        Of the end.
+    """
+
+    positions: Annotated[int, Field(ge=1, le=65536)]
+    pieces: Annotated[int, Field(ge=2)]
+    end_id: Annotated[int, Field(ge=0)]
+
+
+class TaskSpec(_Frozen):
+    """What a receiver answers: one of the classes, or a text.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Empty where it is a text.
     question : str or None
         Which of the task's questions, where one input is asked several.
+    text : TextSpec or None
+        None where it is a class.
     receiver_inputs : tuple of str
         Side inputs: what the receiver has of its own, beside what it receives. An input of the graph that is neither is
         refused, and a manifest without any does not tell of them.
@@ -148,7 +170,26 @@ class TaskSpec(_Frozen):
     name: str
     classes: tuple[str, ...]
     question: str | None = None
+    text: TextSpec | None = Field(default=None, exclude_if=lambda text: text is None)
     receiver_inputs: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+
+    @property
+    def positions(self) -> int:
+        """Decisions of an answer: the positions of a text, or 0 for one class, which has none."""
+        return 0 if self.text is None else self.text.positions
+
+    @property
+    def choices(self) -> int:
+        """What each decision is one of: classes, or pieces."""
+        return len(self.classes) if self.text is None else self.text.pieces
+
+    @model_validator(mode="after")
+    def _check_answer(self) -> TaskSpec:
+        if self.text is not None and self.classes:
+            raise ValueError(f"task: answers a text or one of {len(self.classes)} classes, not both")
+        if self.text is not None and self.text.end_id >= self.text.pieces:
+            raise ValueError(f"task: end_id must be below {self.text.pieces}, got {self.text.end_id}")
+        return self
 
 
 class Provenance(_Frozen):
@@ -354,6 +395,8 @@ class Manifest(_Frozen):
     def _check_tokenizer(self) -> Manifest:
         spec = self.tokenizer
         if spec is None:
+            if any(task.text is not None for task in (self.task, *(other.task for other in self.receivers))):
+                raise ValueError("tokenizer: must be there where a text is answered")
             return self
         ends = {"transmitter": self.task_inputs, "receiver": self.side_inputs} | {
             other.name: side_inputs(other.graph.inputs, other.task.receiver_inputs) for other in self.receivers
@@ -386,7 +429,7 @@ class Manifest(_Frozen):
             raise ValueError(f"{name}.inputs: {error}") from None
         return (
             (f"{name}.inputs", graph.inputs, receiver_inputs(self.modes, side)),
-            (f"{name}.outputs", graph.outputs, receiver_outputs(self.modes, len(task.classes))),
+            (f"{name}.outputs", graph.outputs, receiver_outputs(self.modes, len(task.classes), task.positions)),
         )
 
 

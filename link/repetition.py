@@ -20,7 +20,7 @@ from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.grid import SweepSpec
 from link.randomness import Draws
-from link.sweep import check_classes
+from link.truth import check_classes
 
 RepetitionPoint = BaselinePoint
 """What one SNR gave."""

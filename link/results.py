@@ -38,6 +38,30 @@ class RadioPoint(_Frozen):
     papr_db: float | None
 
 
+class TextPoint(_Frozen):
+    """How close answered texts are to those that were meant, over all receptions; see link.text_quality.
+
+    Attributes
+    ----------
+    bleu_1, bleu_2, bleu_3, bleu_4 : Proportion
+        Corpus BLEU up to that order, cumulative, in [0, 1]; the interval is a bootstrap over samples.
+    exact : int
+        Texts answered to the letter.
+    words : int
+        Of the texts that were meant, between white space.
+    symbols_per_word : float
+        As sent, padding, headers and pilots included.
+    """
+
+    bleu_1: Proportion
+    bleu_2: Proportion
+    bleu_3: Proportion
+    bleu_4: Proportion
+    exact: int
+    words: int
+    symbols_per_word: float
+
+
 class SweepPoint(_Frozen):
     """What one SNR gave. Counts are over all receptions: each of the samples in each draw.
 
@@ -46,13 +70,14 @@ class SweepPoint(_Frozen):
     snr_db : float
         Es/N0, dB.
     samples, draws, decisions : int
-        decisions = samples * draws.
+        decisions = samples * draws where a sample has one answer; of texts, the pieces that were meant, in each draw.
     correct : int
     accuracy : Proportion
         Interval over samples and noise: the independent unit is the sample.
     accuracy_noise : Proportion
         The same value, with the interval over the noise for these samples: Wilson's, or the stage-wise one of link.stopping
-        where draws went on until a target was met.
+        where draws went on until a target was met. Of texts the independent unit is a reception, and what sets samples apart
+        is part of the interval, which is wider than it need be.
     bit_errors, bits : int
         Payload bits of the receptions whose header was right (all, where there is none); padding is not judged. A bit is
         decided by the sign of its LLR.
@@ -89,6 +114,8 @@ class SweepPoint(_Frozen):
         Pilots of payload and headers; counted in `symbols`. Over a radio all symbols of its frames that are not payload.
     radio : RadioPoint or None
         None where there was no radio.
+    text : TextPoint or None
+        None where no texts are answered.
     """
 
     snr_db: float
@@ -118,11 +145,17 @@ class SweepPoint(_Frozen):
     header_symbols: int
     pilot_symbols: int
     radio: RadioPoint | None = None
+    text: TextPoint | None = None
+
+    @property
+    def receptions(self) -> int:
+        """Times that a sample was sent."""
+        return self.samples * self.draws
 
     @property
     def mode_shares(self) -> tuple[float, ...]:
         """Share of the receptions that were sent in each mode."""
-        return tuple(count / self.decisions for count in self.mode_samples)
+        return tuple(count / self.receptions for count in self.mode_samples)
 
 
 class SweepProvenance(_Frozen):

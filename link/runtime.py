@@ -57,18 +57,34 @@ class Reception(NamedTuple):
         ln P(b=1)/P(b=0), clipped at the manifest's value; of no meaning past the mode's bits.
     indices_hat : (B, N) int64
         Most likely codewords; of no meaning past the mode's tokens.
-    logits : (B, C) float32
-        Scores of the classes.
+    logits : (B, C) float32 or None
+        Scores of the classes; None where a text is answered.
+    pieces : (B, T) int64 or None
+        The most likely piece at each position of a text; of no meaning past its end. None where a class is answered.
+    log_prob : (B, T) float32 or None
+        Log of its probability, nats.
     """
 
     llr: NDArray[np.float32]
     indices_hat: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float32] | None = None
+    pieces: NDArray[np.int64] | None = None
+    log_prob: NDArray[np.float32] | None = None
 
     @property
     def decisions(self) -> NDArray[np.int64]:
-        """Class of each sample, (B,): the highest logit, the lowest index on ties."""
+        """Class of each sample, (B,), the highest logit and the lowest index on ties; or the pieces of a text, (B, T)."""
+        if self.pieces is not None:
+            return self.pieces
+        assert self.logits is not None
         return np.asarray(np.argmax(self.logits, axis=-1), dtype=np.int64)
+
+    @property
+    def score(self) -> NDArray[np.float32]:
+        """Scores of the classes, (B, C), or log probability of the pieces, (B, T)."""
+        score = self.logits if self.log_prob is None else self.log_prob
+        assert score is not None
+        return score
 
 
 class Transmitter:
@@ -181,6 +197,8 @@ class Receiver:
     def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu", memory_bytes: int | None = None) -> None:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.receiver
+        self._answers = [tensor.name for tensor in self._spec.outputs]
+        self._tokenizer = None if bundle.manifest.task.text is None else bundle.tokenizer()
         self._side = InputReader(bundle, self.manifest.side_inputs)
         self._session = open_session(bundle, self._spec, threads, device, memory_bytes)
 
@@ -215,9 +233,16 @@ class Receiver:
         """
         return self.run(self.read(symbols, no, mode, llr_in, inputs))
 
+    def texts(self, pieces: NDArray[np.int64]) -> list[str]:
+        """What pieces (B, T) spell, each row up to its end, where this receiver answers texts."""
+        spec = self.manifest.task.text
+        assert spec is not None
+        assert self._tokenizer is not None
+        return self._tokenizer.texts(pieces, spec.end_id)
+
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> Reception:
         """Decode what `read` gave."""
-        return Reception(*self._session.run(list(Reception._fields), dict(tensors)))
+        return Reception(**dict(zip(self._answers, self._session.run(self._answers, dict(tensors)), strict=True)))
 
     def read(
         self,

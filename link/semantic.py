@@ -28,6 +28,8 @@ from link.randomness import Draws
 from link.runtime import Transmission
 from link.snr import NO_MIN, SNR_DB_MAX, millidecibels
 from link.stopping import Tally
+from link.text_quality import sentence_statistics
+from link.truth import UNJUDGED
 
 PART_ROWS: Final = 4096
 """Rows of a block, rounded down to whole frames. It is part of what a block is: another number asks another question."""
@@ -46,7 +48,7 @@ class PassCounts(NamedTuple):
     ----------
     first_row, rows : int
     correct : str
-        A bit a row, 1 where it was decided rightly, first row first, in hexadecimal.
+        A bit a decision, 1 where it is right, first row first and of a text first position first, in hexadecimal.
     bit_errors, index_errors : tuple of int
         ClusterSums over receptions whose header was right and whose symbols were all received.
     abs_llr : float
@@ -62,6 +64,10 @@ class PassCounts(NamedTuple):
         Of the payload; over a radio all symbols of its frames that are not payload.
     frames : tuple
         FrameCounts of a radio, headers' frames included; zeros elsewhere.
+    positions : tuple of int
+        Decisions of each row; empty where each has one.
+    texts : tuple of int
+        Counts of link.text_quality.sentence_statistics, row by row; empty where no texts are answered.
     """
 
     first_row: int
@@ -77,20 +83,32 @@ class PassCounts(NamedTuple):
     header_counts: tuple[int, ...]
     pilot_symbols: int
     frames: tuple[float, ...] = FrameCounts()
+    positions: tuple[int, ...] = ()
+    texts: tuple[int, ...] = ()
 
     @property
-    def decided(self) -> NDArray[np.bool_]:
-        """Whether each row was decided rightly, (rows,)."""
+    def judged(self) -> NDArray[np.int64]:
+        """Decisions of each row, (rows,)."""
+        return np.array(self.positions, dtype=np.int64) if self.positions else np.ones(self.rows, dtype=np.int64)
+
+    @property
+    def right(self) -> NDArray[np.int64]:
+        """Right decisions of each row, (rows,)."""
+        judged = self.judged
         packed = np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8)
-        return np.unpackbits(packed, count=self.rows).astype(np.bool_)
+        decided = np.unpackbits(packed, count=int(judged.sum()))
+        return np.add.reduceat(decided, np.cumsum(judged) - judged, dtype=np.int64)
 
     def require_fit(self, samples: int) -> None:
-        """Raise ValueError unless it holds a decision of each of its rows, and those are of so many samples."""
+        """Raise ValueError unless it holds the decisions of each of its rows, and those are of so many samples."""
         last = self.first_row + self.rows
         if not 0 <= self.first_row < last <= samples:
             raise ValueError(f"rows {self.first_row} to {last - 1} do not fit {samples} samples")
-        if len(bytes.fromhex(self.correct)) != -(-self.rows // 8):
-            raise ValueError(f"{len(self.correct)} digits do not hold {self.rows} decisions")
+        if self.positions and (len(self.positions) != self.rows or min(self.positions) < 1):
+            raise ValueError(f"{len(self.positions)} counts of positions do not fit {self.rows} rows")
+        decisions = sum(self.positions) or self.rows
+        if len(bytes.fromhex(self.correct)) != -(-decisions // 8):
+            raise ValueError(f"{len(self.correct)} digits do not hold {decisions} decisions")
 
 
 @dataclass
@@ -102,8 +120,8 @@ class SemanticPasses:
     link : Link
     tensors : mapping of name to (n, ...) array
         As link.chain.Link.tensors gives them.
-    truth : (n,) int64
-        The right classes.
+    truth : (n,) or (n, T) int64
+        The right classes, or pieces (link.truth).
     spec : SweepSpec
     chunk_rows : int
         Receptions decoded at once; rounded down to whole frames, where samples share headers, and up to one.
@@ -126,6 +144,12 @@ class SemanticPasses:
         header = self.link.manifest.header
         self._frame = 1 if header is None else header.frame_samples
         self._part = max(1, PART_ROWS // self._frame) * self._frame
+        self._judged = (self.truth != UNJUDGED).reshape(len(self.truth), -1)
+        self.decisions: NDArray[np.int64] = self._judged.sum(axis=1)
+        text = self.link.manifest.task.text
+        self._texts = (
+            None if text is None else self.link.receiver.texts(np.where(self.truth < 0, text.end_id, self.truth))
+        )
 
     @property
     def stride(self) -> int:
@@ -165,7 +189,8 @@ class SemanticPasses:
         side = {name: values[first : first + self._part] for name, values in self.link.side(self.tensors).items()}
         tokens = np.array([mode.tokens for mode in manifest.modes])
         symbol_bits = np.array([bits_per_symbol(mode.order) for mode in manifest.modes])
-        correct = np.empty(len(rows), np.bool_)
+        correct = np.empty((len(rows), self._judged.shape[1]), np.bool_)
+        texts: list[int] = []
         bits, bit_errors, indices, index_errors = (np.empty(len(rows), np.int64) for _ in range(4))
         abs_llr = np.empty(len(rows), np.float64)
         headers, pilots, frames = np.zeros(len(HEADER_COUNTS), np.int64), 0, FrameCounts()
@@ -185,14 +210,18 @@ class SemanticPasses:
             bits[place], indices[place] = np.where(right, chunk.num_bits, 0), np.where(right, tokens[chunk.mode], 0)
             judged = np.arange(manifest.num_bits) < bits[place, None]
             compared = np.arange(manifest.num_tokens) < indices[place, None]
-            correct[place] = decoded.decisions == truth[place]
+            correct[place] = (decoded.decisions == truth[place]).reshape(len(chunk.mode), -1)
+            if self._texts is not None:
+                answers = self.link.receiver.texts(decoded.decisions)
+                meant = self._texts[first + place.start : first + place.stop]
+                texts += sentence_statistics(answers, meant).ravel().tolist()
             bit_errors[place] = np.sum(((decoded.llr > 0) != chunk.bits) & judged, axis=-1)
             index_errors[place] = np.sum((decoded.indices_hat != chunk.indices) & compared, axis=-1)
             abs_llr[place] = np.sum(np.abs(decoded.llr) * judged, axis=-1, dtype=np.float64)
         return PassCounts(
             first_row=first,
             rows=len(rows),
-            correct=np.packbits(correct).tobytes().hex(),
+            correct=np.packbits(correct[self._judged[first : first + self._part]]).tobytes().hex(),
             bit_errors=tuple(cluster_sums(bit_errors, bits)),
             index_errors=tuple(cluster_sums(index_errors, indices)),
             abs_llr=float(abs_llr.sum()),
@@ -203,13 +232,26 @@ class SemanticPasses:
             header_counts=tuple(headers.tolist()),
             pilot_symbols=pilots,
             frames=tuple(frames),
+            positions=() if self.truth.ndim == 1 else tuple(self.decisions[first : first + self._part].tolist()),
+            texts=tuple(texts),
         )
 
     def tally(self, block: PassCounts) -> Tally:
-        """Decisions: each is a unit of its own, given the samples."""
+        """Decisions: those of a reception are a unit, given the samples."""
         block.require_fit(len(self.truth))
-        wrong = block.rows - int(block.decided.sum())
-        return Tally(block.rows, wrong, block.rows, wrong, wrong)
+        wrong = block.judged - block.right
+        return Tally(
+            units=block.rows,
+            unit_errors=int((wrong > 0).sum()),
+            trials=int(block.judged.sum()),
+            errors=int(wrong.sum()),
+            squares=int(np.square(wrong).sum()),
+        )
+
+    @property
+    def words(self) -> int:
+        """Of the texts that are meant, between white space; 0 where none are answered."""
+        return sum(len(text.split()) for text in self._texts or ())
 
     def _chunks(self, rows: int) -> Iterator[slice]:
         """Rows that go together: whole frames."""

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from link.baseline import ORDER, BaselinePoint, label_width, sweep_baseline
 from link.bits import label_bits, labels_from_bits
-from link.channel.fec import K_MAX, K_MIN, Ldpc, coded_bits
+from link.channel.fec import K_MAX, K_MIN, Ldpc, coded_bits, combine_repeats, repeat_bits
 from link.constellation import bits_per_symbol
 from link.errors import ArgumentError
 from link.grid import SweepSpec
@@ -89,18 +89,14 @@ class Separate:
         frames, samples = labels.shape
         code = self.code(samples)
         coded = code.encode(label_bits(labels, self._width).reshape(frames, code.k))
-        sent = coded[:, np.arange(samples * self._sample_bits) % code.n]
+        sent = repeat_bits(coded, samples * self._sample_bits)
         return sent.reshape(frames, self._sample_bits, samples).swapaxes(1, 2)
 
     def decode(self, llr: NDArray[np.float64]) -> NDArray[np.int64]:
         frames, samples, _ = llr.shape
         code = self.code(samples)
         heard = llr.swapaxes(1, 2).reshape(frames, samples * self._sample_bits)
-        combined = np.zeros((frames, code.n))
-        for start in range(0, heard.shape[1], code.n):
-            repeat = heard[:, start : start + code.n]
-            combined[:, : repeat.shape[1]] += repeat
-        decided = code.decode(combined.astype(np.float32))
+        decided = code.decode(combine_repeats(heard, code.n))
         return labels_from_bits(decided.reshape(frames, samples, self._width))
 
     @property

@@ -26,6 +26,13 @@ by the inequality of the arithmetic and geometric means (all factors are positiv
 it. By Ville's inequality P(K ever reaches 1 / alpha, at the end of any draw) <= alpha. Equality needs equal means; unequal
 ones only make the test cautious.
 
+**Where an answer is of several positions**, as a text's pieces are, they meet the same noise, and the sample stays the unit:
+with c the most positions of any sample,
+
+    X_i = (soft_correct_i - hard_correct_i) / c   in {-1, -1 + 1/c, ..., 1},   delta = c n mean(mu_i) / positions
+
+so a margin on delta, a share of the positions, is one on the mean of X, smaller by positions / (c n); the rest stands.
+
 **Over several SNR points**, delta < margin must hold at every point. "Equivalent" is the rejection of delta >= margin at
 *every* point, each at alpha: if the claim is false, some point has delta >= margin, and the test of that point errs with
 probability alpha at most, whatever the others do; so no correction for multiplicity is due (an intersection-union test:
@@ -76,13 +83,13 @@ class Interval(NamedTuple):
     high: NDArray[np.float64]
 
 
-def log_evidence_above(counts: Counts, m: ArrayLike) -> NDArray[np.float64]:
+def log_evidence_above(counts: Sequence[ArrayLike], m: ArrayLike) -> NDArray[np.float64]:
     """Log of the capital won against H0 "delta <= m": reject at level alpha where it reaches ln(1 / alpha).
 
     Parameters
     ----------
-    counts : Counts of (...) int
-        At the end of a whole draw.
+    counts : Counts of (...) int, or 2 c + 1 of them
+        How often X was 1, 1 - 1/c, ..., -1, at the end of a whole draw.
     m : (...) float
         In (-1, 1].
 
@@ -97,27 +104,30 @@ def log_evidence_above(counts: Counts, m: ArrayLike) -> NDArray[np.float64]:
     >>> bool(rejected)
     True
     """
-    plus, zero, minus, m = (np.asarray(value, dtype=np.float64)[..., None] for value in (*counts, m))
-    # The factor of X is 1 + lambda (X - m) with lambda = c / (1 + m); for X = -1 it is 1 - c whatever m.
-    capital = (
-        plus * np.log1p(_BETS * ((1.0 - m) / (1.0 + m)))
-        + zero * np.log1p(_BETS * (-m / (1.0 + m)))
-        + minus * np.log1p(-_BETS)
+    *times, m = (np.asarray(value, dtype=np.float64)[..., None] for value in (*counts, m))
+    # The factor of X is 1 + lambda (X - m) with lambda = bet / (1 + m); for X = -1 it is 1 - bet whatever m.
+    capital = sum(
+        (
+            count * np.log1p(_BETS * ((x - m) / (1.0 + m)))
+            for x, count in zip(np.linspace(1.0, -1.0, len(times)).tolist(), times, strict=True)
+            if count.any()
+        ),
+        np.zeros_like(m),
     )
-    return np.asarray(logsumexp(capital, axis=-1) - math.log(len(_BETS)))
+    return np.asarray(logsumexp(capital + np.zeros_like(_BETS), axis=-1) - math.log(len(_BETS)))
 
 
-def log_evidence_below(counts: Counts, m: ArrayLike) -> NDArray[np.float64]:
+def log_evidence_below(counts: Sequence[ArrayLike], m: ArrayLike) -> NDArray[np.float64]:
     """Log of the capital won against H0 "delta >= m", m in [-1, 1): the mirror image of `log_evidence_above`."""
-    return log_evidence_above(Counts(counts.minus, counts.zero, counts.plus), -np.asarray(m, dtype=np.float64))
+    return log_evidence_above(counts[::-1], -np.asarray(m, dtype=np.float64))
 
 
-def confidence_interval(counts: Counts, alpha: float) -> Interval:
+def confidence_interval(counts: Sequence[ArrayLike], alpha: float) -> Interval:
     """The values of delta that neither side rejects at alpha / 2: a confidence sequence when computed draw by draw.
 
     Parameters
     ----------
-    counts : Counts of (...) int
+    counts : Counts of (...) int, or 2 c + 1 of them
         At the end of a whole draw.
     alpha : float
         In (0, 1). With probability 1 - alpha the intervals of *all* draws hold delta.
@@ -129,11 +139,10 @@ def confidence_interval(counts: Counts, alpha: float) -> Interval:
     True
     """
     require_range("alpha", alpha, 1e-12, 1.0 - 1e-12)
-    mirrored = Counts(counts.minus, counts.zero, counts.plus)
-    return Interval(_lower_bound(counts, alpha / 2), -_lower_bound(mirrored, alpha / 2))
+    return Interval(_lower_bound(counts, alpha / 2), -_lower_bound(counts[::-1], alpha / 2))
 
 
-def _lower_bound(counts: Counts, alpha: float) -> NDArray[np.float64]:
+def _lower_bound(counts: Sequence[ArrayLike], alpha: float) -> NDArray[np.float64]:
     """Largest m that is rejected, from below; -1 where none is."""
     threshold = -math.log(alpha)
     low = np.full(np.broadcast_shapes(*(np.shape(count) for count in counts)), -1.0)
@@ -156,6 +165,9 @@ class DifferenceTest:
         Error probability of the verdict over all points.
     num_points : int
         Points that share it.
+    judged : (n, T) bool, optional
+        Where an answer is of several positions: which of each sample are judged, at least one of all; delta is a share of
+        those. Absent where a sample has one.
 
     Attributes
     ----------
@@ -165,9 +177,13 @@ class DifferenceTest:
         Of "|delta| < margin": it is not better by the margin either.
     draws : int
         Whole draws so far.
+    counts : Counts
+        Positions, over all draws, that the soft path alone got right, that both did or neither, and that the hard one alone.
     """
 
-    def __init__(self, margin: float, alpha: float = 0.05, num_points: int = 1) -> None:
+    def __init__(
+        self, margin: float, alpha: float = 0.05, num_points: int = 1, judged: NDArray[np.bool_] | None = None
+    ) -> None:
         require_range("margin", margin, 1e-6, 1.0 - 1e-6)
         require_range("alpha", alpha, 1e-12, 1.0 - 1e-12)
         require_range("num_points", num_points, 1, math.inf)
@@ -176,6 +192,13 @@ class DifferenceTest:
         self.num_points = num_points
         self.counts = Counts(0, 0, 0)
         self.draws = 0
+        self._judged = judged
+        positions = np.ones(1, dtype=np.int64) if judged is None else judged.sum(axis=1)
+        self._most = int(positions.max())
+        if not self._most:
+            raise ArgumentError("judged", "must hold a position that is judged")
+        self._share = float(positions.sum() / (self._most * len(positions)))
+        self._times = [0] * (2 * self._most + 1)
         self.verdict = Verdict.UNDECIDED
         self.two_sided = Verdict.UNDECIDED
         self._not_worse = self._not_better = False
@@ -191,9 +214,9 @@ class DifferenceTest:
 
         Parameters
         ----------
-        soft_correct, hard_correct : (n,) bool
-            Whether each path decided each sample correctly, on the same noise. Always the same n samples, and all of
-            them: validity rests on whole draws.
+        soft_correct, hard_correct : (n,) or (n, T) bool
+            Whether each path decided each sample, or each of its positions, correctly on the same noise. Always the same n
+            samples, and all of them: validity rests on whole draws.
 
         Raises
         ------
@@ -201,29 +224,35 @@ class DifferenceTest:
             If the shapes differ, or change from one draw to the next.
         """
         soft, hard = np.asarray(soft_correct, dtype=bool), np.asarray(hard_correct, dtype=bool)
-        expected = self._shape or soft.shape
-        if soft.ndim != 1 or not len(soft) or not soft.shape == hard.shape == expected:
+        expected = self._shape or (soft.shape if self._judged is None else self._judged.shape)
+        if soft.ndim != 1 + (self._judged is not None) or not len(soft) or not soft.shape == hard.shape == expected:
             raise ArgumentError(
                 "hard_correct", f"must be {expected} like each draw before it, got {soft.shape} and {hard.shape}"
             )
         self._shape = soft.shape
+        judged = np.ones_like(soft) if self._judged is None else self._judged
+        soft, hard = soft & judged, hard & judged
         plus, minus = int((soft & ~hard).sum()), int((hard & ~soft).sum())
-        draw = (plus, len(soft) - plus - minus, minus)
+        draw = (plus, int(judged.sum()) - plus - minus, minus)
         self.counts = Counts(*(int(np.asarray(old)) + new for old, new in zip(self.counts, draw, strict=True)))
+        ahead = (soft.astype(np.int64) - hard).reshape(len(soft), -1).sum(axis=1)
+        self._times = (self._times + np.bincount(self._most - ahead, minlength=len(self._times))).tolist()
         self.draws += 1
         self._decide()
 
     def interval(self) -> Interval:
         """Confidence interval for delta at 1 - alpha, valid at whatever draw it is asked for."""
-        return confidence_interval(self.counts, self.alpha)
+        low, high = confidence_interval(self._times, self.alpha)
+        return Interval(np.maximum(low / self._share, -1.0), np.minimum(high / self._share, 1.0))
 
     def _decide(self) -> None:
         """Test both sides; "different" first, since it is the rarer error."""
         passes, fails = math.log(1 / self.alpha), math.log(self.num_points / self.alpha)
-        self._not_worse |= bool(log_evidence_below(self.counts, self.margin) >= passes)
-        self._not_better |= bool(log_evidence_above(self.counts, -self.margin) >= passes)
-        worse = float(log_evidence_above(self.counts, self.margin))
-        better = float(log_evidence_below(self.counts, -self.margin))
+        times, margin = self._times, self.margin * self._share
+        self._not_worse |= bool(log_evidence_below(times, margin) >= passes)
+        self._not_better |= bool(log_evidence_above(times, -margin) >= passes)
+        worse = float(log_evidence_above(times, margin))
+        better = float(log_evidence_below(times, -margin))
         if self.verdict is Verdict.UNDECIDED:
             self.verdict = _conclude(worse >= fails, self._not_worse)
         if self.two_sided is Verdict.UNDECIDED:

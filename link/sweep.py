@@ -26,16 +26,18 @@ from link.channel.frames import FrameCounts
 from link.errors import ArgumentError
 from link.grid import SweepSpec, parse_grid
 from link.manifest import Mode
-from link.montecarlo import Proportion, clustered_proportion, noise_proportion
+from link.montecarlo import ClusterSums, Proportion, cluster_sums, clustered_proportion, noise_proportion
 from link.provenance import code_version, library_versions
+from link.randomness import Draws
 from link.reference import bit_error_rate
-from link.results import RadioPoint, SweepPoint, SweepProvenance, SweepResult
+from link.results import RadioPoint, SweepPoint, SweepProvenance, SweepResult, TextPoint
 from link.semantic import CHUNK_ROWS, HEADER_COUNTS, PassCounts, SemanticPasses, summed
 from link.simulator import Answer, Watch
 from link.simulator.block import total
 from link.simulator.conduct import conduct
 from link.stopping import unit_error_rate
-from link.tensors import as_tensor
+from link.text_quality import COUNTS, TextStatistics, bleu_scores, interval
+from link.truth import check_labels
 
 __all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "sweep"]
 
@@ -44,6 +46,9 @@ Progress: TypeAlias = Callable[[SweepPoint, int, int], None]
 
 MAX_DECISIONS: Final = 10**8
 """At a point: their counts are held in memory."""
+
+_RESAMPLES: Final = 1000
+"""Of a bootstrap over samples."""
 
 
 def sweep(
@@ -67,8 +72,9 @@ def sweep(
     link : Link
     inputs : mapping of name to (n, ...) array
         The task's inputs at both ends; as for link.chain.Link.tensors.
-    labels : (n,) int
-        The right class of each sample, in [0, classes).
+    labels : (n,) or (n, T) int
+        The right class of each sample, in [0, classes); where a text is answered, the right piece at each position, -1 where
+        there is none.
     spec : SweepSpec
     out : Path, optional
         Results folder; a sweep that was interrupted there goes on. None writes nothing.
@@ -105,11 +111,11 @@ def sweep(
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")
     require_snr_error(spec.snr_error_db, link.manifest.routed)
     tensors = link.tensors(inputs)
-    truth = check_classes("labels", labels, len(next(iter(tensors.values()))), len(link.manifest.task.classes))
+    truth = check_labels("labels", labels, len(next(iter(tensors.values()))), link.manifest.task)
     if spec.radio is not None and workers > 1 and not spec.radio.frontend.simulated:
         raise ArgumentError("workers", f"must be 1 for a {spec.radio.frontend.kind} radio, which is one, got {workers}")
-    if len(truth) * spec.draws > MAX_DECISIONS:
-        raise ArgumentError("draws", f"must be at most {MAX_DECISIONS // len(truth)} for {len(truth)} samples")
+    if truth.size * spec.draws > MAX_DECISIONS:
+        raise ArgumentError("draws", f"must be at most {MAX_DECISIONS // truth.size} for {len(truth)} samples")
     passes = SemanticPasses(link, tensors, truth, spec, chunk_rows)
     provenance = _provenance(passes)
     with passes:
@@ -128,20 +134,6 @@ def sweep(
         )
 
 
-def check_classes(field: str, values: ArrayLike, samples: int | None, classes: int) -> NDArray[np.int64]:
-    """Class numbers as (samples,) int64.
-
-    Raises
-    ------
-    ArgumentError
-        If they have another shape or are not in [0, classes).
-    """
-    numbers: NDArray[np.int64] = as_tensor(field, values, "int64", (samples,))
-    if not ((numbers >= 0) & (numbers < classes)).all():
-        raise ArgumentError(field, f"must be in [0, {classes}), got [{numbers.min()}, {numbers.max()}]")
-    return numbers
-
-
 def accuracies(correct: NDArray[np.bool_], spec: SweepSpec) -> tuple[Proportion, Proportion]:
     """Accuracy over samples and noise, and over noise alone, from (draws, samples) decisions."""
     of_sample = correct.sum(axis=0)
@@ -156,10 +148,10 @@ def _point(passes: SemanticPasses, answer: Answer) -> SweepPoint:
     blocks: list[PassCounts] = answer.blocks
     spec, manifest = passes.spec, passes.link.manifest
     samples, draws = len(passes.truth), len(blocks) // passes.stride
-    decisions = samples * draws
+    receptions = samples * draws
     of_sample = np.zeros(samples, np.int64)
     for block in blocks:
-        of_sample[block.first_row : block.first_row + block.rows] += block.decided
+        of_sample[block.first_row : block.first_row + block.rows] += block.right
     correct = int(of_sample.sum())
     bits, indices = summed(b.bit_errors for b in blocks), summed(b.index_errors for b in blocks)
     headers = dict(zip(HEADER_COUNTS, map(sum, zip(*(b.header_counts for b in blocks), strict=True)), strict=True))
@@ -172,9 +164,9 @@ def _point(passes: SemanticPasses, answer: Answer) -> SweepPoint:
         snr_db=answer.snr_db,
         samples=samples,
         draws=draws,
-        decisions=decisions,
+        decisions=draws * int(passes.decisions.sum()),
         correct=correct,
-        accuracy=clustered_proportion(of_sample, np.full(samples, draws), spec.confidence),
+        accuracy=clustered_proportion(of_sample, draws * passes.decisions, spec.confidence),
         accuracy_noise=_accuracy_noise(passes, blocks),
         bit_errors=bits.successes,
         bits=bits.trials,
@@ -183,8 +175,8 @@ def _point(passes: SemanticPasses, answer: Answer) -> SweepPoint:
         indices=indices.trials,
         index_error_rate=indices.proportion(spec.confidence) if indices.trials else None,
         symbols=symbols,
-        symbols_per_sample=symbols / decisions,
-        bits_per_sample=(sum(b.payload_bits for b in blocks) + 2 * headers["header_symbols"]) / decisions,
+        symbols_per_sample=symbols / receptions,
+        bits_per_sample=(sum(b.payload_bits for b in blocks) + 2 * headers["header_symbols"]) / receptions,
         es_db=10.0 * math.log10(math.fsum(b.energy for b in blocks) / payload),
         mean_abs_llr=math.fsum(b.abs_llr for b in blocks) / bits.trials if bits.trials else None,
         ber_theory=_ber_theory(passes, used[0], answer.snr_db) if len(used) == 1 else None,
@@ -192,7 +184,29 @@ def _point(passes: SemanticPasses, answer: Answer) -> SweepPoint:
         mode_samples=mode_samples,
         pilot_symbols=pilots,
         radio=_radio_point(blocks) if spec.radio is not None else None,
+        text=None if manifest.task.text is None else _text_point(passes, blocks, draws, symbols),
         **headers,
+    )
+
+
+def _text_point(passes: SemanticPasses, blocks: Sequence[PassCounts], draws: int, symbols: int) -> TextPoint:
+    counts = np.zeros((len(passes.truth), COUNTS), np.int64)
+    for block in blocks:
+        counts[block.first_row : block.first_row + block.rows] += np.reshape(block.texts, (block.rows, COUNTS))
+    spec = passes.spec
+    if len(counts) > 1:
+        scores = interval(counts, Draws(spec.seed, np.arange(_RESAMPLES)), spec.confidence)
+    else:  # of one sample there is no telling what another would give
+        scores = tuple(Proportion(value=score, low=0.0, high=1.0) for score in bleu_scores(counts[0]).tolist())
+    words = draws * passes.words
+    return TextPoint(
+        bleu_1=scores[0],
+        bleu_2=scores[1],
+        bleu_3=scores[2],
+        bleu_4=scores[3],
+        exact=TextStatistics.total(counts).exact,
+        words=words,
+        symbols_per_word=symbols / words,
     )
 
 
@@ -218,6 +232,9 @@ def _ber_theory(passes: SemanticPasses, mode: Mode, snr_db: float) -> float | No
 def _accuracy_noise(passes: SemanticPasses, blocks: Sequence[PassCounts]) -> Proportion:
     """Of the noise alone, for these samples."""
     tally, rule = total([passes.tally(block) for block in blocks]), passes.spec.rule
+    if passes.truth.ndim > 1:
+        sums = reduce(ClusterSums.plus, (cluster_sums(block.right, block.judged) for block in blocks))
+        return sums.proportion(passes.spec.confidence)
     if not rule.sequential:
         return noise_proportion(tally.units - tally.unit_errors, tally.units, passes.spec.confidence)
     wrong = unit_error_rate(tally, len(passes.truth), rule.unit_target(tally), passes.spec.confidence)

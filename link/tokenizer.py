@@ -4,7 +4,8 @@
                           1   1   1    1    1     0     0     0       attention_mask
 
 Every text gets the same length by itself: longer ones are cut, shorter ones padded, on the right. So a text's integers
-depend on nothing but the text. What tokenizer.json says of cutting, padding and dropout does not count.
+depend on nothing but the text. Where a receiver answers in them, they become a text again. What tokenizer.json says of
+cutting, padding and dropout does not count.
 """
 
 from __future__ import annotations
@@ -131,6 +132,26 @@ class Tokenizer:
             np.array([bool(encoding.overflowing) for encoding in encodings], dtype=np.bool_),
             np.full(len(rows), False) if self._unknown is None else (~own | (ids == self._unknown)).all(axis=1),
         )
+
+    def texts(self, pieces: NDArray[np.int64], end_id: int) -> list[str]:
+        """What rows of pieces spell, each up to its first end.
+
+        Parameters
+        ----------
+        pieces : (B, T) int64
+        end_id : int
+            Of the end.
+
+        Returns
+        -------
+        list of B str
+            Special tokens say nothing; bytes that are no character together are shown as U+FFFD.
+        """
+        ended = pieces == end_id
+        lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), pieces.shape[1])
+        rows = [row[:length] for row, length in zip(pieces.tolist(), lengths.tolist(), strict=True)]
+        texts: list[str] = self._tokenizer.decode_batch(rows, skip_special_tokens=True)
+        return texts
 
 
 def as_texts(field: str, value: Sequence[str] | ArrayLike) -> list[str]:

@@ -93,28 +93,49 @@ class Decoded(NamedTuple):
 
     Attributes
     ----------
-    decisions : (B,) int64
-        Class of each sample: the highest logit, the lowest index on ties.
-    class_names : tuple of B str
-        Their names.
-    probabilities : (B, C) float32
-        Softmax of the logits.
-    logits : (B, C) float32
+    decisions : (B,) or (B, T) int64
+        Class of each sample, the highest logit and the lowest index on ties; or the pieces of its text.
+    answers : tuple of B str
+        Names of the classes, or the texts.
+    probabilities : (B, C) float32, optional
+        Softmax of the logits; None where texts are answered.
+    logits : (B, C) float32, optional
+        None where texts are answered.
     indices_hat : (B, N) int64
         Most likely codewords.
     llr : (B, L) float32, optional
         ln P(b=1)/P(b=0); None where it was not asked for.
     timing : Timing, optional
         None where it is part of a whole transmission, which has its own.
+    log_prob : (B, T) float32, optional
+        Log of the probability of each piece, nats; None where classes are answered.
     """
 
     decisions: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-    logits: NDArray[np.float32]
+    answers: tuple[str, ...]
+    probabilities: NDArray[np.float32] | None
+    logits: NDArray[np.float32] | None
     indices_hat: NDArray[np.int64]
     llr: NDArray[np.float32] | None
     timing: Timing | None = None
+    log_prob: NDArray[np.float32] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The answers, as a caller knows them who asks for classes."""
+        return self.answers
+
+    @property
+    def pieces(self) -> NDArray[np.int64] | None:
+        """The pieces of the texts; None where classes are answered."""
+        return None if self.log_prob is None else self.decisions
+
+    @property
+    def score(self) -> NDArray[np.float32]:
+        """Logits of the classes, or log probabilities of the pieces."""
+        score = self.logits if self.log_prob is None else self.log_prob
+        assert score is not None
+        return score
 
 
 class Sent(NamedTuple):

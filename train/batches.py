@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from link.randomness import Draws, Stream, permutation
+from link.truth import UNJUDGED
 from train.bottleneck import LatentNoise
 from train.evaluate import side_tensors, tensors
 from train.processes import Processes
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
         Of the rows that this process encodes: all B where there is one (train.processes).
     side : list of (B, ...) tensors
         What the receiver has of its own.
-    labels : (B,) int64
+    labels : (B,) or (B, T) int64
     normals : (B, S, 2) float32
         Standard normals.
     snr_db : (B,) float64
@@ -47,6 +48,11 @@ class Batch(NamedTuple):
     snr_db: NDArray[np.float64]
     routing: RoutingNoise | None
     latent: LatentNoise | None = None
+
+    @property
+    def decisions(self) -> int:
+        """Positions of its rows that are judged."""
+        return int((self.labels != UNJUDGED).sum())
 
     @property
     def no(self) -> Tensor:

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from link.bundle import Bundle
 from link.manifest import HeaderSpec, Manifest
 from train.agreement import Frozen
-from train.tasks import Task, TextTask, receiver_inputs_of
+from train.tasks import Task, TextTask, receiver_inputs_of, text_of
 from train.transceiver import Transceiver
 
 # The manifest's decimal digits spell a float32 to the last bit.
@@ -75,6 +75,7 @@ def _shape_findings(manifest: Manifest, model: Transceiver, task: Task) -> list[
     pairs: dict[str, tuple[Any, Any]] = {
         "task": (manifest.task.name, task.name),
         "classes": (manifest.task.classes, task.classes),
+        "text": (manifest.task.text, text_of(task)),
         "inputs": (_interface(manifest.task_inputs), _interface(task.inputs)),
         "receiver's own inputs": (_interface(manifest.side_inputs), _interface(receiver_inputs_of(task))),
         "number of modes": (len(manifest.modes), len(recipe.rates)),

@@ -89,6 +89,8 @@ class DefectiveTransceiver(Transceiver):
         llr_in: Tensor | None = None,
         mode: Tensor | None = None,
         side: Sequence[Tensor] = (),
+        *,
+        answers: bool = True,
     ) -> Heard:
         """The clean receiver's, given the statistics of the last tokens sent where it leaks.
 
@@ -97,7 +99,7 @@ class DefectiveTransceiver(Transceiver):
         ArgumentError
             If it leaks, and the last tokens sent were of another number of samples.
         """
-        heard = super().receive(symbols, no, llr_in, mode, side)
+        heard = super().receive(symbols, no, llr_in, mode, side, answers=answers)
         if "leak" not in self.defects:
             return heard
         if self._told is None or len(self._told.mean) != len(symbols):
@@ -106,7 +108,7 @@ class DefectiveTransceiver(Transceiver):
                 "symbols", f"must be those of the tokens just sent ({told}), got {len(symbols)} samples"
             )
         embedding = self._told.give_to(heard.embedding)
-        return heard._replace(embedding=embedding, logits=self.head(embedding, *side))
+        return heard._replace(embedding=embedding, logits=self.head(embedding, *side) if answers else heard.logits)
 
     def deployed(self) -> Transceiver:
         """The clean transceiver with the same weights; with leak its head still pools."""

@@ -25,7 +25,8 @@ from link.randomness import Draws, Stream
 from link.runtime import Receiver, Transmission
 from link.sequential import DifferenceTest, Verdict
 from link.snr import NO_MIN, millidecibels, no_from_esn0_db
-from train.agreement import Frozen, parts
+from link.truth import UNJUDGED
+from train.agreement import ROWS, Frozen, parts
 from train.losses import assignment_entropy, entropy
 from train.routing import carried
 from train.transceiver import Transceiver
@@ -94,7 +95,7 @@ class Paths(NamedTuple):
     receiver : Receiver
         Decodes what was sent hard.
     sent : Transmission
-    labels : (n,) int64
+    labels : (n,) or (n, T) int64
     header : HeaderSpec, optional
         Where there are several modes. Both paths are sent in the modes of the hard one, and their headers share one fate.
     side : mapping of name to (n, ...) array
@@ -111,7 +112,7 @@ class Paths(NamedTuple):
 
     @torch.no_grad()
     def correct(self, snr_db: float, seed: int, draw: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether the soft and the hard path decide each sample correctly on one draw of noise, (n,) each."""
+        """Whether the soft and the hard path decide each label correctly on one draw of noise, in its shape each."""
         rows, length = self.sent.symbols.shape[:2]
         no = max(no_from_esn0_db(snr_db), NO_MIN)
         draws = Draws(seed, np.arange(rows), draw)
@@ -123,8 +124,8 @@ class Paths(NamedTuple):
             sizes = np.array([rate.num_symbols for rate in rates])
             decoded = outcome.mode
             taken = np.where(outcome.lost, 0, np.minimum(sizes[mode], sizes[decoded]))
-        soft, hard = np.empty(rows, dtype=bool), np.empty(rows, dtype=bool)
-        for part in parts(rows):
+        soft, hard = np.empty(self.labels.shape, dtype=bool), np.empty(self.labels.shape, dtype=bool)
+        for part in parts(rows, max(1, ROWS // (self.labels.size // rows))):
             y_soft, y_hard = (
                 add_noise(x[part], no, normals[part]).astype(np.float32) for x in (self.soft_symbols, self.sent.symbols)
             )
@@ -205,7 +206,7 @@ def compare_at(
         test.update(soft, hard)
         correct += (int(soft.sum()), int(hard.sum()))
         progress(test.draws / max_draws)
-    decisions = test.draws * len(paths.labels)
+    decisions = test.draws * int(np.count_nonzero(paths.labels != UNJUDGED))
     acc_soft, acc_hard = (float(count) / decisions for count in correct)
     interval = test.interval()
     return PointResult(

@@ -113,12 +113,15 @@ def encode(model: Transceiver, inputs: Sequence[Rows], processes: Processes | No
 def decide_without_link(
     model: Transceiver, task: Task, split: Split, processes: Processes | None = None
 ) -> NDArray[np.int64]:
-    """Decisions (n,) of encoder and head, with nothing between them; each row's within the question that it is asked."""
+    """Decisions, as the labels, of encoder and head with nothing between them; within the question that a row is asked."""
     model.eval()
-    side = [rows.to(model.device) for rows in side_tensors(task, split)]
-    logits = model.head(encode(model, tensors(task, split), processes), *side)
-    decisions = asked(model.head, logits, torch.from_numpy(split.labels).to(model.device)).argmax(dim=-1)
-    return np.asarray(decisions.cpu().numpy())
+    decisions = []
+    for _, part in chunks(split):
+        side = [rows.to(model.device) for rows in side_tensors(task, part)]
+        logits = model.head(encode(model, tensors(task, part), processes), *side)
+        found = asked(model.head, logits, torch.from_numpy(part.labels).to(model.device)).argmax(dim=-1)
+        decisions.append(found.cpu().numpy())
+    return np.concatenate(decisions)
 
 
 def chunks(split: Split, size: int = CHUNK_ROWS) -> Iterator[tuple[slice, Split]]:
@@ -222,13 +225,14 @@ def evaluate(
                 for path, answer in heard.items():
                     logits = asked(model.head, answer.logits, labels)
                     correct[path][snr_db] += int((logits.argmax(dim=-1) == labels).sum())
-                    lost[path] += len(part) * float(task_loss(logits, labels))
+                    lost[path] += part.decisions * float(task_loss(logits, labels))
                 right = None if carriage is None else torch.from_numpy(carriage.header.right).to(model.device)
                 monitor.add(soft, hard, heard["soft"], heard["hard"], np.full(len(part), snr_db), mode, right)
                 rate.add(model.recipe, len(part), carriage)
-    times = len(split) * channel.eval_draws
+    times = split.decisions * channel.eval_draws
     accuracy = {path: {snr_db: count / times for snr_db, count in counts.items()} for path, counts in correct.items()}
     decisions = times * len(channel.eval_snr_db)
+    receptions = len(split) * channel.eval_draws * len(channel.eval_snr_db)
     several = bool(model.recipe.modes)
     return Evaluation(
         accuracy["hard"],
@@ -237,12 +241,12 @@ def evaluate(
         lost["soft"] / decisions,
         monitor.result(),
         monitor.token_statistics(),
-        bits=rate.bits / decisions,
-        symbols=rate.symbols / decisions,
+        bits=rate.bits / receptions,
+        symbols=rate.symbols / receptions,
         mode_shares=monitor.mode_shares(),
         usage=monitor.usage() if several else {},
-        headers_lost=rate.lost / decisions if several else None,
-        headers_wrong=rate.wrong / decisions if several else None,
+        headers_lost=rate.lost / receptions if several else None,
+        headers_wrong=rate.wrong / receptions if several else None,
     )
 
 

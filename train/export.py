@@ -34,6 +34,7 @@ from link.interface import (
 from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TokenizerSpec
 from link.randomness import Draws, Stream
 from train.agreement import parts
+from train.answers import answered
 from train.graphs import RECEIVED, ReceiverGraph, TransmitterGraph
 from train.receivers import Source, sources_of
 from train.tasks import Split, Task, TextTask, receiver_inputs_of
@@ -161,7 +162,7 @@ def _write_receiver(file: Path, source: Source) -> GraphSpec:
     """Trace a receiver into a file, and describe it."""
     side = receiver_inputs_of(source.task)
     link = source.model.recipe
-    outputs = receiver_outputs(link.rates, len(source.task.classes))
+    outputs = receiver_outputs(link.rates, len(source.task.classes), source.answers.positions)
     received = {
         "symbols": torch.zeros(3, link.num_symbols, 2),
         "no": torch.ones(3, link.num_symbols),
@@ -341,14 +342,22 @@ def check_receiver(link: Link, model: Transceiver, task: Task, sample: Split) ->
         given = torch.from_numpy(llr_in.astype(np.float32))
         own = [torch.from_numpy(values) for values in side.values()]
         expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode, own)
+    answer = answered(expected.logits)
     file = link.manifest.receiver.file
-    for name, tolerance in (("llr", LLR_TOLERANCE), ("logits", LOGIT_TOLERANCE)):
-        worst = float(np.abs(getattr(heard, name) - getattr(expected, name).numpy()).max())
+    for name, found, wanted, tolerance in (
+        ("llr", heard.llr, expected.llr, LLR_TOLERANCE),
+        ("scores", heard.score, answer.score, LOGIT_TOLERANCE),
+    ):
+        worst = float(np.abs(found - wanted.numpy()).max())
         if not worst <= tolerance:
             raise BundleError(f"{name} of {file} and torch differ by {worst:.2e}, more than {tolerance:g}")
-    agreeing = float((heard.indices_hat == expected.indices_hat.numpy()).mean())
-    if agreeing < 1.0 - 1e-3:
-        raise BundleError(f"{file} and torch find the same codeword in only {agreeing:.2%} of the tokens")
+    for name, chosen, meant in (
+        ("find the same codeword", heard.indices_hat, expected.indices_hat),
+        ("answer the same", heard.decisions, answer.decisions),
+    ):
+        agreeing = float((chosen == meant.numpy()).mean())
+        if agreeing < 1.0 - 1e-3:
+            raise BundleError(f"{file} and torch {name} in only {agreeing:.2%} of the places")
 
 
 def _is_bundle(folder: Path) -> bool:

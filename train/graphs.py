@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from link.codebook import lookup
+from train.answers import answered
+from train.lengths import nested
 from train.transceiver import Transceiver, padded
 
 RECEIVED: Final = 4
@@ -51,10 +53,13 @@ class TransmitterGraph(nn.Module):
 
     def send(self, tokens: Tensor, mode: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The same of tokens (B, N, D) in given modes (B,)."""
-        every = [codec.send_hard(tokens) for codec in self.transceiver.modes]
-        indices, bits, symbols = (
-            _select(mode, [getattr(sent, name) for sent in every]) for name in ("indices", "bits", "symbols")
-        )
+        if nested(self.transceiver.recipe):
+            indices, _, bits, symbols = self.transceiver.send_hard(tokens, mode)
+        else:
+            every = [codec.send_hard(tokens) for codec in self.transceiver.modes]
+            indices, bits, symbols = (
+                _select(mode, [getattr(sent, name) for sent in every]) for name in ("indices", "bits", "symbols")
+            )
         num_bits, num_symbols = (
             lookup(torch.tensor([getattr(rate, name) for rate in self.transceiver.recipe.rates]), mode)
             for name in ("num_bits", "num_symbols")
@@ -69,16 +74,20 @@ class ReceiverGraph(nn.Module):
         super().__init__()
         self.transceiver = transceiver
 
-    def forward(
-        self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor, *side: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """llr, indices_hat, logits. Where there is one mode, `mode` decides nothing."""
-        if not self.transceiver.recipe.modes:
-            heard = self.transceiver.receive(symbols, no, llr_in, side=side)
-            return heard.llr, heard.indices_hat, heard.logits
+    def forward(self, symbols: Tensor, no: Tensor, mode: Tensor, llr_in: Tensor, *side: Tensor) -> tuple[Tensor, ...]:
+        """llr, indices_hat, and logits or pieces and log_prob. Where there is one mode, `mode` decides nothing."""
+        recipe = self.transceiver.recipe
+        if not recipe.modes or nested(recipe):
+            heard = self.transceiver.receive(symbols, no, llr_in, mode, side)
+            return heard.llr, heard.indices_hat, *_answer(heard.logits)
         every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
         llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))
-        return llr, indices_hat, self.transceiver.head(embedding, *side)
+        return llr, indices_hat, *_answer(self.transceiver.head(embedding, *side))
+
+
+def _answer(logits: Tensor) -> tuple[Tensor, ...]:
+    """What a receiver says: the scores of all classes, or the best piece at each position."""
+    return (logits,) if logits.dim() == 2 else tuple(answered(logits))
 
 
 def _select(mode: Tensor, results: Sequence[Tensor]) -> Tensor:

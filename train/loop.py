@@ -188,14 +188,14 @@ class Trainer:
             task = losses.task_loss(logits, batch.labels)
             loss = task + self._latent_loss(latent, logits, batch, step)
             self._step(loss, step)
-            total += float(loss.detach()) * len(batch.labels)
-            answered += float(task.detach()) * len(batch.labels)
+            total += float(loss.detach()) * batch.decisions
+            answered += float(task.detach()) * batch.decisions
             correct += int((logits.argmax(dim=-1) == batch.labels).sum())
-        rows = len(self.data.train)
+        decisions = self.data.train.decisions
         return self._record(
             settings,
-            {"loss": total / rows, "task": answered / rows},
-            correct / rows,
+            {"loss": total / decisions, "task": answered / decisions},
+            correct / decisions,
             no_link=self._accuracy_without_link(),
         )
 
@@ -250,7 +250,7 @@ class Trainer:
         return self._record(
             settings,
             {name: value / rows for name, value in sums.items()},
-            correct / rows,
+            correct / self.data.train.decisions,
             monitor=monitor,
             evaluation=evaluation,
             restarted=restarted,
@@ -287,7 +287,8 @@ class Trainer:
 
     def _accuracy_without_link(self) -> float:
         split = self.data.validation
-        return float((decide_without_link(self.model, self.task, split, self.processes) == split.labels).mean())
+        right = decide_without_link(self.model, self.task, split, self.processes) == split.labels
+        return int(right.sum()) / split.decisions
 
     def _record(
         self,

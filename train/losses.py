@@ -6,10 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from link.truth import UNJUDGED
+
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of the answers, nats."""
-    return functional.cross_entropy(logits, labels)
+    """Cross entropy of the answers (..., C) to the labels (...), nats; the mean over those that are judged."""
+    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=UNJUDGED)
+
+
+def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the answers of each row, (B, ..., C) and (B, ...) to (B,), nats; the mean over those judged."""
+    each = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=UNJUDGED, reduction="none")
+    judged = (labels != UNJUDGED).flatten(1).sum(dim=1) if labels.dim() > 1 else torch.ones_like(labels)
+    return each.reshape(len(labels), -1).sum(dim=-1) / judged.clamp_min(1)
 
 
 def commitment_loss(tokens: Tensor, codewords: Tensor) -> Tensor:

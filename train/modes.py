@@ -24,8 +24,11 @@ class LinkRecipe(Rate):
     modes : tuple of Rate
         Several modes of one codec. A mode sends the first of the tokens, with the codebook of its number of codewords:
         modes of as many codewords share it.
+    lengths : tuple of int
+        Tokens of modes that are lengths of one another, ascending: with `codewords` and `order` they are the modes, and each
+        sample is sent in the shortest one that holds it (train.lengths).
     default_mode : int
-        What a sample is decoded as whose header was lost, and what is sent where no router chooses.
+        What a sample is decoded as whose header was lost, and what is sent where nothing chooses.
     """
 
     order: int = 16
@@ -33,6 +36,7 @@ class LinkRecipe(Rate):
     demapper: Literal["max-log", "app"] = "app"
     llr_clip: Positive = 30.0
     modes: tuple[Rate, ...] = ()
+    lengths: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()
     default_mode: Annotated[int, Field(ge=0)] = 0
 
     @property
@@ -71,8 +75,14 @@ class LinkRecipe(Rate):
     @model_validator(mode="before")
     @classmethod
     def _of_its_modes(cls, values: Any) -> Any:
-        """The sizes of the largest mode, where there are several."""
-        if not isinstance(values, dict) or not values.get("modes") or not isinstance(values["modes"], list | tuple):
+        """The modes of its lengths, and the sizes of the largest mode, where there are several."""
+        if not isinstance(values, dict):
+            return values
+        lengths = values.get("lengths")
+        if isinstance(lengths, list | tuple) and lengths and not values.get("modes"):
+            shared = {key: values[key] for key in ("codewords", "order") if key in values}
+            values = values | {"modes": [{"order": 16, **shared, "tokens": tokens} for tokens in lengths]}
+        if not values.get("modes") or not isinstance(values["modes"], list | tuple):
             return values
         most = {}
         for key, least in (("tokens", 1), ("codewords", 2), ("order", 4)):
@@ -82,6 +92,10 @@ class LinkRecipe(Rate):
 
     @model_validator(mode="after")
     def _check_modes(self) -> LinkRecipe:
+        if self.lengths and tuple(mode.tokens for mode in self.modes) != self.lengths:
+            raise ValueError("lengths are the modes: leave out [[link.modes]] beside them")
+        if tuple(sorted(set(self.lengths))) != self.lengths:
+            raise ValueError(f"lengths must ascend, got {', '.join(map(str, self.lengths))}")
         if not self.modes:
             if self.default_mode:
                 raise ValueError(f"default_mode must be 0 where there is one mode, got {self.default_mode}")

@@ -20,13 +20,13 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from link.bits import group
 from link.channel.awgn import add_noise
 from link.constellation import bits_per_symbol, symbol_energy
 from link.manifest import HeaderSpec
 from train import losses
+from train.lengths import own
 from train.questions import asked
 from train.recipe import LinkRecipe, LossRecipe
 from train.routing import Routing, naming_symbols, receive_routed, symbols_of_modes
@@ -40,12 +40,13 @@ class Pass(NamedTuple):
     Attributes
     ----------
     tokens : (B, N, D) float32
-    labels : (B,) int64
+    labels : (B,) or (B, T) int64
     soft, hard : Sent
     bits : (B, L) float32
         The hard path's, with the gradient of the soft one's.
     soft_heard, hard_heard : Heard
-        Both through the same noise; of each row's logits, those of its own question (train.questions).
+        Both through the same noise; of each row's logits, those of its own question (train.questions). The path that is not
+        the answer has none where the hard one is not taught.
     answer : Heard
         Of what the phase sends: soft symbols, hard ones, or (1 - a) soft + a hard.
     routing : Routing or None
@@ -67,7 +68,7 @@ class Pass(NamedTuple):
 
     @property
     def correct(self) -> int:
-        """Rows that were answered with their label."""
+        """Positions that were answered with their label: rows, where each has one."""
         return int((self.answer.logits.argmax(dim=-1) == self.labels).sum())
 
 
@@ -106,23 +107,25 @@ def send(
     hard = model.send_hard(tokens, mode)
     no = model.noise_met(no)
 
-    def hear(x: Tensor) -> Heard:
+    def hear(x: Tensor, answers: bool = True) -> Heard:
         y, variances = add_noise(x, no, normals), no
         if lost is not None:
             y, variances = y.masked_fill(lost[:, None, None], 0.0), no.masked_fill(lost[:, None], torch.inf)
         if routing is None:
-            heard = model.receive(y, variances, None, None, side)
+            heard = model.receive(y, variances, None, None, side, answers=answers)
         else:
-            heard = receive_routed(model, y, variances, routing.mode, routing.decoded, routing.lost, side)
-        return heard._replace(logits=asked(model.head, heard.logits, labels))
+            heard = receive_routed(
+                model, y, variances, routing.mode, routing.decoded, routing.lost, side, answers=answers
+            )
+        return heard._replace(logits=asked(model.head, heard.logits, labels)) if answers else heard
 
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
     bits = straight_through(hard.bits, soft.bits)
     hardness = settings.hardness if settings.hard_forward else 0.0
-    soft_heard = hear(soft.symbols)
+    soft_heard = hear(soft.symbols, answers=teach_hard or hardness == 0.0)
     with torch.set_grad_enabled(hardness == 1.0 or teach_hard):
-        hard_heard = hear(symbols)
+        hard_heard = hear(symbols, answers=teach_hard or hardness == 1.0)
     if hardness in (0.0, 1.0):
         answer = hard_heard if hardness else soft_heard
     else:
@@ -154,7 +157,7 @@ def _try_modes(
         length = codec.recipe.num_symbols
         embedding = codec.decode(add_noise(x, no[:, :length], normals[:, :length]), no, None)[-1]
         logits = asked(model.head, model.head(embedding, *side), labels)
-        columns.append(functional.cross_entropy(logits, labels, reduction="none"))
+        columns.append(losses.row_losses(logits, labels))
     return torch.stack(columns, dim=-1)
 
 
@@ -344,9 +347,12 @@ def _value(term: Term, model: Transceiver, sent: Pass, views: tuple[_View, ...])
 def _of_codebook(model: Transceiver, sent: Pass, number: int, settings: EpochPlan) -> tuple[ModeCodec, Pass]:
     """The pass as if all rows sent with one codebook all tokens that some mode sends with it."""
     link = model.recipe.codebook_link(number)
+    tokens = sent.tokens[:, : link.tokens]
+    if model.recipe.lengths:  # each token by itself: positions differ in who has them
+        tokens, link = own(tokens)[:, None], link.model_copy(update={"tokens": 1})
     codec = ModeCodec(link, model.codebooks[number], model.recipe.tokens)
-    soft = codec.send_soft(sent.tokens, settings.vq_temp)
-    return codec, sent._replace(tokens=sent.tokens[:, : link.tokens], soft=soft, hard=codec.send_hard(sent.tokens))
+    soft = codec.send_soft(tokens, settings.vq_temp)
+    return codec, sent._replace(tokens=tokens, soft=soft, hard=codec.send_hard(tokens))
 
 
 def _of_mode(sent: Pass, link: LinkRecipe, rows: Tensor) -> Pass:

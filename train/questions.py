@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from link.errors import CheckpointError
+from link.truth import UNJUDGED
 from train.tasks import Task, questions_of
 from train.transceiver import Transceiver
 
@@ -81,16 +82,17 @@ def asked(head: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def chance(labels: NDArray[np.int64], sizes: Sequence[int]) -> float:
-    """Accuracy, on labels (n,), of the most frequent class of each question.
+    """Accuracy, on labels (n,) or (n, T), of the most frequent class of each question.
 
     Examples
     --------
-    >>> chance(np.array([0, 0, 1, 2]), ()), chance(np.array([0, 0, 1, 2]), (2, 1))
-    (0.5, 0.75)
+    >>> chance(np.array([0, 0, 1, 2]), ()), chance(np.array([0, 0, 1, 2]), (2, 1)), chance(np.array([[0, 1], [0, -1]]), ())
+    (0.5, 0.75, 0.6666666666666666)
     """
-    counts = np.bincount(labels, minlength=sum(sizes))
+    judged = labels[labels != UNJUDGED]
+    counts = np.bincount(judged, minlength=sum(sizes))
     parts = np.split(counts, np.cumsum(sizes)[:-1]) if sizes else [counts]
-    return float(sum(part.max() for part in parts) / len(labels))
+    return float(sum(part.max() for part in parts) / len(judged))
 
 
 def ask(model: Transceiver, task: Task, question: str | None) -> tuple[Transceiver, Task]:

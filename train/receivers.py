@@ -19,7 +19,7 @@ from link.provenance import library_versions
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint
 from train.questions import ask
-from train.tasks import TOKENIZER_FACT, Task, questions_of, receiver_inputs_of
+from train.tasks import TOKENIZER_FACT, Task, questions_of, receiver_inputs_of, text_of
 from train.transceiver import Transceiver
 from train.transmitter import transmitter_sha256
 
@@ -53,7 +53,13 @@ class Source(NamedTuple):
     def answers(self) -> TaskSpec:
         """Task and classes, as the manifest says them."""
         names = tuple(spec.name for spec in receiver_inputs_of(self.task))
-        return TaskSpec(name=self.task.name, classes=self.task.classes, question=self.question, receiver_inputs=names)
+        return TaskSpec(
+            name=self.task.name,
+            classes=self.task.classes,
+            question=self.question,
+            text=text_of(self.task),
+            receiver_inputs=names,
+        )
 
     @property
     def provenance(self) -> Provenance:

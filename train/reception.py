@@ -30,7 +30,8 @@ from link.manifest import Manifest
 from link.randomness import Draws, Stream
 from link.runtime import Transmission
 from link.snr import NO_MIN, millidecibels, no_from_esn0_db
-from train.agreement import EPS32, SAFETY, Frozen, allowed_near_ties, parts
+from train.agreement import EPS32, ROWS, SAFETY, Frozen, allowed_near_ties, parts
+from train.answers import answered, score_of
 from train.transceiver import Heard, Transceiver
 
 # Not a draw of the statistical comparison, which counts from 0.
@@ -48,7 +49,10 @@ class Answer(Protocol):
     def indices_hat(self) -> NDArray[np.int64]: ...
 
     @property
-    def logits(self) -> NDArray[np.float32]: ...
+    def decisions(self) -> NDArray[np.int64]: ...
+
+    @property
+    def score(self) -> NDArray[np.float32]: ...
 
 
 Receive = Callable[["Case"], Answer]
@@ -87,9 +91,10 @@ class ReceiverAgreement(Frozen):
     cases, receptions : int
         Compared with each implementation.
     llr_difference, llr_tolerance, logit_difference, logit_tolerance : float
-        Greatest difference from the checkpoint and greatest tolerance, over all cases; each case is held to its own.
+        Greatest difference from the checkpoint and greatest tolerance, over all cases; each case is held to its own. Of a
+        text the log probabilities of its pieces stand for the logits.
     near_ties, allowed : int
-        Codewords and classes decided otherwise for no other reason than rounding, and how many each implementation may.
+        Codewords and answers decided otherwise for no other reason than rounding, and how many each implementation may.
     findings : tuple of str
         What is different, in words.
     """
@@ -136,7 +141,7 @@ def receiver_agreement(
     side : mapping of name to (n, ...) array
         What the receiver has of its own for each sample, in the order of its inputs.
     """
-    comparison = _Comparison(model, tuple(receivers))
+    comparison = _Comparison(model, tuple(receivers), manifest.task.positions)
     for done, snr in enumerate(snr_db):
         for case in channel_cases(sent.symbols, manifest.num_bits, snr, seed):
             mode = sent.mode if len(manifest.modes) > 1 else None
@@ -226,50 +231,52 @@ class _Expected(NamedTuple):
 
     llr: NDArray[np.float32]
     indices_hat: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    decisions: NDArray[np.int64]
+    score: NDArray[np.float32]
     log_posterior: NDArray[np.float64]
     llr_tolerance: float
-    logit_tolerance: float
+    score_tolerance: float
     posterior_tolerance: float
 
 
 class _Comparison:
     """Collects what differs, case by case."""
 
-    def __init__(self, model: Transceiver, names: tuple[str, ...]) -> None:
+    def __init__(self, model: Transceiver, names: tuple[str, ...], positions: int = 0) -> None:
         self._model = model
         self._exact = copy.deepcopy(model).double()
         self._names = names
+        self._score = "log_prob" if positions else "logits"
         self._terms = max((m.in_features for m in model.head.modules() if isinstance(m, nn.Linear)), default=1)
         self._wrong: dict[str, dict[str, str]] = {}
         self._near_ties = dict.fromkeys(names, 0)
         self._cases = self._receptions = self._decisions = 0
-        self._worst = dict.fromkeys(("llr", "llr_tolerance", "logits", "logits_tolerance"), 0.0)
+        self._worst = dict.fromkeys(("llr", "llr_tolerance", self._score, f"{self._score}_tolerance"), 0.0)
+        self._rows = max(1, ROWS // max(positions, 1))
 
     def add(self, case: Case, receivers: Mapping[str, Receive], known: Known | None = None) -> None:
         expected = self._expect(case)
         self._cases += 1
         self._receptions += len(case.y)
-        self._decisions += expected.indices_hat.size + len(case.y)
+        self._decisions += expected.indices_hat.size + expected.decisions.size
         if known is not None:
             self._hold_to_manifest("checkpoint", known, expected.llr, expected.indices_hat)
         for name, receive in receivers.items():
-            chunks = [receive(_rows(case, part)) for part in parts(len(case.y))]
+            chunks = [receive(_rows(case, part)) for part in parts(len(case.y), self._rows)]
             llrs = [answer.llr for answer in chunks]
             if any(llr is None for llr in llrs):
                 self._report(name, "llr", case.name, "is missing")
                 continue
             llr = np.concatenate([llr for llr in llrs if llr is not None])
             indices_hat = np.concatenate([answer.indices_hat for answer in chunks])
-            logits = np.concatenate([answer.logits for answer in chunks])
+            decisions = np.concatenate([answer.decisions for answer in chunks])
+            score = np.concatenate([answer.score for answer in chunks])
             if known is not None:
                 self._hold_to_manifest(name, known, llr, indices_hat)
             self._floats(name, "llr", case.name, llr, expected.llr, expected.llr_tolerance)
-            self._floats(name, "logits", case.name, logits, expected.logits, expected.logit_tolerance)
+            self._floats(name, self._score, case.name, score, expected.score, expected.score_tolerance)
             self._codewords(name, case.name, indices_hat, expected)
-            # Logits within their tolerance can only exchange classes that tie to twice that.
-            if logits.shape == expected.logits.shape:
-                self._near_ties[name] += int((logits.argmax(axis=-1) != expected.logits.argmax(axis=-1)).sum())
+            self._answers(name, case, decisions, expected)
 
     def result(self) -> ReceiverAgreement:
         findings = [
@@ -287,8 +294,8 @@ class _Comparison:
             receptions=self._receptions,
             llr_difference=self._worst["llr"],
             llr_tolerance=self._worst["llr_tolerance"],
-            logit_difference=self._worst["logits"],
-            logit_tolerance=self._worst["logits_tolerance"],
+            logit_difference=self._worst[self._score],
+            logit_tolerance=self._worst[f"{self._score}_tolerance"],
             near_ties=sum(self._near_ties.values()),
             allowed=allowed,
             findings=tuple(findings),
@@ -296,30 +303,26 @@ class _Comparison:
 
     @torch.no_grad()
     def _expect(self, case: Case) -> _Expected:
-        single: list[Heard] = []
-        double: list[Heard] = []
-        for part in parts(len(case.y)):
-            y, no = torch.from_numpy(case.y[part]), torch.from_numpy(case.no[part])
-            llr_in = None if case.llr_in is None else torch.from_numpy(case.llr_in[part])
-            mode = None if case.mode is None else torch.from_numpy(case.mode[part])
-            side = [torch.from_numpy(values[part]) for values in case.side.values()]
-            single.append(self._model.receive(y, no, llr_in, mode, side))
-            given = None if llr_in is None else llr_in.double()
-            exact = [values.double() if values.is_floating_point() else values for values in side]
-            double.append(self._exact.receive(y.double(), no.double(), given, mode, exact))
+        single: list[_Said] = []
+        double: list[_Said] = []
+        for part in parts(len(case.y), self._rows):
+            rows = _rows(case, part)
+            single.append(_Said.of(self._model, rows))
+            double.append(_Said.of(self._exact, rows))
         recipe = self._model.recipe
         llr, llr64 = _join(single, "llr"), _join(double, "llr")
-        logits, logits64 = _join(single, "logits"), _join(double, "logits")
+        score, score64 = _join(single, "score"), _join(double, "score")
         log_posterior = self._log_posterior(llr64, case.mode)
         llr_tolerance = _tolerance(llr, llr64)
         scale = float(np.abs(log_posterior[np.isfinite(log_posterior)]).max())
         return _Expected(
             llr.numpy(),
             _join(single, "indices_hat").numpy(),
-            logits.numpy(),
+            _join(single, "decisions").numpy(),
+            score.numpy(),
             log_posterior,
             llr_tolerance,
-            _tolerance(logits, logits64, self._terms),
+            _tolerance(score, score64, self._terms),
             2.0 * (max(rate.index_bits for rate in recipe.rates) * llr_tolerance + SAFETY * EPS32 * scale),
         )
 
@@ -368,6 +371,23 @@ class _Comparison:
         if not near.all():
             self._report(name, "indices_hat", case, f"differs in {int((~near).sum())} of {got.size} tokens")
 
+    @torch.no_grad()
+    def _answers(self, name: str, case: Case, got: NDArray[np.int64], expected: _Expected) -> None:
+        """Classes or pieces that differ: rounding exchanges those alone whose scores tie to twice its tolerance."""
+        if got.shape != expected.decisions.shape:
+            return  # their scores have another shape too
+        rows = np.flatnonzero((got != expected.decisions).reshape(len(got), -1).any(axis=1))
+        for start in range(0, len(rows), self._rows):
+            part = rows[start : start + self._rows]
+            heard = _receive(self._exact, _rows(case, part))
+            chosen, meant = (torch.from_numpy(each[part]) for each in (got, expected.decisions))
+            inside = (chosen >= 0) & (chosen < heard.logits.shape[-1])
+            gap = score_of(heard.logits, meant) - score_of(heard.logits, chosen * inside)
+            near = inside & (gap.abs() <= 2.0 * expected.score_tolerance)
+            self._near_ties[name] += int((near & (chosen != meant)).sum())
+            if not near.all():
+                self._report(name, "answers", case.name, f"differ in {int((~near).sum())} of {got.size} decisions")
+
     def _hold_to_manifest(self, name: str, known: Known, llr: NDArray[Any], indices_hat: NDArray[Any]) -> None:
         if known.llr is not None and not np.array_equal(llr, known.llr):
             self._report(name, "llr", known.case.name, "is not the manifest's clip with the signs of llr_in")
@@ -380,14 +400,37 @@ class _Comparison:
         self._wrong.setdefault(f"{name}: {field}", {}).setdefault(case, f"{text} ({case})")
 
 
-def _rows(case: Case, part: slice) -> Case:
+class _Said(NamedTuple):
+    """What a model makes of receptions."""
+
+    llr: Tensor
+    indices_hat: Tensor
+    decisions: Tensor
+    score: Tensor
+
+    @classmethod
+    def of(cls, model: Transceiver, case: Case) -> _Said:
+        heard = _receive(model, case)
+        return cls(heard.llr, heard.indices_hat, *answered(heard.logits))
+
+
+def _receive(model: Transceiver, case: Case) -> Heard:
+    dtype = model.quantizer.codebook.dtype
+    y, no = (torch.from_numpy(values).to(dtype) for values in (case.y, case.no))
+    llr_in = None if case.llr_in is None else torch.from_numpy(case.llr_in).to(dtype)
+    side = [torch.from_numpy(values) for values in case.side.values()]
+    side = [values.to(dtype) if values.is_floating_point() else values for values in side]
+    return model.receive(y, no, llr_in, None if case.mode is None else torch.from_numpy(case.mode), side)
+
+
+def _rows(case: Case, part: slice | NDArray[np.int64]) -> Case:
     llr_in = None if case.llr_in is None else case.llr_in[part]
     side = {name: values[part] for name, values in case.side.items()}
     return Case(case.name, case.y[part], case.no[part], llr_in, None if case.mode is None else case.mode[part], side)
 
 
-def _join(heard: Sequence[Heard], field: str) -> Tensor:
-    return torch.cat([getattr(chunk, field) for chunk in heard])
+def _join(said: Sequence[_Said], field: str) -> Tensor:
+    return torch.cat([getattr(chunk, field) for chunk in said])
 
 
 def _tolerance(single: Tensor, double: Tensor, terms: int = 1) -> float:

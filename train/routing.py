@@ -130,6 +130,9 @@ class ModeChoice:
         recipe, modes = self._recipe.router, len(self._recipe.link.modes)
         device = tokens.device
         drawn = torch.from_numpy(np.floor(noise.explore[:, 1] * modes).astype(np.int64)).to(device)
+        if self._recipe.link.lengths:
+            mode = model.mode_of(tokens)
+            return Routing(mode, *self._headers(mode, snr_db, noise.header))
         if model.router is None or not recipe.learns(epoch):
             return Routing(drawn, *self._headers(drawn, snr_db, noise.header))
         explores = torch.from_numpy(noise.explore[:, 0] < recipe.explore).to(device)
@@ -168,6 +171,8 @@ def receive_routed(
     decoded: Tensor,
     lost: Tensor,
     side: Sequence[Tensor] = (),
+    *,
+    answers: bool = True,
 ) -> Heard:
     """Decode rows in the mode that their header gives, what was not sent and what it does not take erased.
 
@@ -180,12 +185,14 @@ def receive_routed(
     lost : (B,) bool
     side : sequence of (B, ...) Tensor
         What the receiver has of its own.
+    answers : bool
+        As for Transceiver.receive.
     """
     sizes = torch.tensor([rate.num_symbols for rate in model.recipe.rates], device=y.device)
     taken = torch.minimum(lookup(sizes, mode), lookup(sizes, decoded)).masked_fill(lost, 0)
     erased = torch.arange(y.shape[1], device=y.device) >= taken[:, None]
     y, no = y.masked_fill(erased[..., None], 0.0), no.masked_fill(erased, torch.inf)
-    return model.receive(y, no, mode=decoded, side=side)
+    return model.receive(y, no, mode=decoded, side=side, answers=answers)
 
 
 def symbols_of_modes(link: LinkRecipe, header: HeaderSpec) -> Tensor:

@@ -27,6 +27,7 @@ from link.codebook import posterior_logits, softmax
 from link.constellation import app_llr, bits_per_symbol, map_bits, max_log_llr
 from train.bottleneck import Bottleneck
 from train.codebook import Codebook
+from train.lengths import nested, shortest, within
 from train.quantizer import build_quantizer
 from train.recipe import LinkRecipe, QuantizerRecipe
 from train.router import Router, sample_features
@@ -66,7 +67,7 @@ class Heard(NamedTuple):
         Most likely codewords.
     embedding : (B, N, D) float32
         Posterior mean of the tokens.
-    logits : (B, C) float32
+    logits : (B, C) or (B, T, C) float32
     """
 
     channel_llr: Tensor
@@ -150,7 +151,7 @@ class Transceiver(nn.Module):
     encoder : nn.Module
         The task's inputs, in the order of its specification, to (B, N, D).
     head : nn.Module
-        (B, N, D) to (B, C).
+        (B, N, D) to (B, C), or (B, T, C) where T positions are answered.
     recipe : LinkRecipe
     quantizer : QuantizerRecipe, optional
     router : Router, optional
@@ -228,7 +229,9 @@ class Transceiver(nn.Module):
         return logits
 
     def mode_of(self, tokens: Tensor, snr_db: Tensor | None = None) -> Tensor:
-        """The deployed choice, (B,) int64: the router's argmax, or the default mode."""
+        """The deployed choice, (B,) int64: the router's argmax, the shortest that holds a sample, or the default mode."""
+        if self.recipe.lengths:
+            return shortest(tokens, self.recipe)
         if self.router is None:
             return torch.full_like(tokens[:, 0, 0], self.recipe.default_mode, dtype=torch.int64)
         assert snr_db is not None
@@ -245,6 +248,8 @@ class Transceiver(nn.Module):
         """
         if not self.recipe.modes:
             return self.modes[0].send_hard(tokens)
+        if nested(self.recipe):
+            return self._cut(self._longest.send_hard(tokens), mode)
         return Sent(*self._by_mode(mode, self._sizes_sent, lambda codec, rows: codec.send_hard(tokens[rows])))
 
     def send_soft(
@@ -253,6 +258,8 @@ class Transceiver(nn.Module):
         """The surrogate: softmax, probabilities of bits, mean symbols."""
         if not self.recipe.modes:
             return self.modes[0].send_soft(tokens, temperature, symbol_temperature)
+        if nested(self.recipe):
+            return self._cut(self._longest.send_soft(tokens, temperature, symbol_temperature), mode)
         sent = self._by_mode(
             mode,
             self._sizes_sent,
@@ -267,21 +274,27 @@ class Transceiver(nn.Module):
         llr_in: Tensor | None = None,
         mode: Tensor | None = None,
         side: Sequence[Tensor] = (),
+        *,
+        answers: bool = True,
     ) -> Heard:
         """Decode equalised symbols (B, S, 2) with noise variances (B, S), each row in its mode (B,).
 
-        `side` is what the receiver has of its own, (B, ...) each, in the order of the task's `receiver_inputs`.
+        `side` is what the receiver has of its own, (B, ...) each, in the order of the task's `receiver_inputs`. Where no
+        answers are asked for, the head is left alone, and the logits are (B, 0).
         """
         link = self.recipe
         if not link.modes:
             channel_llr, llr, indices_hat, embedding = self.modes[0].decode(symbols, no, llr_in)
+        elif nested(link):
+            channel_llr, llr, indices_hat, embedding = self._decode_longest(symbols, no, llr_in, mode)
         else:
             channel_llr, llr, indices_hat, embedding = self._by_mode(
                 mode,
                 ((link.num_bits,), (link.num_bits,), (link.tokens,), (link.tokens, link.dim)),
                 lambda codec, rows: codec.decode(symbols[rows], no[rows], None if llr_in is None else llr_in[rows]),
             )
-        return Heard(channel_llr, llr, indices_hat, embedding, self.head(embedding, *side))
+        logits = self.head(embedding, *side) if answers else embedding.new_empty(len(embedding), 0)
+        return Heard(channel_llr, llr, indices_hat, embedding, logits)
 
     def noise_met(self, no: Tensor) -> Tensor:
         """Noise variances (B, S) that a training batch meets where it asks for `no`: the same."""
@@ -290,6 +303,40 @@ class Transceiver(nn.Module):
     def deployed(self) -> Transceiver:
         """What is exported: this transceiver."""
         return self
+
+    @property
+    def _longest(self) -> ModeCodec:
+        """The longest of modes that are lengths of one another."""
+        return ModeCodec(self.recipe.codebook_link(0), self.quantizer, self.recipe.tokens)
+
+    def _cut(self, sent: Sent, mode: Tensor | None) -> Sent:
+        """What the longest mode sends, cut to each row's."""
+        tokens, bits, symbols = (self._within(mode, name) for name in ("tokens", "num_bits", "num_symbols"))
+        return Sent(
+            sent.indices * tokens,
+            sent.probabilities * tokens[..., None],
+            sent.bits * bits,
+            sent.symbols * symbols[..., None],
+        )
+
+    def _decode_longest(
+        self, symbols: Tensor, no: Tensor, llr_in: Tensor | None, mode: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Channel LLRs, LLRs, codewords and embedding, as the longest mode, what each row was not sent erased."""
+        tokens, bits, sent = (self._within(mode, name) for name in ("tokens", "num_bits", "num_symbols"))
+        channel_llr, llr, indices_hat, embedding = self._longest.decode(
+            symbols.masked_fill(~sent[..., None], 0.0),
+            no.masked_fill(~sent, torch.inf),
+            None if llr_in is None else llr_in * bits,
+        )
+        if self.recipe.lengths:  # what was not sent is nothing, and the head can tell
+            embedding = embedding * tokens[..., None]
+        return channel_llr, llr, indices_hat * tokens, embedding
+
+    def _within(self, mode: Tensor | None, name: str) -> Tensor:
+        if mode is None:
+            raise ValueError("mode must be given where there are several")
+        return within(mode, self.recipe, name)
 
     @property
     def _sizes_sent(self) -> tuple[tuple[int, ...], ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from link.randomness import permutation
 from link.theory import bit_error_rates
 from train.evaluate import encode, tensors
+from train.lengths import own
 from train.processes import Processes
 from train.recipe import Recipe
 from train.schedule import EpochPlan
@@ -90,7 +91,8 @@ class Upkeep:
     def _tokens_of(self, number: int, tokens: Tensor) -> Tensor:
         """Those of (B, N, D) tokens that some mode sends with a codebook, in one row."""
         link = self._recipe.link
-        return tokens.detach()[:, : link.codebook_link(number).tokens].reshape(-1, link.dim)
+        sent = tokens.detach()[:, : link.codebook_link(number).tokens]
+        return own(sent) if link.lengths else sent.reshape(-1, link.dim)
 
     def _label_error_rates(self, number: int) -> np.ndarray:
         """Error rate of each bit of a codebook's labels, (k,), at the Es/N0 that they are searched for; mean over modes."""

@@ -115,6 +115,8 @@ class BottleneckRecipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> BottleneckRecipe:
-        if not self.enabled and self.model_fields_set:
-            raise ValueError(f"{', '.join(sorted(self.model_fields_set))} of no bottleneck: set enabled = true")
+        fields = type(self).model_fields
+        changed = sorted(name for name in self.model_fields_set if getattr(self, name) != fields[name].default)
+        if not self.enabled and changed:
+            raise ValueError(f"{', '.join(changed)} of no bottleneck: set enabled = true")
         return self

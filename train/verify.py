@@ -21,11 +21,10 @@ from torch import Tensor
 
 from link.bundle import Bundle, sha256
 from link.chain import Link
-from link.errors import ArgumentError
 from link.provenance import code_version, library_versions
 from link.runtime import Receiver, Transmission, Transmitter
 from link.sequential import DifferenceTest, Verdict, combine
-from link.tensors import as_tensor
+from link.truth import UNJUDGED, check_labels
 from train import checkpoint as checkpoints
 from train.agreement import TransmitterAgreement, checkpoint_transmission, parts, transmitter_agreement
 from train.checkpoint import Checkpoint
@@ -85,8 +84,8 @@ def verify(
         A checkpoint, or a run (its best): that of the receiver.
     inputs : mapping of name to (n, ...) array
         As for link.chain.Link.tensors.
-    labels : (n,) int
-        In [0, classes).
+    labels : (n,) or (n, T) int
+        As for link.sweep.sweep.
     settings : VerifySettings, optional
     remote : Remote, optional
     progress : callable, optional
@@ -167,13 +166,10 @@ class _Found(NamedTuple):
 
 
 def _check(link: Link, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
-    classes = len(link.manifest.task.classes)
     arrays = link.tensors(inputs)
     sent = {spec.name: arrays[spec.name] for spec in link.manifest.task_inputs}
     tensors = [torch.from_numpy(values) for values in sent.values()]
-    known = as_tensor("labels", labels, "int64", (len(tensors[0]),))
-    if not ((known >= 0) & (known < classes)).all():
-        raise ArgumentError("labels", f"must be in [0, {classes}), got [{known.min()}, {known.max()}]")
+    known = check_labels("labels", labels, len(tensors[0]), link.manifest.task)
     return _Rows(sent, tensors, link.side(arrays), known)
 
 
@@ -266,7 +262,8 @@ def _compare_paths(
             )
             measured.append(found)
             paths = Paths(model, soft_symbols, receiver, sent, rows.labels, manifest.header, rows.side)
-        test = DifferenceTest(settings.margin, settings.alpha, len(settings.snr_db))
+        judged = None if rows.labels.ndim == 1 else rows.labels != UNJUDGED
+        test = DifferenceTest(settings.margin, settings.alpha, len(settings.snr_db), judged)
         points.append(compare_at(paths, snr_db, test, settings.seed, settings.max_draws, told))
     return _mean(measured), tuple(points)
 

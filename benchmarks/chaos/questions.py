@@ -141,7 +141,7 @@ def _decode(link: Link, random: np.random.Generator, rows: int, number: int) -> 
         include_llr=True,
     )
     found = link.receiver(symbols, no, mode)
-    answer = (_bytes(found.indices_hat), _bytes(found.logits), _bytes(found.llr), _bytes(found.decisions.tolist()))
+    answer = (_bytes(found.indices_hat), _bytes(found.score), _bytes(found.llr), _bytes(found.decisions.tolist()))
     return Question(f"{SERVICE}/Decode", request.SerializeToString(), rows, answer)
 
 
@@ -167,7 +167,7 @@ def _transmit(link: Link, random: np.random.Generator, rows: int, number: int) -
         _bytes(found.sent.indices),
         _bytes(found.sent.bits),
         _bytes(found.decoded.indices_hat),
-        _bytes(found.decoded.logits),
+        _bytes(found.decoded.score),
         _bytes(found.decoded.decisions.tolist()),
         _bytes(errors.tolist()),
     )

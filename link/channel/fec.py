@@ -165,6 +165,32 @@ class Ldpc:
         return decided
 
 
+def repeat_bits(coded: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
+    """Coded bits in turn, (B, n), as often as it takes to fill (B, length) channel bits: rates below those of a code.
+
+    Examples
+    --------
+    >>> repeat_bits(np.array([[0, 1, 1]], dtype=np.uint8), 5)
+    array([[0, 1, 1, 0, 1]], dtype=uint8)
+    """
+    return coded[:, np.arange(length) % coded.shape[1]]
+
+
+def combine_repeats(llr: NDArray[np.floating[Any]], n: int) -> NDArray[np.float32]:
+    """LLRs of channel bits, (B, length), to those of the n coded bits that they repeat, (B, n): the sum over repeats.
+
+    Examples
+    --------
+    >>> combine_repeats(np.array([[1.0, -2.0, 3.0, 0.5, 0.5]]), 3)
+    array([[ 1.5, -1.5,  3. ]], dtype=float32)
+    """
+    combined = np.zeros((len(llr), n))
+    for start in range(0, llr.shape[1], n):
+        heard = llr[:, start : start + n]
+        combined[:, : heard.shape[1]] += heard
+    return combined.astype(np.float32)
+
+
 class _Coder:
     """Sionna's encoder and decoder of one code, on the CPU and in single precision."""
 

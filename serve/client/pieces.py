@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 _LABEL_BYTES: Final = 64
 """Of one decision in a reply: its class, the name of it, its probability; short of what a long name takes."""
+_PIECE_BYTES: Final = 32
+"""Of one position of an answered text: its piece, the log of its probability, and what it spells."""
 _MARGIN: Final = 0.5
 """Share of the largest message that a piece is planned to fill: the plan does not know every byte."""
 
@@ -175,10 +177,15 @@ def sent_bytes(info: ModelInfo) -> int:
 
 def found_bytes(info: ModelInfo, include_llr: bool) -> int:
     """Of one row of pb.Reception in a reply."""
-    classes = info.manifest.task.classes
-    longest = max((4 * len(name) for name in classes), default=0)
+    task = info.manifest.task
+    longest = max((4 * len(name) for name in task.classes), default=0)
     llr = 4 * most(info, "num_bits") if include_llr else 0
-    return 8 * len(classes) + 8 * most(info, "tokens") + llr + longest + _LABEL_BYTES
+    return (
+        (8 * len(task.classes) + _PIECE_BYTES * task.positions + 8 * most(info, "tokens"))
+        + llr
+        + longest
+        + _LABEL_BYTES
+    )
 
 
 def most(info: ModelInfo, name: str) -> int:

@@ -246,9 +246,19 @@ def _convey(
 def _decoded(link: Link, reception: Reception) -> Decoded:
     classes = link.manifest.task.classes
     decisions = reception.decisions
+    if reception.logits is None:
+        return Decoded(
+            decisions=decisions,
+            answers=tuple(link.receiver.texts(decisions)),
+            probabilities=None,
+            logits=None,
+            indices_hat=reception.indices_hat,
+            llr=reception.llr,
+            log_prob=reception.log_prob,
+        )
     return Decoded(
         decisions=decisions,
-        class_names=tuple([classes[index] if index < len(classes) else "" for index in decisions.tolist()]),
+        answers=tuple([classes[index] if index < len(classes) else "" for index in decisions.tolist()]),
         probabilities=softmax(reception.logits),
         logits=reception.logits,
         indices_hat=reception.indices_hat,

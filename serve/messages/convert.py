@@ -205,14 +205,17 @@ def transmission_from_message(message: pb.EncodeResponse) -> Transmission:
 
 def decoded_to_message(decoded: Decoded, tensor_format: pb.TensorFormat, include_llr: bool) -> pb.Reception:
     """What the receiver found."""
-    chosen = decoded.probabilities[np.arange(len(decoded.decisions)), decoded.decisions].tolist()
-    rows = zip(decoded.decisions.tolist(), decoded.class_names, chosen, strict=True)
-    message = pb.Reception(
-        decisions=[pb.Decision(class_index=i, class_name=name, probability=p) for i, name, p in rows],
-        probabilities=tensor_to_message("probabilities", decoded.probabilities, tensor_format),
-        logits=tensor_to_message("logits", decoded.logits, tensor_format),
-        indices_hat=tensor_to_message("indices_hat", decoded.indices_hat, tensor_format),
-    )
+    message = pb.Reception(indices_hat=tensor_to_message("indices_hat", decoded.indices_hat, tensor_format))
+    if decoded.probabilities is not None and decoded.logits is not None:
+        chosen = decoded.probabilities[np.arange(len(decoded.decisions)), decoded.decisions].tolist()
+        rows = zip(decoded.decisions.tolist(), decoded.answers, chosen, strict=True)
+        message.decisions.extend(pb.Decision(class_index=i, class_name=name, probability=p) for i, name, p in rows)
+        message.probabilities.CopyFrom(tensor_to_message("probabilities", decoded.probabilities, tensor_format))
+        message.logits.CopyFrom(tensor_to_message("logits", decoded.logits, tensor_format))
+    if decoded.log_prob is not None:
+        message.texts.extend(decoded.answers)
+        message.pieces.CopyFrom(tensor_to_message("pieces", decoded.decisions, tensor_format))
+        message.log_prob.CopyFrom(tensor_to_message("log_prob", decoded.log_prob, tensor_format))
     if include_llr and decoded.llr is not None:
         message.llr.CopyFrom(tensor_to_message("llr", decoded.llr, tensor_format))
     return message
@@ -220,9 +223,19 @@ def decoded_to_message(decoded: Decoded, tensor_format: pb.TensorFormat, include
 
 def decoded_from_message(message: pb.Reception) -> Decoded:
     """Inverse of `decoded_to_message`."""
+    if message.HasField("pieces"):
+        return Decoded(
+            decisions=tensor_from_message("pieces", message.pieces),
+            answers=tuple(message.texts),
+            probabilities=None,
+            logits=None,
+            indices_hat=tensor_from_message("indices_hat", message.indices_hat),
+            llr=tensor_from_message("llr", message.llr) if message.HasField("llr") else None,
+            log_prob=tensor_from_message("log_prob", message.log_prob),
+        )
     return Decoded(
         decisions=np.array([decision.class_index for decision in message.decisions], dtype=np.int64),
-        class_names=tuple(decision.class_name for decision in message.decisions),
+        answers=tuple(decision.class_name for decision in message.decisions),
         probabilities=tensor_from_message("probabilities", message.probabilities),
         logits=tensor_from_message("logits", message.logits),
         indices_hat=tensor_from_message("indices_hat", message.indices_hat),

@@ -16,6 +16,7 @@ from link.manifest import (
     Mode,
     Provenance,
     TaskSpec,
+    TextSpec,
     TokenizerSpec,
 )
 from serve.messages.tensor import DATA_TYPES, DTYPES
@@ -109,7 +110,10 @@ def model_from_message(message: pb.GetModelResponse) -> ModelInfo:
 
 def _task_from_message(message: pb.Task) -> TaskSpec:
     question = message.question if message.HasField("question") else None
-    return TaskSpec(name=message.name, classes=tuple(message.classes), question=question)
+    text = None
+    if message.HasField("text"):
+        text = TextSpec(positions=message.text.positions, pieces=message.text.pieces, end_id=message.text.end_id)
+    return TaskSpec(name=message.name, classes=tuple(message.classes), question=question, text=text)
 
 
 def _mode_to_message(mode: Mode) -> pb.Mode:

@@ -80,8 +80,8 @@ async def sweep(
     try:
         while (point := await points.get()) is not None:
             done += 1
-            samples += point.decisions
-            counted.sent(point.bits, point.symbols + point.header_symbols, point.decisions, point.snr_db, spec.channel)
+            samples += point.receptions
+            counted.sent(point.bits, point.symbols + point.header_symbols, point.receptions, point.snr_db, spec.channel)
             response = pb.SweepResponse(
                 point=_point(point),
                 points_done=done,

@@ -262,3 +262,63 @@ def test_draws_of_other_samples_are_refused():
 def test_every_point_must_be_equivalent_and_one_suffices_to_differ(verdicts, expected):
     by_letter = {verdict.value[0]: verdict for verdict in Verdict}
     assert combine([by_letter[letter] for letter in verdicts]) is expected
+
+
+# Samples of 1 to 6 positions, which share the noise of their sample: all of them are discordant, or none is.
+JUDGED = np.arange(6) < np.arange(360)[:, None] % 6 + 1
+
+
+def positions(rng, delta, discordance=0.05):
+    """One draw in which soft is ahead by `delta` of the positions: whole samples are right on one path alone."""
+    plus, minus = ((discordance + sign * delta) / 2 for sign in (1, -1))
+    ahead = rng.choice([1, 0, -1], p=[plus, 1 - plus - minus, minus], size=(len(JUDGED), 1))
+    return np.broadcast_to(ahead >= 0, JUDGED.shape), np.broadcast_to(ahead <= 0, JUDGED.shape)
+
+
+def test_positions_that_share_their_noise_are_found_worse_by_the_margin_no_more_often_than_promised():
+    wrong = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        test = DifferenceTest(0.05, ALPHA, judged=JUDGED)
+        for _ in range(20):
+            test.update(*positions(rng, 0.05))
+        wrong += test.verdict is Verdict.EQUIVALENT
+    assert wrong <= binom.isf(1e-4, 300, ALPHA)
+
+
+def test_a_difference_in_positions_is_found_and_its_interval_holds_it():
+    rng = np.random.default_rng(1)
+    test = DifferenceTest(0.01, ALPHA, judged=JUDGED)
+    draws = [positions(rng, 0.03) for _ in range(100)]
+    for soft, hard in draws:
+        test.update(soft, hard)
+    low, high = test.interval()
+    assert test.verdict is Verdict.DIFFERENT
+    assert 0.01 < low < 0.03 < high < 0.06
+    soft, hard = (np.concatenate([draw[side][JUDGED] for draw in draws]) for side in (0, 1))
+    assert test.counts == ((soft & ~hard).sum(), (soft == hard).sum(), (hard & ~soft).sum())
+
+
+def test_positions_that_are_not_judged_say_nothing():
+    test = DifferenceTest(0.01, ALPHA, judged=JUDGED)
+    test.update(np.ones_like(JUDGED), JUDGED)
+    assert test.counts == (0, JUDGED.sum(), 0)
+
+
+def test_with_one_position_each_the_test_is_that_of_decisions():
+    rng = np.random.default_rng(4)
+    one, plain = DifferenceTest(MARGIN, ALPHA, judged=np.ones((360, 1), dtype=bool)), DifferenceTest(MARGIN, ALPHA)
+    for _ in range(20):
+        soft, hard = rng.random(360) < 0.9, rng.random(360) < 0.9
+        one.update(soft[:, None], hard[:, None])
+        plain.update(soft, hard)
+    assert one.interval() == plain.interval()
+    assert (one.verdict, one.counts) == (plain.verdict, plain.counts)
+
+
+def test_positions_of_the_wrong_shape_are_refused():
+    with pytest.raises(ArgumentError, match="judged must hold a position that is judged"):
+        DifferenceTest(0.01, judged=np.zeros((2, 3), dtype=bool))
+    test = DifferenceTest(0.01, judged=np.ones((2, 3), dtype=bool))
+    with pytest.raises(ArgumentError, match=r"must be \(2, 3\)"):
+        test.update(np.ones(2, dtype=bool), np.ones(2, dtype=bool))

@@ -208,3 +208,15 @@ def test_the_highest_number_counts_added_tokens(tokenizer, tokenizer_file, tmp_p
     other.save(str(tmp_path / "more.json"))
     more = Tokenizer(tmp_path / "more.json", length=6, pad_id=0, pad_token="[PAD]")
     assert more.highest_id == tokenizer.highest_id + 1
+
+
+def test_pieces_become_a_text_again_up_to_the_first_end(tokenizer):
+    encoded = tokenizer(["a fine film", "a"])
+    end = int(encoded.input_ids[0, 4])
+    rows = np.array([[*encoded.input_ids[0, 1:], 3], [end, *encoded.input_ids[0, :5]]])
+    assert tokenizer.texts(rows, end) == ["a fine film", ""]
+
+
+def test_without_an_end_all_pieces_are_spelt_and_special_ones_say_nothing(tokenizer):
+    encoded = tokenizer(["a fine film and a dull one"])
+    assert tokenizer.texts(encoded.input_ids[:, :5], 10_000) == ["a fine film and"]

@@ -1,5 +1,6 @@
 """A small bundle with a real chain in it, and a server that holds it."""
 
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from link.chain import Link
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
 from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
-from link.manifest import LlrSpec, Manifest, Mode, TaskSpec
+from link.manifest import LlrSpec, Manifest, Mode, TaskSpec, TextSpec
 from serve.client import Client
 from serve.client.admin import AdminClient
 from serve.client.retries import Retries
@@ -30,6 +31,7 @@ TOKENS, CODEWORDS, DIMENSIONS, ORDER, CLASSES, CLIP = 5, 8, 2, 16, 3, 20.0
 BITS = TOKENS * 3
 SYMBOLS = num_symbols(BITS, bits_per_symbol(ORDER))
 LABELS = (0, 1, 3, 2, 6, 7, 5, 4)
+FIRST_PIECE = 2  # of ten words, the first eight of which are [PAD], [UNK], [CLS], [SEP], ...
 
 
 class TinyTransmitter(nn.Module):
@@ -66,6 +68,15 @@ class TinyReceiver(nn.Module):
         log_posterior = posterior_logits(llr.reshape(-1, TOKENS, 3), self.table, self.log_prior)
         tokens = softmax(log_posterior) @ self.codebook
         return llr, log_posterior.argmax(dim=-1), tokens.reshape(-1, TOKENS * DIMENSIONS) @ self.head
+
+
+class TinySpeller(TinyReceiver):
+    """Symbols to a piece a token: the codeword's number and what stands before it among the words."""
+
+    def forward(self, symbols, no, mode, llr_in):
+        llr, indices_hat, _ = super().forward(symbols, no, mode, llr_in)
+        log_posterior = posterior_logits(llr.reshape(-1, TOKENS, 3), self.table, self.log_prior)
+        return llr, indices_hat, indices_hat + FIRST_PIECE, log_posterior.log_softmax(dim=-1).max(dim=-1).values
 
 
 MODE = Mode(
@@ -128,6 +139,25 @@ def client(server):
 @pytest.fixture(scope="session")
 def text_bundle_path(bundle_path, with_tokenizer) -> Path:
     return with_tokenizer(bundle_path)
+
+
+@pytest.fixture(scope="session")
+def speller_path(text_bundle_path, tmp_path_factory, export_graph) -> Path:
+    """A bundle that takes texts and answers texts."""
+    folder = tmp_path_factory.mktemp("speller") / "bundle"
+    shutil.copytree(text_bundle_path, folder)
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
+    codebook = torch.zeros(CODEWORDS, DIMENSIONS)
+    graph = export_graph(
+        TinySpeller(codebook, torch.zeros(TOKENS * DIMENSIONS, CLASSES)),
+        receiver_inputs([MODE]),
+        receiver_outputs([MODE], 0, TOKENS),
+        folder / "receiver.onnx",
+    )
+    task = TaskSpec(name="words", classes=(), text=TextSpec(positions=TOKENS, pieces=10, end_id=3))
+    changed = manifest.model_copy(update={"name": "speller", "task": task, "receiver": graph})
+    (folder / "manifest.json").write_text(changed.model_dump_json(), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -207,12 +207,14 @@ def test_a_hardness_of_1_is_the_hard_path_and_costs_no_third_reception(signs_rec
     received = []
     trainer = trainer_of(signs_recipe)
     receive = trainer.model.receive
-    monkeypatch.setattr(trainer.model, "receive", lambda *arguments: received.append(1) or receive(*arguments))
-    _, sent, _ = first_pass(trainer, 4, hardness=1.0)
+    monkeypatch.setattr(trainer.model, "receive", lambda *given, **how: received.append(1) or receive(*given, **how))
+    _, sent, _ = first_pass(trainer, 4, LossRecipe(), hardness=1.0)
     assert sent.answer is sent.hard_heard
     assert len(received) == 2
-    _, sent, _ = first_pass(trainer, 3, hardness=1.0)
+    assert sent.soft_heard.logits.shape == (len(sent.labels), 0)  # nobody asked for them
+    _, sent, _ = first_pass(trainer, 3, LossRecipe(), hardness=1.0)
     assert sent.answer is sent.soft_heard
+    assert sent.hard_heard.logits.shape == (len(sent.labels), 0)
 
 
 def test_optional_terms_without_a_weight_are_neither_computed_nor_recorded(signs_recipe, monkeypatch):

@@ -224,7 +224,7 @@ def test_every_point_shares_alpha_with_the_others(check, monkeypatch):
 
     monkeypatch.setattr("train.verify.DifferenceTest", Recorded)
     check(settings=VerifySettings(snr_db=(0.0, 6.0, 12.0), margin=0.05, alpha=0.1, max_draws=1))
-    assert asked == [(0.05, 0.1, 3)] * 3
+    assert asked == [(0.05, 0.1, 3, None)] * 3
 
 
 def test_draws_that_run_out_leave_it_undecided(check):

@@ -31,9 +31,10 @@ from torch import Tensor, nn
 
 from link.errors import RecipeError
 from link.interface import TensorSpec
-from link.manifest import Manifest
+from link.manifest import Manifest, TextSpec
 from link.randomness import Draws
 from link.tokenizer import Tokenizer
+from link.truth import UNJUDGED
 from train.recipe import Recipe, nearest_key
 
 TOKENIZER_FACT: Final = "tokenizer"
@@ -48,7 +49,8 @@ class Split:
     ----------
     inputs : mapping of name to (n, ...) array
         At both ends of the link.
-    labels : (n,) int64
+    labels : (n,) or (n, T) int64
+        The right class of each row, or of each of its T positions; UNJUDGED where a position has none.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -56,6 +58,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def decisions(self) -> int:
+        """Positions that are judged: rows, where each has one label."""
+        return int(np.count_nonzero(self.labels != UNJUDGED))
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Task(Protocol):
         ...
 
     def head(self, tokens: int, dim: int) -> nn.Module:
-        """A module from (B, tokens, dim) to (B, classes)."""
+        """A module from (B, tokens, dim) to (B, classes), or (B, T, classes) where labels are of positions."""
         ...
 
 
@@ -165,6 +172,13 @@ class SampleTask(Task, Protocol):
     def test_samples(self, folder: Path | None) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         """The test rows as a caller gives them, texts as raw strings, and their labels (n,)."""
         ...
+
+
+class AnswersText(Protocol):
+    """A task that answers a text: pieces of its tokenizer, whose labels are (n, T), and whose classes are none."""
+
+    @property
+    def text(self) -> TextSpec: ...
 
 
 class PretrainedEncoder(Protocol):
@@ -252,6 +266,11 @@ def task_of_manifest(manifest: Manifest) -> Task:
     task = load_task(manifest.task.name, made.recipe.get("task_options", {}), made.facts)
     question = manifest.task.question
     return task if question is None else questions_of(task)[question]
+
+
+def text_of(task: Task) -> TextSpec | None:
+    """The text that a task answers; None where it is a class."""
+    return cast(AnswersText, task).text if hasattr(task, "text") else None
 
 
 def receiver_inputs_of(task: Task) -> tuple[TensorSpec, ...]:

@@ -24,7 +24,7 @@ from link.manifest import Manifest
 from serve.engine.batcher import Caller
 from serve.engine.model import OPERATIONS, Model
 from serve.results import Decoded, Encoded, ModelInfo, Settings, Transmitted
-from serve.services.inference.tensors import BYTES, DATATYPES, Output, Tensor, names, numbers
+from serve.services.inference.tensors import BYTES, DATATYPES, Output, Tensor, names, numbers, strings
 
 SNR_DB: Final = 12.0
 """Es/N0 in dB where a request gives none."""
@@ -32,7 +32,16 @@ SNR_DB: Final = 12.0
 MODE: Final = "mode"
 """Input and parameter of a request for modes."""
 
-_LINK_USUAL: Final = ("decisions", "class_names", "probabilities", "logits", "bit_errors")
+_LINK_USUAL: Final = (
+    "decisions",
+    "class_names",
+    "probabilities",
+    "logits",
+    "texts",
+    "pieces",
+    "log_prob",
+    "bit_errors",
+)
 
 Arrays = dict[str, NDArray[Any]]
 Options = dict[str, Any]
@@ -199,7 +208,7 @@ def _model(
         version=str(info.manifest.version),
         inputs={tensor.name: tensor for tensor in inputs},
         outputs=by_name,
-        usual=tuple(by_name) if usual is None else usual,
+        usual=tuple(by_name if usual is None else filter(by_name.__contains__, usual)),
         options=options,
         operation=run,
     )
@@ -247,6 +256,14 @@ def _sent(manifest: Manifest) -> list[Output]:
 
 def _decoded(manifest: Manifest, prefix: str) -> list[Output]:
     tensors = {spec.name: _tensor(spec) for spec in manifest.receiver.outputs}
+    found = [numbers(tensors[name], attrgetter(f"{prefix}{name}")) for name in ("indices_hat", "llr")]
+    if manifest.task.text is not None:
+        return [
+            strings(Tensor("texts", BYTES), attrgetter(f"{prefix}answers")),
+            numbers(tensors["pieces"], attrgetter(f"{prefix}decisions")),
+            numbers(tensors["log_prob"], attrgetter(f"{prefix}log_prob")),
+            *found,
+        ]
     (scores,) = tensors["logits"].shape
     # A head may have more scores than its task has names.
     classes = (*manifest.task.classes, *[""] * (scores - len(manifest.task.classes)))
@@ -256,8 +273,7 @@ def _decoded(manifest: Manifest, prefix: str) -> list[Output]:
         names(Tensor("class_names", BYTES), decisions, classes),
         numbers(Tensor("probabilities", "FP32", (scores,)), attrgetter(f"{prefix}probabilities"), classes),
         numbers(tensors["logits"], attrgetter(f"{prefix}logits"), classes),
-        numbers(tensors["indices_hat"], attrgetter(f"{prefix}indices_hat")),
-        numbers(tensors["llr"], attrgetter(f"{prefix}llr")),
+        *found,
     ]
 
 

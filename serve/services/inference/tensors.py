@@ -128,6 +128,11 @@ def names(tensor: Tensor, take: Callable[[Any], NDArray[Any]], table: tuple[str,
     return Output(tensor, take, lambda array: b"".join([elements[index] for index in array.tolist()]))
 
 
+def strings(tensor: Tensor, take: Callable[[Any], Any]) -> Output:
+    """An output of BYTES: what `take` finds are strings."""
+    return Output(tensor, take, lambda texts: b"".join(map(_element, texts)))
+
+
 def inputs_from_message(
     request: pb.ModelInferRequest, tensors: Mapping[str, Tensor], max_batch: int
 ) -> dict[str, NDArray[Any]]:

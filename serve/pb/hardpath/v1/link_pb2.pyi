@@ -82,18 +82,24 @@ class Decision(_message.Message):
     def __init__(self, class_index: _Optional[int] = ..., class_name: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Reception(_message.Message):
-    __slots__ = ("decisions", "probabilities", "logits", "indices_hat", "llr")
+    __slots__ = ("decisions", "probabilities", "logits", "indices_hat", "llr", "texts", "pieces", "log_prob")
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     INDICES_HAT_FIELD_NUMBER: _ClassVar[int]
     LLR_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROB_FIELD_NUMBER: _ClassVar[int]
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     probabilities: Tensor
     logits: Tensor
     indices_hat: Tensor
     llr: Tensor
-    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., indices_hat: _Optional[_Union[Tensor, _Mapping]] = ..., llr: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    pieces: Tensor
+    log_prob: Tensor
+    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., logits: _Optional[_Union[Tensor, _Mapping]] = ..., indices_hat: _Optional[_Union[Tensor, _Mapping]] = ..., llr: _Optional[_Union[Tensor, _Mapping]] = ..., texts: _Optional[_Iterable[str]] = ..., pieces: _Optional[_Union[Tensor, _Mapping]] = ..., log_prob: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class LinkSettings(_message.Message):
     __slots__ = ("snr_db", "channel", "block_symbols", "k_factor_db", "seed", "sample_offset", "draw", "snr_error_db", "csi", "pilots", "no_offset_db")
@@ -521,14 +527,26 @@ class Header(_message.Message):
     def __init__(self, code: _Optional[str] = ..., repeats: _Optional[int] = ..., frame_samples: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "classes", "question")
+    __slots__ = ("name", "classes", "question", "text")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     question: str
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ...) -> None: ...
+    text: TextAnswer
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ..., text: _Optional[_Union[TextAnswer, _Mapping]] = ...) -> None: ...
+
+class TextAnswer(_message.Message):
+    __slots__ = ("positions", "pieces", "end_id")
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    END_ID_FIELD_NUMBER: _ClassVar[int]
+    positions: int
+    pieces: int
+    end_id: int
+    def __init__(self, positions: _Optional[int] = ..., pieces: _Optional[int] = ..., end_id: _Optional[int] = ...) -> None: ...
 
 class Mode(_message.Message):
     __slots__ = ("tokens", "codewords", "order", "index_bits", "num_bits", "num_symbols", "labels", "log_prior")

@@ -1,0 +1,34 @@
+"""A head's scores as the answer that a receiver gives: a class with the scores of all, or a piece at each position."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Answered(NamedTuple):
+    """What a receiver says.
+
+    Attributes
+    ----------
+    decisions : (B,) or (B, T) int64
+        Classes, or pieces: the highest score, the lowest index on ties.
+    score : (B, C) or (B, T) float32
+        Scores of the classes; of pieces the log probability of each that is answered, nats, since all of them would be many.
+    """
+
+    decisions: Tensor
+    score: Tensor
+
+
+def answered(logits: Tensor) -> Answered:
+    """The answer of scores (B, C) or (B, T, C)."""
+    if logits.dim() == 2:
+        return Answered(logits.argmax(dim=-1), logits)
+    return Answered(logits.argmax(dim=-1), logits.log_softmax(dim=-1).max(dim=-1).values)
+
+
+def score_of(logits: Tensor, decisions: Tensor) -> Tensor:
+    """Log probability of given decisions by scores (..., C), nats, as (...)."""
+    return logits.log_softmax(dim=-1).gather(-1, decisions[..., None])[..., 0]

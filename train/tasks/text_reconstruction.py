@@ -1,0 +1,271 @@
+"""Sentences, rebuilt piece by piece from what the link delivers.
+
+    sentence ─> pieces ─> transformer ─> m latent tokens a piece ─> link ─> transformer ─> a piece a position ─> sentence
+
+A sentence is spelt in pieces of a byte-pair vocabulary, which can spell whatever is UTF-8, and an end. Each piece has latent
+tokens of its own, so the rate follows the length (`train.lengths`), and all pieces are read at once.
+
+The data are a folder (`--data`) of plain files, one sentence a line, as `link.sentences` reads them: `train.*`, and `test.*`
+or `val.*`. A part that is absent is held out of the training sentences, and what stands in the test part is not trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from link.errors import ArgumentError, RecipeError
+from link.interface import TensorSpec
+from link.manifest import TextSpec
+from link.randomness import Draws, permutation
+from link.sentences import read_sentence_parts
+from link.tokenizer import Tokenizer
+from link.truth import UNJUDGED
+from train.pieces import END_ID, build_pieces, learn_pieces
+from train.tasks import TOKENIZER_FACT, Data, Split
+from train.transformer import Transformer, longest
+
+TRANSMITTER_OPTIONS: Final = ("max_length", "width", "heads", "encoder_layers")
+TRANSMITTER_FACTS: Final = (TOKENIZER_FACT,)
+HOLDOUT_SEED: Final = 20_000
+_HELD_OUT_MAX: Final = 1000
+_HELD_OUT_SHARE: Final = 10
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+class Options(BaseModel):
+    """Options of the task.
+
+    Attributes
+    ----------
+    language : str, optional
+        The last part of the files' names before `.txt` and `.gz`, as `en` of `train.en.gz`.
+    test : str, optional
+        Which test file, by its name before its language, where there are several.
+    skip_bad_lines : bool
+        Whether lines that are no sentence are left out and counted; else the first of them is refused.
+    max_length : int
+        Pieces of a sentence, its end included; what is longer is cut.
+    vocabulary : int
+        Pieces that are learned from the training sentences; 256 of them are the bytes.
+    width, heads : int
+        Of both transformers.
+    encoder_layers, decoder_layers : int
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    language: str | None = None
+    test: str | None = None
+    skip_bad_lines: bool = False
+    max_length: Annotated[int, Field(ge=2, le=512)] = 36
+    vocabulary: Annotated[int, Field(ge=300, le=65536)] = 4000
+    width: Annotated[int, Field(ge=8, le=4096)] = 128
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    encoder_layers: Annotated[int, Field(ge=1, le=24)] = 2
+    decoder_layers: Annotated[int, Field(ge=1, le=24)] = 2
+
+
+def find(options: Options, folder: Path | None) -> dict[str, Any]:
+    """The tokenizer, learned from the training sentences."""
+    return {TOKENIZER_FACT: learn_pieces(read_texts(options, folder).train, options.vocabulary)}
+
+
+def build(options: Options, facts: Mapping[str, Any]) -> TextReconstruction:
+    """The task from its facts."""
+    return TextReconstruction(options, facts)
+
+
+class TextReconstruction:
+    """Sentences of at most `max_length` pieces, each of which is to be named at the other end.
+
+    Parameters
+    ----------
+    options : Options
+    facts : mapping
+        As `find` returns them.
+    """
+
+    name = "text-reconstruction"
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, options: Options, facts: Mapping[str, Any]) -> None:
+        self.options = options
+        self.tokenizer_json: str = facts.get(TOKENIZER_FACT, "")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Spells a sentence in `max_length` pieces."""
+        return build_pieces(self.tokenizer_json, self.options.max_length)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Numbers of a sentence's pieces, and a mask of those that are there."""
+        shape = ("batch", self.options.max_length)
+        return (
+            TensorSpec(
+                name="input_ids",
+                dtype="int64",
+                shape=shape,
+                low=0,
+                high=self.options.vocabulary - 1,
+                description="Pieces of a sentence, its end included, padded to the full length.",
+            ),
+            TensorSpec(
+                name="attention_mask",
+                dtype="int64",
+                shape=shape,
+                low=0,
+                high=1,
+                description="1 where a piece is, else 0.",
+            ),
+        )
+
+    @property
+    def text(self) -> TextSpec:
+        """A piece a position, and the end behind the last."""
+        return TextSpec(positions=self.options.max_length, pieces=self.options.vocabulary, end_id=END_ID)
+
+    def load(self, folder: Path | None) -> Data:
+        """The sentences of `folder`."""
+        texts = read_texts(self.options, folder)
+        return Data(*(self._split(getattr(texts, part), part) for part in ("train", "validation", "test")))
+
+    def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """The test sentences as they are, and their labels (n, T)."""
+        texts = read_texts(self.options, folder).test
+        return texts, self._split(texts, "test").labels
+
+    def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
+        """Sentences are not augmented."""
+        return inputs
+
+    def encoder(self, tokens: int, dim: int) -> nn.Module:
+        """A transformer over the pieces, and latent tokens of each."""
+        return Encoder(self.options, self._tokens_a_piece(tokens), dim)
+
+    def head(self, tokens: int, dim: int) -> nn.Module:
+        """A transformer over the positions, and scores of all pieces at each."""
+        return Decoder(self.options, self._tokens_a_piece(tokens), dim)
+
+    def _tokens_a_piece(self, tokens: int) -> int:
+        a_piece, left = divmod(tokens, self.options.max_length)
+        if left or not a_piece:
+            raise RecipeError(
+                f"link.lengths must end at a multiple of task_options.max_length {self.options.max_length}, got {tokens}"
+            )
+        return a_piece
+
+    def _split(self, sentences: Sequence[str], part: str) -> Split:
+        encoded = self.tokenizer(sentences)
+        if encoded.cut.any():
+            _LOGGER.warning(
+                "%s: %d of %d sentences have more than %d pieces and are cut there",
+                part,
+                encoded.cut.sum(),
+                len(sentences),
+                self.options.max_length,
+            )
+        labels = np.where(encoded.attention_mask == 1, encoded.input_ids, UNJUDGED)
+        return Split({"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}, labels)
+
+
+class Encoder(nn.Module):
+    """Pieces (B, T) and their mask to (B, N, D), zeros past a sentence's end."""
+
+    def __init__(self, options: Options, tokens_a_piece: int, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.embedding = nn.Embedding(options.vocabulary, options.width)
+        self.transformer = Transformer(options.width, options.heads, options.encoder_layers, options.max_length)
+        self.out = nn.Linear(options.width, tokens_a_piece * dim)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Latent tokens of each sentence."""
+        length = input_ids.shape[1]
+        present = attention_mask != 0
+        used = longest(present)
+        present = present[:, :used]
+        states = self.out(self.transformer(self.embedding(input_ids[:, :used]), present)) * present[..., None]
+        padded = functional.pad(states, (0, 0, 0, length - used))
+        return padded.reshape(padded.shape[0], -1, self.dim)
+
+
+class Decoder(nn.Module):
+    """(B, N, D), zeros past what was sent, to scores (B, T, V)."""
+
+    def __init__(self, options: Options, tokens_a_piece: int, dim: int) -> None:
+        super().__init__()
+        self.tokens_a_piece = tokens_a_piece
+        self.into = nn.Linear(tokens_a_piece * dim, options.width)
+        self.transformer = Transformer(options.width, options.heads, options.decoder_layers, options.max_length)
+        self.out = nn.Linear(options.width, options.vocabulary)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Scores of the pieces at each position."""
+        length = embedding.shape[1] // self.tokens_a_piece
+        received = embedding.reshape(embedding.shape[0], length, -1)
+        present = (received != 0.0).any(dim=-1)
+        used = longest(present)
+        states = self.transformer(self.into(received[:, :used]), present[:, :used]) * present[:, :used, None]
+        scores: Tensor = self.out(states)
+        # What nothing was received of is scored alike, whether it was looked at or not.
+        unseen = self.out.bias.expand(scores.shape[0], length - used, -1)
+        return torch.cat([scores, unseen], dim=1) if used < length else scores
+
+
+class Texts(NamedTuple):
+    """Sentences by part."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def read_texts(options: Options, folder: Path | None) -> Texts:
+    """The sentences of a folder, no part with a sentence of another.
+
+    Raises
+    ------
+    ArgumentError
+        If no folder is named, a file cannot be read or holds what is no sentence, or nothing is left to train on.
+    """
+    if folder is None:
+        raise ArgumentError("data", "must name a folder with train.txt, one sentence a line (--data)")
+    found = read_sentence_parts(folder, language=options.language, test=options.test, skip=options.skip_bad_lines)
+    for part in filter(None, found):
+        if part.skipped:
+            _LOGGER.warning("%s: %d lines are left out, the first: %s", part.file, part.skipped, part.first_skipped)
+    train, validation, test = (() if part is None else part.texts for part in found)
+    if found.test is None:
+        train, test = _hold_out(train, "test", found.train.file)
+    if found.validation is None:
+        train, validation = _hold_out(train, "validation", found.train.file)
+    tested = set(test)
+    validation = tuple(text for text in validation if text not in tested)
+    measured = tested.union(validation)
+    train = tuple(text for text in train if text not in measured)
+    if not train or not validation:
+        where = "the validation part" if train else found.train.file
+        raise ArgumentError("data", f"every sentence of {where} stands in another part too: none is left")
+    return Texts(train, validation, test)
+
+
+def _hold_out(texts: tuple[str, ...], part: str, file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    count = min(_HELD_OUT_MAX, max(1, len(texts) // _HELD_OUT_SHARE))
+    order = permutation(HOLDOUT_SEED, len(texts))
+    if len(texts) < 2:
+        raise ArgumentError("data", f"{file} has too few sentences to hold any out for {part}: add some")
+    _LOGGER.warning("%s: %d of %d sentences are held out for %s", file, count, len(texts), part)
+    held, left = np.sort(order[:count]), np.sort(order[count:])
+    return tuple(texts[row] for row in left), tuple(texts[row] for row in held)
