@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,15 +93,30 @@ def received(file: Path) -> dict[str, Any]:
             return {argument: _array(file, loaded, name) for argument, name in chosen.items()}
 
 
-def _array(file: Path, loaded: Any, name: str) -> NDArray[Any]:
+def received_beside(file: Path, names: Collection[str], rows: slice) -> dict[str, Any]:
+    """What a file has of the inputs that the receiver has of its own, by name: some rows of each."""
+    import numpy as np
+
+    with np.load(file, allow_pickle=False) as loaded:
+        return {name: _array(file, loaded, name, texts=True)[rows] for name in names if name in loaded.files}
+
+
+def _array(file: Path, loaded: Any, name: str, *, texts: bool = False) -> NDArray[Any]:
     import numpy as np
 
     try:
         found = loaded[name]
     except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise ArgumentError("--decode", f"{file}: `{name}` is damaged, or holds Python objects") from None
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf" or not found.ndim or not len(found):
-        raise ArgumentError("--decode", f"{file} must hold numbers as `{name}`, a row a sample")
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype.kind not in ("biufU" if texts else "biuf")
+        or not found.ndim
+        or not len(found)
+    ):
+        raise ArgumentError(
+            "--decode", f"{file} must hold numbers{' or texts' if texts else ''} as `{name}`, a row a sample"
+        )
     return found
 
 

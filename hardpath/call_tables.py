@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardpath.terminal import in_one_line, note, percent, say_json, say_table
@@ -45,6 +45,10 @@ class Batch(NamedTuple):
         inputs = {name: value[rows] for name, value in samples.inputs.items()}
         labels = None if samples.labels is None else samples.labels[rows]
         return cls(inputs, labels, samples.texts(manifest)[rows], rows.start)
+
+    def of_names(self, names: Collection[str]) -> Batch:
+        """The same with those inputs alone."""
+        return self._replace(inputs={name: value for name, value in self.inputs.items() if name in names})
 
     @property
     def rows(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
-from hardpath.call_files import check_out, received, save
+from hardpath.call_files import check_out, received, received_beside, save
 from hardpath.call_options import is_given, refuse_what_does_nothing
 from hardpath.call_tables import (
     Batch,
@@ -219,7 +219,8 @@ def call(
         manifest = _model(client, model).manifest
         output = _Output({"model": manifest.name, "version": manifest.version}, out, as_json)
         if decode is not None:
-            _decode(client, decode, arrays, chosen.start, output)
+            own = received_beside(decode, manifest.given_as(manifest.side_inputs), chosen)
+            _decode(client, decode, arrays | ({"inputs": own} if own else {}), chosen.start, output)
             return
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
         found = text_samples(given, manifest) if given else _samples(inputs, manifest, named)
@@ -227,7 +228,8 @@ def call(
         _check_rows(rows, chosen, _rows(found.inputs), as_json=as_json)
         if encode:
             estimate = snr_db if is_given(context, "snr_db") or manifest.routed else None
-            _encode(client, batch, {"snr_db": estimate, "mode": mode}, output)
+            sent = batch.of_names((*manifest.given_as(manifest.task_inputs), *(s.name for s in manifest.task_inputs)))
+            _encode(client, sent, {"snr_db": estimate, "mode": mode}, output)
         elif sweep is not None:
             rule = {"draws": draws, "target_errors": target_errors, "rel_width": rel_width, "confidence": confidence}
             _sweep(client, batch, sweep, timeout, options | rule, output)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from train.processes import Processes
     from train.recipe import Recipe
     from train.run import Summary
-    from train.tasks import TextTask
+    from train.tasks import SampleTask, TextTask
     from train.verify import Verification, VerifySettings
 
 
@@ -299,6 +299,9 @@ def load_samples(data: Path | None, manifest: Manifest, options: str = "--data")
         ) from None
     task = task_of_manifest(manifest)
     try:
+        if hasattr(task, "test_samples"):
+            inputs, labels = cast("SampleTask", task).test_samples(data)
+            return Samples(inputs, labels)
         if manifest.tokenizer is not None:
             texts, labels = cast("TextTask", task).test_texts(data)
             return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, labels)

@@ -145,6 +145,13 @@ Encoder = Annotated[
     str | None,
     typer.Option("--encoder", help="Pretrained encoder of a text task: a name on the hub, a folder, or scratch."),
 ]
+CsvPath = Annotated[
+    Path | None,
+    typer.Option("--csv-path", help="Table of a visual task: columns image, question, answer.", parser=path_of),
+]
+ImageFolder = Annotated[
+    Path | None, typer.Option("--image-folder", help="Folder or zip file of the table's images.", parser=path_of)
+]
 Threads = Annotated[int, typer.Option(min=1, max=256, help="Threads of torch; small models are fastest with one.")]
 TaskData = Annotated[
     Path | None,
@@ -269,7 +276,12 @@ class SplitChoice(StrEnum):
 
 
 def overrides_of(
-    settings: Sequence[str] | None, *, seed: int | None = None, encoder: str | None = None
+    settings: Sequence[str] | None,
+    *,
+    seed: int | None = None,
+    encoder: str | None = None,
+    csv_path: Path | None = None,
+    image_folder: Path | None = None,
 ) -> dict[str, str]:
     """--set and the options that stand for a key, as load_recipe takes them.
 
@@ -279,9 +291,18 @@ def overrides_of(
         If a key is given in both ways, a setting is no KEY=VALUE, or the encoder's name is empty.
     """
     found = dict(_key_and_value(setting) for setting in settings or [])
-    for option, key, value in (("--seed", "seed", seed), ("--encoder", "task_options.encoder", encoder)):
+    files = {"csv_path": csv_path, "image_folder": image_folder}
+    for option, key, value in (
+        ("--seed", "seed", seed),
+        ("--encoder", "task_options.encoder", encoder),
+        *((f"--{name.replace('_', '-')}", f"task_options.{name}", file) for name, file in files.items()),
+    ):
         if value is not None and key in found:
             raise ArgumentError(option, f"must be absent beside --set {key}")
+    # As they lie, so that the run can go on from anywhere.
+    found |= {
+        f"task_options.{name}": json.dumps(str(file.resolve())) for name, file in files.items() if file is not None
+    }
     if seed is not None:
         found["seed"] = str(seed)
     if encoder is not None:

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from hardpath.options import (
+    CsvPath,
     DeviceChoice,
     Encoder,
+    ImageFolder,
     Json,
     PathChoice,
     Seed,
@@ -31,7 +33,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="Name of a recipe (digits, text, text-8, text-questions) or a TOML file."
+            metavar="RECIPE",
+            help="Name of a recipe (digits, text, text-questions, visual-questions, ...) or a TOML file.",
         ),
     ],
     out: Annotated[
@@ -50,6 +53,8 @@ def train(
     ] = None,
     data: TaskData = None,
     encoder: Encoder = None,
+    csv_path: CsvPath = None,
+    image_folder: ImageFolder = None,
     transmitter: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +74,8 @@ def train(
     from train.processes import launched
     from train.recipe_file import load_recipe
 
-    chosen = load_recipe(recipe, overrides_of(settings, seed=seed, encoder=encoder), presets or [])
+    overrides = overrides_of(settings, seed=seed, encoder=encoder, csv_path=csv_path, image_folder=image_folder)
+    chosen = load_recipe(recipe, overrides, presets or [])
     folder = out or Path("runs") / chosen.name
     with launched(device.value) as processes:
         summary = run_training(

@@ -30,7 +30,7 @@ from link.channel import Channel, Received
 from link.channel.base import erase_unsent
 from link.errors import ArgumentError, require_range
 from link.header import HeaderOutcome, carry_headers
-from link.inputs import InputReader
+from link.inputs import InputReader, TaskInputs
 from link.interface import TensorSpec
 from link.manifest import Manifest
 from link.randomness import Draws
@@ -158,6 +158,10 @@ class Link:
             If an input is missing, unknown, of the wrong shape, not finite or out of range, or a text is empty.
         """
         return self.transmitter.tensors(inputs) if self._reader is None else self._reader.tensors(inputs)
+
+    def read(self, inputs: Mapping[str, ArrayLike]) -> TaskInputs:
+        """The same, with what was seen of texts, which is not logged."""
+        return self.transmitter.read(inputs) if self._reader is None else self._reader.read(inputs)
 
     def side(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Those of the inputs that the receiver has of its own, by name; none in most bundles."""

@@ -70,12 +70,17 @@ class InputReader:
 
     def tensors(self, inputs: Mapping[str, ArrayLike], batch: int | None = None) -> dict[str, NDArray[Any]]:
         """The arrays alone, see `read`; texts that were cut or say nothing are logged."""
-        arrays, cut, unknown = self.read(inputs, batch)
+        found = self.read(inputs, batch)
+        self.tell(found)
+        return found.arrays
+
+    def tell(self, found: TaskInputs) -> None:
+        """Log how many of the texts were cut, or say nothing."""
+        cut, unknown = found.cut, found.unknown
         if self._tokenizer is not None and cut is not None and cut.any():
             logger.warning("%d of %d texts have more than %d tokens: cut", cut.sum(), len(cut), self._tokenizer.length)
         if unknown is not None and unknown.any():
             logger.warning("%d of %d texts have no token that the model knows", unknown.sum(), len(unknown))
-        return arrays
 
     def read(self, inputs: Mapping[str, ArrayLike], batch: int | None = None) -> TaskInputs:
         """The inputs as the graphs take them.

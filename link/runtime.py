@@ -231,7 +231,9 @@ class Receiver:
         ArgumentError
             If an array has the wrong shape or a value outside its range, or an input of its own is missing or unknown.
         """
-        return self.run(self.read(symbols, no, mode, llr_in, inputs))
+        found = self._read(symbols, no, mode, llr_in, inputs)
+        self._side.tell(found)
+        return self.run(found.arrays)
 
     def texts(self, pieces: NDArray[np.int64]) -> list[str]:
         """What pieces (B, T) spell, each row up to its end, where this receiver answers texts."""
@@ -253,6 +255,16 @@ class Receiver:
         inputs: Mapping[str, ArrayLike] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """The arrays as the graph takes them, checked; arguments and errors as for a call."""
+        return self._read(symbols, no, mode, llr_in, inputs).arrays
+
+    def _read(
+        self,
+        symbols: ArrayLike,
+        no: ArrayLike,
+        mode: ArrayLike | None,
+        llr_in: ArrayLike | None,
+        inputs: Mapping[str, ArrayLike] | None,
+    ) -> TaskInputs:
         y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2), finite=False)
         batch = len(y)
         if not within(y, -SYMBOL_MAX, SYMBOL_MAX):
@@ -273,8 +285,11 @@ class Receiver:
             if llr_in is None
             else as_tensor("llr_in", llr_in, "float32", (batch, self.manifest.num_bits))
         )
-        side = self._side.tensors(inputs or {}, batch) if inputs or self.manifest.side_inputs else {}
-        return {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr, **side}
+        received = {"symbols": y, "no": variances, "mode": modes, "llr_in": prior_llr}
+        if not inputs and not self.manifest.side_inputs:
+            return TaskInputs(received, None)
+        side = self._side.read(inputs or {}, batch)
+        return side._replace(arrays=received | side.arrays)
 
 
 def _range(spec: GraphSpec, name: str) -> tuple[np.float32, np.float32]:

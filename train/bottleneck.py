@@ -52,7 +52,10 @@ class Posterior(NamedTuple):
 
 
 class Bottleneck(nn.Module):
-    """Features (B, N, D) to the posterior of each token.
+    """Features (B, N, D), normalised, to the posterior of each token.
+
+    Tokens are normalised behind it, so nothing but the KL holds the means down. Features of one length keep them from
+    running away while its weight is still 0.
 
     Parameters
     ----------
@@ -67,6 +70,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Tensor) -> Posterior:
         """The posterior; the log variance within limits that no healthy run reaches."""
+        features = nn.functional.layer_norm(features, features.shape[-1:])
         return Posterior(self.mean(features), self.log_variance(features).clamp(*_LOG_VARIANCE))
 
 

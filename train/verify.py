@@ -59,6 +59,7 @@ class Remote(Protocol):
         *,
         mode: ArrayLike | None = None,
         llr_in: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         include_llr: bool = False,
     ) -> Answer:
         """As link.runtime.Receiver; with LLRs, which a server may leave out unless asked."""

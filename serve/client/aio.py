@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,7 @@ class AsyncClient:
         mode: ArrayLike | None = None,
         llr_in: ArrayLike | None = None,
         bits: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         include_llr: bool = False,
         model: str | None = None,
         timeout_s: float | None = None,
@@ -99,7 +100,7 @@ class AsyncClient:
         """As Client.decode."""
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
         info = await self._info(call, model)
-        job = requests.decode(info, model, symbols, no, mode, llr_in, bits, include_llr)
+        job = requests.decode(info, model, symbols, no, mode, llr_in, bits, include_llr, inputs)
         return await self._run(call, job, progress)
 
     async def transmit(

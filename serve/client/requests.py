@@ -7,7 +7,7 @@ their answers become one result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypedDict, TypeVar, cast
 
 import numpy as np
 from google.protobuf.message import Message
@@ -147,6 +147,9 @@ def encode(
     return pieces.split("Encode", model, info, inputs, request, _read_encoded, together, reply_bytes=sent)
 
 
+_RECEIVED: Final = frozenset(("symbols", "no", "llr_in", "bits"))
+
+
 def decode(
     info: ModelInfo,
     model: str,
@@ -156,22 +159,25 @@ def decode(
     llr_in: ArrayLike | None,
     bits: ArrayLike | None,
     include_llr: bool,
+    inputs: Mapping[str, ArrayLike] | None = None,
 ) -> Job[Decoded]:
     """Decode."""
     if symbols is not None and no is not None and np.ndim(no) == 0:
         no = np.full(np.shape(symbols)[:-1], no, dtype=np.float32)
     given = {"symbols": symbols, "no": no, "llr_in": llr_in, "bits": bits}
     arrays = {name: _rows_of(name, value) for name, value in given.items() if value is not None}
+    own = inputs_of(inputs or {}, info)
     modes = None if mode is None else np.asarray(mode)
 
     def request(rows: slice) -> Message:
-        given: dict[str, Any] = {name: pieces.cut(array, rows) for name, array in arrays.items()}
+        given: dict[str, Any] = {name: pieces.cut(array, rows) for name, array in arrays.items() if name in _RECEIVED}
         message = convert.decode_request(
             given.get("symbols"),
             given.get("no"),
             None if modes is None else pieces.cut(modes, rows),
             given.get("llr_in"),
             given.get("bits"),
+            {name: pieces.cut(array, rows) for name, array in own.items()},
         )
         message.include_llr = include_llr
         message.tensor_format = pb.TENSOR_FORMAT_RAW
@@ -179,6 +185,7 @@ def decode(
         return message
 
     found = pieces.found_bytes(info, include_llr)
+    arrays |= {f"inputs.{name}": array for name, array in own.items()}
     return pieces.split("Decode", model, info, arrays, request, _read_decoded, join.rows, reply_bytes=found)
 
 

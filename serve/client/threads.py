@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -130,6 +130,7 @@ class Client:
         mode: ArrayLike | None = None,
         llr_in: ArrayLike | None = None,
         bits: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         include_llr: bool = False,
         model: str | None = None,
         timeout_s: float | None = None,
@@ -149,6 +150,8 @@ class Client:
             LLRs, ln P(b=1)/P(b=0); added to those of the symbols, where there are any.
         bits : (B, L) uint8, optional
             Hard decisions in {0, 1}, in place of symbols and LLRs.
+        inputs : mapping of name to (B, ...) array or list of B str, optional
+            What the model's receiver has of its own (`task.receiver_inputs`); most have nothing.
         include_llr : bool
             Whether to return the LLRs.
         progress : callable, optional
@@ -156,7 +159,9 @@ class Client:
         """
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
         info = self._info(call, model)
-        return self._run(call, requests.decode(info, model, symbols, no, mode, llr_in, bits, include_llr), progress)
+        return self._run(
+            call, requests.decode(info, model, symbols, no, mode, llr_in, bits, include_llr, inputs), progress
+        )
 
     def transmit(
         self,

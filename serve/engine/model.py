@@ -142,6 +142,7 @@ class Model:
         mode: ArrayLike | None = None,
         llr_in: ArrayLike | None = None,
         bits: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         caller: Caller = ANYONE,
     ) -> Decoded:
         """Decode a batch of symbols, or what another modem made of them.
@@ -152,6 +153,8 @@ class Model:
             As for link.runtime.Receiver; without `symbols` and `no`, `llr_in` alone decides.
         bits : (B, L) int
             Hard decisions instead of all of these but `mode`.
+        inputs : mapping of name to (B, ...) array
+            What the receiver has of its own.
 
         Raises
         ------
@@ -174,13 +177,17 @@ class Model:
                 raise ArgumentError(name, "is missing")
         assert symbols is not None
         rows = self._batch("symbols", symbols)
-        inputs: dict[str, Any] = {
+        self.rows(inputs or {})
+        received: dict[str, Any] = {
             "symbols": symbols,
             "no": no,
             "mode": np.full(rows, manifest.default_mode, dtype=np.int64) if mode is None else mode,
             "llr_in": np.zeros((rows, manifest.num_bits), dtype=np.float32) if llr_in is None else llr_in,
         }
-        decoded: Decoded = await self._batchers["receiver"].submit(DecodeJob(rows, inputs), caller)
+        for name in received.keys() & (inputs or {}).keys():
+            raise ArgumentError(f"inputs.{name}", f"is no input of the receiver's own: give it as `{name}`")
+        job = DecodeJob(rows, received | dict(inputs or {}))
+        decoded: Decoded = await self._batchers["receiver"].submit(job, caller)
         return decoded
 
     async def transmit(
@@ -332,19 +339,20 @@ class Model:
         for rows in _CALIBRATION_ROWS:
             if rows > self.means.max_batch:
                 break
-            inputs: dict[str, Any] = {
+            both: dict[str, Any] = {
                 spec.name: np.full((rows, *spec.sizes), spec.low or 0, dtype=spec.dtype)
-                for spec in manifest.task_inputs
+                for spec in manifest.sample_inputs
             }
+            inputs = {spec.name: both[spec.name] for spec in manifest.task_inputs}
             estimate = np.full(rows, settings.snr_db, dtype=np.float32) if manifest.routed else None
             received: dict[str, Any] = {
                 spec.name: np.full((rows, *spec.sizes), spec.name == "no", dtype=spec.dtype)
                 for spec in manifest.receiver.inputs
-            }
+            } | {spec.name: both[spec.name] for spec in manifest.side_inputs}
             jobs = (
                 EncodeJob(rows, inputs, estimate),
                 DecodeJob(rows, received),
-                self._transmit_job(rows, inputs, settings),
+                self._transmit_job(rows, both, settings),
             )
             for operation, program, job in zip(OPERATIONS, programs, jobs, strict=True):
                 _measure(program, job, self.costs[operation], twice=rows == _CALIBRATION_ROWS[0])

@@ -1,8 +1,9 @@
 """What a batch of requests runs.
 
     encode      inputs ──join──> transmitter ──split──> bits, symbols
-    decode      symbols, no, llr_in ──join──> receiver ──split──> decisions
-    transmit    inputs ──join──> transmitter ──> channel, request by request ──> receiver ──split──> decisions
+    decode      symbols, no, llr_in [, side inputs] ──join──> receiver ──split──> decisions
+    transmit    inputs ──join─┬> transmitter ──> channel, request by request ──> receiver ──split──> decisions
+                              └─ side inputs, where the receiver has some ──────┘
 
 A sample stands alone (the graphs see to that), and its noise is addressed by its request's seed and its own number. So
 whoever else is in the batch changes nothing, and a reply says so: sent again, alone, it is the same.
@@ -83,7 +84,7 @@ class Encode:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._inputs = _Inputs(link)
+        self._inputs = _Inputs(link.transmitter.read, link.manifest.task_inputs)
 
     def run(self, jobs: Sequence[EncodeJob]) -> list[Encoded | Exception]:
         """Join, encode, split."""
@@ -134,7 +135,8 @@ class Transmit:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._inputs = _Inputs(link)
+        self._inputs = _Inputs(link.read, link.manifest.sample_inputs)
+        self._sent = [spec.name for spec in link.manifest.task_inputs]
 
     def run(self, jobs: Sequence[TransmitJob]) -> list[Transmitted | Exception]:
         """Join, encode, carry, decode, split."""
@@ -142,11 +144,14 @@ class Transmit:
         joined = self._inputs.join(jobs)
         if not joined.jobs:
             return joined.results([])
-        sent = self._link.transmitter.run(joined.arrays, _estimates(joined.jobs), _modes(joined.jobs))
+        inputs = {name: joined.arrays[name] for name in self._sent}
+        sent = self._link.transmitter.run(inputs, _estimates(joined.jobs), _modes(joined.jobs))
         encoded = perf_counter()
         carried = _carry(self._link, joined.jobs, sent)
         received = perf_counter()
-        decoded = _decoded(self._link, self._link.receiver.run(carried.tensors(self._link)))
+        decoded = _decoded(
+            self._link, self._link.receiver.run(carried.tensors(self._link) | self._link.side(joined.arrays))
+        )
         bit_errors = _bit_errors(sent, decoded.llr)
         spent = (1e6 * (encoded - start), 1e6 * (received - encoded), 1e6 * (perf_counter() - received))
         return joined.results(
@@ -321,11 +326,11 @@ class _Plain:
 
 
 class _Inputs:
-    """The inputs of a transmitter, joined."""
+    """The inputs of samples, joined."""
 
-    def __init__(self, link: Link) -> None:
-        self._read = link.transmitter.read
-        self._plain = _Plain(link.manifest.task_inputs)
+    def __init__(self, read: Callable[[Mapping[str, ArrayLike]], TaskInputs], specs: Sequence[TensorSpec]) -> None:
+        self._read = read
+        self._plain = _Plain(specs)
 
     def join(self, jobs: Sequence[S]) -> _Joined[S]:
         return _join(jobs, self._plain, self._read)

@@ -40,10 +40,11 @@ class DecodeArguments(NamedTuple):
     mode: NDArray[np.int64] | None
     llr_in: NDArray[Any] | None
     bits: NDArray[Any] | None
+    inputs: Mapping[str, NDArray[Any]]
 
 
 def inputs_from_message(messages: Mapping[str, pb.Tensor]) -> dict[str, NDArray[Any]]:
-    """The inputs of Encode and Transmit."""
+    """The inputs of Encode and Transmit, and those that a receiver has of its own."""
     return {name: tensor_from_message(f"inputs.{name}", message) for name, message in messages.items()}
 
 
@@ -104,6 +105,7 @@ def decode_arguments(request: pb.DecodeRequest) -> DecodeArguments:
         mode=np.array(request.mode, dtype=np.int64) if request.mode else None,
         llr_in=given("llr_in"),
         bits=given("bits"),
+        inputs=inputs_from_message(request.inputs),
     )
 
 
@@ -113,9 +115,10 @@ def decode_request(
     mode: ArrayLike | None,
     llr_in: ArrayLike | None,
     bits: ArrayLike | None = None,
+    inputs: Mapping[str, ArrayLike] | None = None,
 ) -> pb.DecodeRequest:
     """Inverse of `decode_arguments`."""
-    request = pb.DecodeRequest()
+    request = pb.DecodeRequest(inputs=inputs_to_message(inputs or {}))
     for name, given in (("symbols", symbols), ("no", no), ("llr_in", llr_in), ("bits", bits)):
         if given is not None:
             getattr(request, name).CopyFrom(tensor_to_message(name, given))

@@ -113,7 +113,13 @@ def _task_from_message(message: pb.Task) -> TaskSpec:
     text = None
     if message.HasField("text"):
         text = TextSpec(positions=message.text.positions, pieces=message.text.pieces, end_id=message.text.end_id)
-    return TaskSpec(name=message.name, classes=tuple(message.classes), question=question, text=text)
+    return TaskSpec(
+        name=message.name,
+        classes=tuple(message.classes),
+        question=question,
+        text=text,
+        receiver_inputs=tuple(message.receiver_inputs),
+    )
 
 
 def _mode_to_message(mode: Mode) -> pb.Mode:

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from link.bits import group, label_bits, num_symbols, ungroup
-from link.bundle import load_bundle
+from link.bundle import load_bundle, sha256
 from link.chain import Link
 from link.codebook import lookup, nearest, posterior_logits, softmax
 from link.constellation import bits_per_symbol, map_bits, max_log_llr
 from link.interface import TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
-from link.manifest import LlrSpec, Manifest, Mode, TaskSpec, TextSpec
+from link.manifest import LlrSpec, Manifest, Mode, TaskSpec, TextSpec, TokenizerSpec
 from serve.client import Client
 from serve.client.admin import AdminClient
 from serve.client.retries import Retries
@@ -31,6 +31,7 @@ TOKENS, CODEWORDS, DIMENSIONS, ORDER, CLASSES, CLIP = 5, 8, 2, 16, 3, 20.0
 BITS = TOKENS * 3
 SYMBOLS = num_symbols(BITS, bits_per_symbol(ORDER))
 LABELS = (0, 1, 3, 2, 6, 7, 5, 4)
+_WORDS = 10
 FIRST_PIECE = 2  # of ten words, the first eight of which are [PAD], [UNK], [CLS], [SEP], ...
 
 
@@ -68,6 +69,19 @@ class TinyReceiver(nn.Module):
         log_posterior = posterior_logits(llr.reshape(-1, TOKENS, 3), self.table, self.log_prior)
         tokens = softmax(log_posterior) @ self.codebook
         return llr, log_posterior.argmax(dim=-1), tokens.reshape(-1, TOKENS * DIMENSIONS) @ self.head
+
+
+class TinyAsked(TinyReceiver):
+    """The same, with a text of the receiver's own: its words add to the scores."""
+
+    def __init__(self, codebook, head):
+        super().__init__(codebook, head)
+        words = np.random.default_rng(8).normal(size=(_WORDS, CLASSES))
+        self.register_buffer("words", torch.from_numpy(words.astype(np.float32)))
+
+    def forward(self, symbols, no, mode, llr_in, input_ids, attention_mask):
+        llr, indices_hat, logits = super().forward(symbols, no, mode, llr_in)
+        return llr, indices_hat, logits + (self.words[input_ids] * attention_mask[..., None]).sum(dim=1)
 
 
 class TinySpeller(TinyReceiver):
@@ -111,6 +125,41 @@ def bundle_path(tmp_path_factory, export_graph, provenance) -> Path:
         provenance=provenance,
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def asked_bundle_path(bundle_path, tokenizer_file, export_graph, tmp_path_factory) -> Path:
+    """The same transmitter, and a receiver that is asked a question of its own: a text of six tokens."""
+    folder = tmp_path_factory.mktemp("asked") / "bundle"
+    shutil.copytree(bundle_path, folder)
+    shutil.copy(tokenizer_file, folder / "tokenizer.json")
+    side = tuple(
+        TensorSpec(name=name, dtype="int64", shape=("batch", 6), low=0, high=high)
+        for name, high in (("input_ids", _WORDS - 1), ("attention_mask", 1))
+    )
+    random = np.random.default_rng(9)
+    codebook, head = (
+        torch.from_numpy(random.normal(size=size).astype(np.float32))
+        for size in ((CODEWORDS, DIMENSIONS), (TOKENS * DIMENSIONS, CLASSES))
+    )
+    graph = export_graph(
+        TinyAsked(codebook, head),
+        receiver_inputs([MODE], side),
+        receiver_outputs([MODE], CLASSES),
+        folder / "receiver.onnx",
+    )
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    named = tuple(spec.name for spec in side)
+    asked = manifest.model_copy(
+        update={
+            "name": "asked",
+            "task": manifest.task.model_copy(update={"receiver_inputs": named}),
+            "receiver": graph,
+            "tokenizer": TokenizerSpec(sha256=sha256(folder / "tokenizer.json"), length=6, pad_id=0, pad_token="[PAD]"),
+        }
+    )
+    (folder / "manifest.json").write_text(asked.model_dump_json())
     return folder
 
 

@@ -166,6 +166,14 @@ class TextTask(Task, Protocol):
         ...
 
 
+class SampleTask(Task, Protocol):
+    """A task whose inputs are made of raw text and of other things too."""
+
+    def test_samples(self, folder: Path | None) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """The test rows as a caller gives them, texts as raw strings, and their labels (n,)."""
+        ...
+
+
 class AnswersText(Protocol):
     """A task that answers a text: pieces of its tokenizer, whose labels are (n, T), and whose classes are none."""
 

@@ -133,7 +133,8 @@ def transmitter_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel
         encoded = await model.encode(arrays, estimate, caller, mode=mode)
         return Answer(encoded, len(encoded.sent.mode), used | used_mode)
 
-    inputs, outputs = [*_task_inputs(manifest), *told.values()], [*_sent(manifest), *_texts(manifest)]
+    inputs = [*_inputs(manifest, manifest.task_inputs), *told.values()]
+    outputs = [*_sent(manifest), *_texts(manifest)]
     return _model(info, "transmitter", inputs, outputs, {SNR_INPUT: assumed, MODE: None}, encode)
 
 
@@ -142,6 +143,8 @@ def receiver_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
     manifest = info.manifest
     heard = {spec.name: spec for spec in manifest.receiver.inputs}
     bits = next(spec for spec in manifest.transmitter.outputs if spec.name == "bits")
+    side = _inputs(manifest, manifest.side_inputs)
+    own = {tensor.name for tensor in side}
 
     async def decode(model: Model, arrays: Arrays, options: Options, caller: Caller) -> Answer:
         decoded = await model.decode(
@@ -150,6 +153,7 @@ def receiver_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
             arrays.get("mode"),
             arrays.get("llr_in"),
             arrays.get("bits"),
+            {name: array for name, array in arrays.items() if name in own},
             caller,
         )
         return Answer(decoded, len(decoded.decisions), {})
@@ -157,6 +161,7 @@ def receiver_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
     inputs = [
         _tensor(heard["symbols"]),
         _tensor(heard["no"]),
+        *side,
         *(_tensor(spec, optional=True) for spec in (heard["mode"], heard["llr_in"], bits)),
     ]
     return _model(info, "receiver", inputs, _decoded(manifest, ""), {}, decode)
@@ -184,7 +189,8 @@ def link_model(info: ModelInfo, snr_db: float = SNR_DB) -> InferenceModel:
         *_headers(manifest),
         *_texts(manifest),
     ]
-    inputs, options = [*_task_inputs(manifest), *told.values()], vars(Settings(snr_db)) | {MODE: None}
+    inputs = [*_inputs(manifest, manifest.sample_inputs), *told.values()]
+    options = vars(Settings(snr_db)) | {MODE: None}
     return _model(info, "link", inputs, outputs, options, transmit, _LINK_USUAL)
 
 
@@ -219,10 +225,10 @@ def _tensor(spec: TensorSpec, *, optional: bool = False) -> Tensor:
     return Tensor(spec.name, DATATYPES[spec.dtype], sizes, optional)
 
 
-def _task_inputs(manifest: Manifest) -> list[Tensor]:
-    """What a sample is given as; in place of a text also the integers that it becomes."""
-    specs = {spec.name: _tensor(spec) for spec in manifest.task_inputs}
-    spec = manifest.tokenizer
+def _inputs(manifest: Manifest, of: tuple[TensorSpec, ...]) -> list[Tensor]:
+    """What some inputs of a sample are given as; in place of a text also the integers that it becomes."""
+    specs = {spec.name: _tensor(spec) for spec in of}
+    spec = manifest.text_of(of)
     if spec is None:
         return list(specs.values())
     tokens = [specs.pop(name)._replace(hidden=True) for name in spec.becomes]

@@ -199,7 +199,14 @@ class EncodeResponse(_message.Message):
     def __init__(self, sent: _Optional[_Union[Transmission, _Mapping]] = ..., truncated: _Optional[_Iterable[bool]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., unknown: _Optional[_Iterable[bool]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
-    __slots__ = ("symbols", "no", "mode", "llr_in", "tensor_format", "include_llr", "bits", "model")
+    __slots__ = ("symbols", "no", "mode", "llr_in", "tensor_format", "include_llr", "bits", "model", "inputs")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
     SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     NO_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -208,6 +215,7 @@ class DecodeRequest(_message.Message):
     INCLUDE_LLR_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     symbols: Tensor
     no: Tensor
     mode: _containers.RepeatedScalarFieldContainer[int]
@@ -216,7 +224,8 @@ class DecodeRequest(_message.Message):
     include_llr: bool
     bits: Tensor
     model: str
-    def __init__(self, symbols: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ..., mode: _Optional[_Iterable[int]] = ..., llr_in: _Optional[_Union[Tensor, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., bits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+    inputs: _containers.MessageMap[str, Tensor]
+    def __init__(self, symbols: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ..., mode: _Optional[_Iterable[int]] = ..., llr_in: _Optional[_Union[Tensor, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., bits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[str] = ..., inputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
 
 class DecodeResponse(_message.Message):
     __slots__ = ("decoded", "timing", "model_version", "model_digest")
@@ -527,16 +536,18 @@ class Header(_message.Message):
     def __init__(self, code: _Optional[str] = ..., repeats: _Optional[int] = ..., frame_samples: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "classes", "question", "text")
+    __slots__ = ("name", "classes", "question", "text", "receiver_inputs")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_INPUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     question: str
     text: TextAnswer
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ..., text: _Optional[_Union[TextAnswer, _Mapping]] = ...) -> None: ...
+    receiver_inputs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ..., text: _Optional[_Union[TextAnswer, _Mapping]] = ..., receiver_inputs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TextAnswer(_message.Message):
     __slots__ = ("positions", "pieces", "end_id")

@@ -1,0 +1,91 @@
+"""Questions about images from the command line: a table of one's own, trained, exported, swept and verified."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"đỏ": (220, 30, 30), "xanh": (30, 30, 220)}
+TINY = {
+    "task_options.image_size": "16",
+    "task_options.max_length": "10",
+    "schedule.epochs": "4",
+    "schedule.warmup_epochs": "2",
+    "schedule.alignment_start_epoch": "4",
+    "optimizer.batch_size": "16",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """24 images, each asked for its colour and whether it is red."""
+    base = tmp_path_factory.mktemp("bảng")
+    (base / "images").mkdir()
+    rows = [("image", "question", "answer")]
+    for number in range(24):
+        colour = list(COLOURS)[number % 2]
+        pixels = np.full((16, 16, 3), COLOURS[colour], dtype=np.uint8)
+        pixels[number % 8] = 250
+        Image.fromarray(pixels).save(base / "images" / f"{number}.png")
+        rows += [(number, "màu gì?", colour), (number, "có màu đỏ không?", "có" if colour == "đỏ" else "không")]
+    with (base / "train.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    return base
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory, hardpath):
+    out = tmp_path_factory.mktemp("visual") / "run"
+    settings = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+    files = ("--csv-path", folder / "train.csv", "--image-folder", folder / "images")
+    code, stdout, stderr = hardpath("train", "visual-questions", *files, *settings, "--out", out)
+    assert code == 0, stderr
+    assert "Latent: KL=" in stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(run, hardpath):
+    code, _, stderr = hardpath("export", run, "--out", run.parent / "bundle")
+    assert code == 0, stderr
+    return run.parent / "bundle"
+
+
+def test_a_bundle_is_swept_on_the_test_rows_of_its_table(bundle, hardpath):
+    code, stdout, stderr = hardpath("sweep", bundle, "--snr-db", "12", "--draws", "1", "--json")
+    assert code == 0, stderr
+    (point,) = json.loads(stdout)["points"]
+    # A tenth of the images, and two questions of each.
+    assert (point["samples"], point["symbols_per_sample"]) == (4, 12.0)
+
+
+def test_a_bundle_is_swept_on_arrays_and_texts_of_ones_own(bundle, hardpath, tmp_path):
+    texts = np.array(["màu gì?", "có màu đỏ không?"])
+    images = np.full((2, 16, 16, 3), 128, dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", image=images, text=texts, labels=[0, 1])
+    code, stdout, stderr = hardpath("sweep", bundle, "--data", tmp_path / "own.npz", "--snr-db", "12", "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["points"][0]["samples"] == 2
+    np.savez(tmp_path / "half.npz", image=images, labels=[0, 1])
+    code, _, stderr = hardpath("sweep", bundle, "--data", tmp_path / "half.npz", "--snr-db", "12")
+    assert code
+    assert "half.npz lacks text" in stderr
+
+
+def test_a_bundle_is_verified_against_its_run(bundle, run, hardpath):
+    options = ("--snr-db", "12", "--margin", "0.3", "--max-draws", "200", "--json")
+    code, stdout, stderr = hardpath("verify", bundle, "--checkpoint", run, *options)
+    found = json.loads(stdout)
+    assert found["manifest"]["findings"] == found["transmitter"]["findings"] == found["receiver"]["findings"] == [], (
+        stderr
+    )
+    assert code in (0, 3)  # equivalent, or undecided: these are four rows
+
+
+def test_a_table_named_twice_is_refused(hardpath, folder):
+    setting = "task_options.csv_path='a.csv'"
+    code, _, stderr = hardpath("train", "visual-questions", "--csv-path", folder / "train.csv", "--set", setting)
+    assert code
+    assert "--csv-path must be absent beside --set task_options.csv_path" in stderr
