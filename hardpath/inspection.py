@@ -13,7 +13,7 @@ from link.interface import TensorSpec
 from link.manifest import Manifest, Mode, TaskSpec
 from link.provenance import code_version
 
-EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve", "radio")
+EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "quality", "image", "hub", "serve", "radio")
 
 
 def describe(manifest: Manifest) -> str:

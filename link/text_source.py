@@ -263,4 +263,4 @@ def _constriction() -> Any:
     try:
         return importlib.import_module("constriction")
     except ImportError:
-        raise MissingExtra("constriction", "text") from None
+        raise MissingExtra("constriction", "quality") from None

@@ -146,5 +146,5 @@ def test_without_constriction_one_line_names_the_extra(monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(text_source.importlib, "import_module", halted)
-    with pytest.raises(MissingExtra, match=r"constriction is not installed; .* 'hardpath\[text\]'"):
+    with pytest.raises(MissingExtra, match=r"constriction is not installed; .* 'hardpath\[quality\]'"):
         WordCode(TRAINING)
