@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from link.randomness import Draws, permutation
 from link.sentences import read_sentence_parts
 from link.tokenizer import Tokenizer
 from link.truth import UNJUDGED
+from train.chain import Chain
 from train.pieces import END_ID, build_pieces, learn_pieces
 from train.tasks import TOKENIZER_FACT, Data, Split
 from train.transformer import Transformer, longest
@@ -63,6 +64,11 @@ class Options(BaseModel):
     width, heads : int
         Of both transformers.
     encoder_layers, decoder_layers : int
+    decoder : str
+        How pieces are decided: `greedy`, each position by itself, or with its neighbours, `marginal` or `viterbi`
+        (train.chain).
+    candidates, pair_rank : int
+        Of a decoder that looks at neighbours: pieces a position that it weighs, and the rank of their pairs' scores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +83,9 @@ class Options(BaseModel):
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     encoder_layers: Annotated[int, Field(ge=1, le=24)] = 2
     decoder_layers: Annotated[int, Field(ge=1, le=24)] = 2
+    decoder: Literal["greedy", "marginal", "viterbi"] = "greedy"
+    candidates: Annotated[int, Field(ge=2, le=256)] = 8
+    pair_rank: Annotated[int, Field(ge=1, le=512)] = 32
 
 
 def find(options: Options, folder: Path | None) -> dict[str, Any]:
@@ -216,6 +225,9 @@ class Decoder(nn.Module):
         self.into = nn.Linear(options.tokens_a_piece * dim, options.width)
         self.transformer = Transformer(options.width, options.heads, options.decoder_layers, options.max_length)
         self.out = nn.Linear(options.width, options.vocabulary)
+        self.chain = None
+        if options.decoder != "greedy":
+            self.chain = Chain(options.vocabulary, options.candidates, options.pair_rank, options.decoder)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Scores of the pieces at each position."""
@@ -225,6 +237,8 @@ class Decoder(nn.Module):
         used = longest(present)
         states = self.transformer(self.into(received[:, :used]), present[:, :used]) * present[:, :used, None]
         scores: Tensor = self.out(states)
+        if self.chain is not None:
+            scores = self.chain(scores, present[:, :used])
         # What nothing was received of is scored alike, whether it was looked at or not.
         unseen = self.out.bias.expand(scores.shape[0], length - used, -1)
         return torch.cat([scores, unseen], dim=1) if used < length else scores

@@ -17,6 +17,7 @@ from link.sweep import sweep
 from link.text_quality import TextStatistics
 from link.truth import UNJUDGED
 from train import checkpoint as checkpoints
+from train.export import export
 from train.recipe_file import parse_recipe
 from train.tasks import load_task, task_facts
 from train.tasks.text_reconstruction import HOLDOUT_SEED, Options, read_texts
@@ -228,6 +229,19 @@ def test_the_manifest_says_what_is_answered_and_a_checkpoint_is_held_to_it(bundl
     assert [tensor.name for tensor in manifest.receiver.outputs] == ["llr", "indices_hat", "pieces", "log_prob"]
     assert manifest.tokenizer.length == OPTIONS["max_length"]
     assert checkpoints.task_of(checkpoints.load(run)[0]).text == task.text
+
+
+def test_a_receiver_whose_neighbours_decide_together_joins_the_bundle(recipe, run, folder, data, train_run, tmp_path):
+    options = OPTIONS | {"decoder": "viterbi", "candidates": 4, "pair_rank": 4}
+    schedule = recipe.schedule.model_copy(update={"epochs": 3, "warmup_epochs": 1, "alignment_start_epoch": 2})
+    other = recipe.model_copy(update={"name": "beside", "task_options": options, "schedule": schedule})
+    beside = train_run(other, data_folder=folder, transmitter=run)
+    export(run, tmp_path / "bundle", data_folder=folder, also={"beam": beside})
+    found = load_bundle(tmp_path / "bundle", "beam")
+    result = verify(found, beside, data.test.inputs, data.test.labels, VerifySettings(snr_db=(12.0,), margin=0.1))
+    assert result.verdict is Verdict.EQUIVALENT, result.summary
+    (point,) = sweep(Link(found), data.test.inputs, data.test.labels, SweepSpec(snr_db=(15.0,), draws=2)).points
+    assert point.accuracy.value > 0.3
 
 
 def test_with_the_reception_of_another_sentence_the_answers_say_nothing_of_ones_own(link, data):
