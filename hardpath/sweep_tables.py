@@ -106,6 +106,9 @@ def _plot_sweep(result: SweepResult, beside: Mapping[str, Sequence[BaselinePoint
     title = ", ".join(filter(None, (result.provenance.bundle, spec.knowledge)))
     rivals = [Curve.of_accuracy(f"decision, {name}", points, "baseline") for name, points in beside.items()]
     waterfall([*curves_of(result, spec.channel, "accuracy"), *rivals], out / "accuracy", title=title)
+    if result.points[0].text is not None:
+        orders = [curve for n in (1, 2, 3, 4) for curve in curves_of(result, f"BLEU-{n}", f"bleu-{n}")]
+        waterfall(orders, out / "bleu", metric="bleu", title=f"{title}, {spec.channel}")
     if any(point.ber is not None for point in result.points):
         waterfall(curves_of(result, spec.channel, "ber"), out / "ber", metric="ber", title=title)
 

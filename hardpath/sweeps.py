@@ -259,7 +259,10 @@ def plot(
     ],
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="accuracy, ber or bler; where absent, accuracy of bundles and ber of modems."),
+        typer.Option(
+            "--metric",
+            help="accuracy, ber, bler, or bleu and bleu-1 to bleu-4; where absent, accuracy of bundles and ber of modems.",
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,

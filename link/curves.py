@@ -31,7 +31,8 @@ def curves_of(result: Swept, label: str, metric: str, over_ebn0: bool = False) -
     ----------
     result : SweepResult or BerResult
     label : str
-    metric : {"accuracy", "ber", "bler"}
+    metric : str
+        One of link.plot.METRICS.
     over_ebn0 : bool
         Against Eb/N0 by information bit, which a bundle's sweep has none of.
 
@@ -110,8 +111,16 @@ def _smooth(
 
 def _along(points: Sequence[SweepPoint | BerPoint], field: str, over_ebn0: bool) -> tuple[list[float], list[Any]]:
     """SNRs and values of the points that have a field."""
-    having = [point for point in points if getattr(point, field, None) is not None]
-    return [_x(point, over_ebn0) for point in having], [getattr(point, field) for point in having]
+    found = [(_x(point, over_ebn0), _value(point, field)) for point in points]
+    having = [(x, value) for x, value in found if value is not None]
+    return [x for x, _ in having], [value for _, value in having]
+
+
+def _value(point: SweepPoint | BerPoint, field: str) -> Any:
+    """A field of a point, or of its texts; None where it has none. BLEU without an order is BLEU-4."""
+    if field.startswith("bleu"):
+        return getattr(getattr(point, "text", None), "bleu_4" if field == "bleu" else field.replace("-", "_"), None)
+    return getattr(point, field, None)
 
 
 def _x(point: SweepPoint | BerPoint, over_ebn0: bool) -> float:

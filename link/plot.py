@@ -59,7 +59,15 @@ _BAND: Final = 0.2
 _SCATTER_MAX: Final = 20_000
 SNR_LABEL: Final = r"$E_\mathrm{s}/N_0$ (dB)"
 EBN0_LABEL: Final = r"$E_\mathrm{b}/N_0$ (dB)"
-METRICS: Final = {"accuracy": "Accuracy", "ber": "Bit error rate", "bler": "Block error rate"}
+METRICS: Final = {
+    "accuracy": "Accuracy",
+    "ber": "Bit error rate",
+    "bler": "Block error rate",
+    "bleu": "BLEU",
+    **{f"bleu-{order}": f"BLEU-{order}" for order in range(1, 5)},
+}
+_RATES: Final = ("ber", "bler")
+"""Metrics of which less is better: on a logarithmic axis."""
 
 
 class Measured(Protocol):
@@ -115,7 +123,7 @@ def waterfall(
     confidence: float = CONFIDENCE,
     title: str = "",
 ) -> tuple[Path, Path]:
-    """Accuracy (linear) or an error rate (logarithmic) against Es/N0, each interval as a band.
+    """Accuracy or BLEU (linear) or an error rate (logarithmic) against Es/N0, each interval as a band.
 
     Where no error was counted there is no point on a logarithmic axis, and none is made up: an arrow hangs from the upper
     limit of the interval.
@@ -125,7 +133,8 @@ def waterfall(
     curves : sequence of Curve
     path : Path
         Without suffix.
-    metric : {"accuracy", "ber", "bler"}
+    metric : str
+        One of METRICS.
     over_ebn0 : bool
         Whether the curves are against Eb/N0.
     confidence : float
@@ -146,13 +155,14 @@ def waterfall(
     if metric not in METRICS:
         raise ArgumentError("metric", f"must be one of {', '.join(METRICS)}, got {metric!r}")
     with styled_figure((5.4, 4.2)) as figure:
-        axes = figure.add_subplot(yscale="linear" if metric == "accuracy" else "log")
+        rate = metric in _RATES
+        axes = figure.add_subplot(yscale="log" if rate else "linear")
         drawn = [_draw(axes, curve, style) for curve, style in zip(curves, _styles(curves), strict=True)]
         handles = list({line.get_label(): line for line in reversed(drawn)}.values())[::-1]
         handles += _explain(axes, curves, confidence)
         axes.set_xlabel(EBN0_LABEL if over_ebn0 else SNR_LABEL)
         axes.set_ylabel(METRICS[metric])
-        axes.set_ylim(*((_accuracy_floor(curves), 1.01) if metric == "accuracy" else (_ber_floor(curves), 1.2)))
+        axes.set_ylim(*((_ber_floor(curves), 1.2) if rate else (_accuracy_floor(curves), 1.01)))
         axes.set_title(title)
         # Outside, so that it covers no data whatever the curves do.
         longest = max(len(handle.get_label()) for handle in handles)

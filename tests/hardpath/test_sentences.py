@@ -82,6 +82,10 @@ def test_a_sweep_shows_and_keeps_how_close_the_sentences_are(hardpath, trained, 
     assert found[0]["text"]["bleu_1"]["value"] < found[1]["text"]["bleu_1"]["value"]
     head = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert {"text_bleu_1", "text_bleu_1_low", "text_exact", "text_symbols_per_word"} <= set(head)
+    assert (tmp_path / "out" / "bleu.svg").is_file()
+    drawn = hardpath("plot", tmp_path / "out", "--metric", "bleu-1", "--out", tmp_path / "bleu")
+    assert drawn.code == 0, drawn
+    assert "BLEU-1" in (tmp_path / "bleu.svg").read_text(encoding="utf-8")
     again = hardpath("sweep", trained / "bundle", *options, "--json").json["points"]
     assert again == found
 

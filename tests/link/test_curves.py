@@ -101,8 +101,10 @@ def test_a_bundle_has_accuracies_and_bit_errors_but_no_information_bits(of_bundl
 
 
 def test_what_is_no_metric_or_was_not_measured_is_refused(awgn):
-    with pytest.raises(ArgumentError, match=r"^metric must be one of accuracy, ber, bler, got 'evm'$"):
+    with pytest.raises(ArgumentError, match=r"^metric must be one of accuracy, ber, bler, bleu, .*, got 'evm'$"):
         curves_of(awgn, "a", "evm")
+    with pytest.raises(ArgumentError, match=r"^metric bleu-1 was not measured for a$"):
+        curves_of(awgn, "a", "bleu-1")
     with pytest.raises(ArgumentError, match=r"^metric accuracy was not measured for a$"):
         curves_of(awgn, "a", "accuracy")
     with pytest.raises(ArgumentError, match=r"^metric ber was not measured for a$"):
