@@ -179,9 +179,11 @@ def _decision(found: Decoded, index: int) -> dict[str, Any]:
 
 
 def _is_right(found: Decoded, index: int, label: Any) -> bool:
-    """Whether a sample is answered as its label has it; a text where all that is meant of it is."""
+    """Whether a sample is answered as its label has it; a text to the letter, or where all of its pieces are."""
     from link.truth import UNJUDGED
 
+    if isinstance(label, str):
+        return found.answers[index].strip() == label.strip()
     return bool(((found.decisions[index] == label) | (label == UNJUDGED)).all())
 
 

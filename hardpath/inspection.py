@@ -13,7 +13,7 @@ from link.interface import TensorSpec
 from link.manifest import Manifest, Mode, TaskSpec
 from link.provenance import code_version
 
-EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "hub", "serve", "radio")
+EXTRAS: Final = ("cpu", "gpu", "sweep", "sim", "train", "text", "quality", "image", "hub", "serve", "radio")
 
 
 def describe(manifest: Manifest) -> str:
@@ -26,7 +26,8 @@ def describe(manifest: Manifest) -> str:
 def describe_task(task: TaskSpec) -> str:
     """What a receiver answers."""
     question = "" if task.question is None else f", question {task.question}"
-    return f"task {task.name}{question}, {len(task.classes)} classes"
+    answers = f"{len(task.classes)} classes" if task.text is None else f"texts of up to {task.positions} pieces"
+    return f"task {task.name}{question}, {answers}"
 
 
 def describe_sent(manifest: Manifest, *, tokens: bool = True) -> str:
@@ -54,7 +55,7 @@ def details(bundle: Bundle) -> str:
     lines = [
         f"bundle       {bundle.path}",
         f"             {describe(manifest)}",
-        f"classes      {', '.join(manifest.task.classes)}",
+        *([f"classes      {', '.join(manifest.task.classes)}"] if manifest.task.text is None else []),
         f"LLR          {manifest.llr.convention}, {manifest.llr.demapper} demapper, clipped at {manifest.llr.clip:g}",
     ]
     if manifest.header is not None:

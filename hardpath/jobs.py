@@ -229,6 +229,8 @@ def run_baselines(
     """
     if not kinds or not result.points:
         return {}
+    if result.points[0].text is not None:
+        raise ArgumentError("--baseline", "must be absent: baselines send classes, and this bundle answers texts")
     from link.bundle import load_bundle
     from link.chain import Link
     from link.repetition import sweep_repetition, sweep_uncoded
@@ -367,11 +369,16 @@ def text_samples(texts: Sequence[str], manifest: Manifest) -> Samples:
 
 
 def _read_texts(file: Path, manifest: Manifest) -> Samples:
+    from link.sentences import read_sentences
     from link.texts import class_numbers, read_lines, read_texts
 
     if manifest.tokenizer is None or len(manifest.input_names) != 1:
         takes = ", ".join(manifest.input_names)
         raise ArgumentError("data", f"{file} holds texts, this bundle takes {takes}: save an .npz")
+    if manifest.task.text is not None:  # where nothing else is told, a text is answered with itself
+        found = read_sentences(file).texts if file.suffix.lower() == ".txt" else read_texts(file).texts
+        texts = np.array(found, dtype=object)
+        return Samples({manifest.tokenizer.text: texts}, texts)
     rows = read_texts(file)
     classes = file.with_name("classes.txt")
     names = read_lines(classes) if classes.is_file() and classes != file else None

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from link.ber import BerPoint, BerResult
     from link.compare import Comparison, Difference
     from link.montecarlo import Proportion
-    from link.results import RadioPoint, SweepPoint, SweepResult
+    from link.results import RadioPoint, SweepPoint, SweepResult, TextPoint
 
 _BER_HEAD: Final = (
     "Es/N0 dB", "Eb/N0 dB", "BER", "interval", "bit errors", "theory", "BLER", "its interval", "best code", "blocks",
     "stopped by",
 )  # fmt: skip
 _RADIO_HEAD: Final = ("measured dB", "frames lost", "CRC failed", "PAPR dB")
+_TEXT_HEAD: Final = ("BLEU-1", "interval", "BLEU-4", "exact %", "symbols a word")
 
 
 @contextmanager
@@ -64,6 +65,7 @@ def show_sweep(
             "-" if point.ber_theory is None else f"{point.ber_theory:.3g}",
             *(_header_cells(point) if several else ()),
             *(() if point.radio is None else _radio_cells(point.radio)),
+            *(() if point.text is None else _text_cells(point.text, point.receptions)),
             *(percent(points[index].accuracy.value) for points in beside.values()),
             *((str(point.stopped_by),) if ends else ()),
         )
@@ -80,6 +82,7 @@ def show_sweep(
         ("Es/N0 dB", "accuracy %", f"{100.0 * spec.confidence:g} % interval", "correct", "BER", "bit errors", "theory")
         + (("symbols", "modes %", "headers lost", "wrong") if several else ())
         + (() if spec.radio is None else _RADIO_HEAD)
+        + (() if first.text is None else _TEXT_HEAD)
         + tuple(f"{name} %" for name in beside)
         + (("stopped by",) if ends else ()),
         rows,
@@ -114,6 +117,17 @@ def _header_cells(point: SweepPoint) -> tuple[str, ...]:
         " ".join(f"{100.0 * share:.0f}" for share in point.mode_shares),
         f"{point.headers_lost}/{point.headers}",
         f"{point.headers_wrong}/{point.headers}",
+    )
+
+
+def _text_cells(text: TextPoint, receptions: int) -> tuple[str, ...]:
+    """How close the texts are, under _TEXT_HEAD."""
+    return (
+        f"{text.bleu_1.value:.3f}",
+        f"{text.bleu_1.low:.3f} .. {text.bleu_1.high:.3f}",
+        f"{text.bleu_4.value:.3f}",
+        percent(text.exact / receptions),
+        f"{text.symbols_per_word:.2f}",
     )
 
 

@@ -198,7 +198,7 @@ class Receiver:
         self.manifest = bundle.manifest
         self._spec = bundle.manifest.receiver
         self._answers = [tensor.name for tensor in self._spec.outputs]
-        self._tokenizer = None if bundle.manifest.task.text is None else bundle.tokenizer()
+        self.tokenizer = None if bundle.manifest.task.text is None else bundle.tokenizer()
         self._side = InputReader(bundle, self.manifest.side_inputs)
         self._session = open_session(bundle, self._spec, threads, device, memory_bytes)
 
@@ -239,8 +239,8 @@ class Receiver:
         """What pieces (B, T) spell, each row up to its end, where this receiver answers texts."""
         spec = self.manifest.task.text
         assert spec is not None
-        assert self._tokenizer is not None
-        return self._tokenizer.texts(pieces, spec.end_id)
+        assert self.tokenizer is not None
+        return self.tokenizer.texts(pieces, spec.end_id)
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> Reception:
         """Decode what `read` gave."""

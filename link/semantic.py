@@ -9,7 +9,7 @@ point anew, since what it sends depends on the SNR; any other encodes once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
@@ -29,7 +29,7 @@ from link.runtime import Transmission
 from link.snr import NO_MIN, SNR_DB_MAX, millidecibels
 from link.stopping import Tally
 from link.text_quality import sentence_statistics
-from link.truth import UNJUDGED
+from link.truth import UNJUDGED, up_to_the_end
 
 PART_ROWS: Final = 4096
 """Rows of a block, rounded down to whole frames. It is part of what a block is: another number asks another question."""
@@ -127,6 +127,8 @@ class SemanticPasses:
         Receptions decoded at once; rounded down to whole frames, where samples share headers, and up to one.
     engine : str
         What draws the normals, see link.device.
+    texts : sequence of n str, optional
+        The right texts, where texts are answered; where absent, what `truth` spells.
     """
 
     link: Link
@@ -135,6 +137,7 @@ class SemanticPasses:
     spec: SweepSpec
     chunk_rows: int = CHUNK_ROWS
     engine: str = field(default_factory=host_engine)
+    texts: Sequence[str] | None = None
     block_type: ClassVar[type[PassCounts]] = PassCounts
     _sent: tuple[int | None, Transmission] | None = field(default=None, init=False)
     _channel: Channel = field(init=False)
@@ -147,9 +150,8 @@ class SemanticPasses:
         self._judged = (self.truth != UNJUDGED).reshape(len(self.truth), -1)
         self.decisions: NDArray[np.int64] = self._judged.sum(axis=1)
         text = self.link.manifest.task.text
-        self._texts = (
-            None if text is None else self.link.receiver.texts(np.where(self.truth < 0, text.end_id, self.truth))
-        )
+        if text is not None and self.texts is None:
+            self.texts = self.link.receiver.texts(np.where(self.truth == UNJUDGED, text.end_id, self.truth))
 
     @property
     def stride(self) -> int:
@@ -190,7 +192,7 @@ class SemanticPasses:
         tokens = np.array([mode.tokens for mode in manifest.modes])
         symbol_bits = np.array([bits_per_symbol(mode.order) for mode in manifest.modes])
         correct = np.empty((len(rows), self._judged.shape[1]), np.bool_)
-        texts: list[int] = []
+        counts: list[int] = []
         bits, bit_errors, indices, index_errors = (np.empty(len(rows), np.int64) for _ in range(4))
         abs_llr = np.empty(len(rows), np.float64)
         headers, pilots, frames = np.zeros(len(HEADER_COUNTS), np.int64), 0, FrameCounts()
@@ -211,10 +213,10 @@ class SemanticPasses:
             judged = np.arange(manifest.num_bits) < bits[place, None]
             compared = np.arange(manifest.num_tokens) < indices[place, None]
             correct[place] = (decoded.decisions == truth[place]).reshape(len(chunk.mode), -1)
-            if self._texts is not None:
+            if self.texts is not None:
                 answers = self.link.receiver.texts(decoded.decisions)
-                meant = self._texts[first + place.start : first + place.stop]
-                texts += sentence_statistics(answers, meant).ravel().tolist()
+                meant = self.texts[first + place.start : first + place.stop]
+                counts += sentence_statistics(answers, meant).ravel().tolist()
             bit_errors[place] = np.sum(((decoded.llr > 0) != chunk.bits) & judged, axis=-1)
             index_errors[place] = np.sum((decoded.indices_hat != chunk.indices) & compared, axis=-1)
             abs_llr[place] = np.sum(np.abs(decoded.llr) * judged, axis=-1, dtype=np.float64)
@@ -233,7 +235,7 @@ class SemanticPasses:
             pilot_symbols=pilots,
             frames=tuple(frames),
             positions=() if self.truth.ndim == 1 else tuple(self.decisions[first : first + self._part].tolist()),
-            texts=tuple(texts),
+            texts=tuple(counts),
         )
 
     def tally(self, block: PassCounts) -> Tally:
@@ -251,7 +253,7 @@ class SemanticPasses:
     @property
     def words(self) -> int:
         """Of the texts that are meant, between white space; 0 where none are answered."""
-        return sum(len(text.split()) for text in self._texts or ())
+        return sum(len(text.split()) for text in self.texts or ())
 
     def _chunks(self, rows: int) -> Iterator[slice]:
         """Rows that go together: whole frames."""
@@ -271,7 +273,7 @@ class SemanticPasses:
 
 
 def clean_decisions(link: Link, inputs: Mapping[str, ArrayLike], snr_db: float = SNR_DB_MAX) -> NDArray[np.int64]:
-    """What the receiver decides of each sample where nothing comes between it and the transmitter, (n,).
+    """What the receiver decides of each sample where nothing comes between it and the transmitter, as labels.
 
     Parameters
     ----------
@@ -288,7 +290,8 @@ def clean_decisions(link: Link, inputs: Mapping[str, ArrayLike], snr_db: float =
         no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
         y, no = erase_unsent(sent.symbols, no, sent.num_symbols)
         decisions.append(link.receiver(y, no, sent.mode, inputs=link.side(rows)).decisions)
-    return np.concatenate(decisions)
+    found = np.concatenate(decisions)
+    return found if found.ndim == 1 else up_to_the_end(found, link.manifest.task)
 
 
 def summed(sums: Iterable[tuple[int, ...]]) -> ClusterSums:

@@ -37,7 +37,7 @@ from link.simulator.block import total
 from link.simulator.conduct import conduct
 from link.stopping import unit_error_rate
 from link.text_quality import COUNTS, TextStatistics, bleu_scores, interval
-from link.truth import check_labels
+from link.truth import read_truth
 
 __all__ = ["Progress", "SweepPoint", "SweepProvenance", "SweepResult", "SweepSpec", "parse_grid", "sweep"]
 
@@ -54,7 +54,7 @@ _RESAMPLES: Final = 1000
 def sweep(
     link: Link,
     inputs: Mapping[str, ArrayLike],
-    labels: ArrayLike,
+    labels: ArrayLike | Sequence[str],
     spec: SweepSpec,
     *,
     out: Path | None = None,
@@ -72,9 +72,9 @@ def sweep(
     link : Link
     inputs : mapping of name to (n, ...) array
         The task's inputs at both ends; as for link.chain.Link.tensors.
-    labels : (n,) or (n, T) int
-        The right class of each sample, in [0, classes); where a text is answered, the right piece at each position, -1 where
-        there is none.
+    labels : (n,) or (n, T) int, or sequence of n str
+        The right class of each sample, in [0, classes); where a text is answered, that text, or the right piece at each
+        position, -1 where there is none.
     spec : SweepSpec
     out : Path, optional
         Results folder; a sweep that was interrupted there goes on. None writes nothing.
@@ -111,12 +111,13 @@ def sweep(
         raise ArgumentError("chunk_rows", f"must be at least 1, got {chunk_rows}")
     require_snr_error(spec.snr_error_db, link.manifest.routed)
     tensors = link.tensors(inputs)
-    truth = check_labels("labels", labels, len(next(iter(tensors.values()))), link.manifest.task)
+    rows = len(next(iter(tensors.values())))
+    truth, texts = read_truth("labels", labels, rows, link.manifest.task, link.receiver.tokenizer)
     if spec.radio is not None and workers > 1 and not spec.radio.frontend.simulated:
         raise ArgumentError("workers", f"must be 1 for a {spec.radio.frontend.kind} radio, which is one, got {workers}")
     if truth.size * spec.draws > MAX_DECISIONS:
         raise ArgumentError("draws", f"must be at most {MAX_DECISIONS // truth.size} for {len(truth)} samples")
-    passes = SemanticPasses(link, tensors, truth, spec, chunk_rows)
+    passes = SemanticPasses(link, tensors, truth, spec, chunk_rows, texts=texts)
     provenance = _provenance(passes)
     with passes:
         return conduct(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -38,12 +39,18 @@ from link.text_quality import COUNTS, interval, sentence_statistics
 from link.text_source import SourceCode
 
 FRAME_SENTENCES: Final = 32
+ITERATIONS: Final = 50
+"""Of the decoder, at most: near its threshold 20 lose frames that 50 do not."""
+
 CODED_ORDERS: Final = (4, 16, 64)
 RESAMPLES: Final = 1000
 """Of the bootstrap."""
 
 BUDGET_MAX: Final = 1000.0
 """Symbols a word."""
+
+_ROWS: Final = 1024
+"""Sentences that are sent at once without a code: bounds memory, changes no result."""
 
 _ABOVE_CAPACITY: Final = 1.25
 _EXACT: Final = 10
@@ -101,7 +108,7 @@ def sweep_coded_text(
     orders: Sequence[int] = CODED_ORDERS,
     shares: Sequence[float] = (1.0,),
     frame_sentences: int = FRAME_SENTENCES,
-    iterations: int = 20,
+    iterations: int = ITERATIONS,
 ) -> tuple[TextPoint, ...]:
     """Separate source and channel coding at each point of a sweep, to lay beside it.
 
@@ -128,9 +135,9 @@ def sweep_coded_text(
     Returns
     -------
     tuple of TextPoint
-        In the order of the grid, each of the order and the share with the highest BLEU-1. Those that would need more than
-        1.25 times the capacity log2(1 + Es/N0) in every frame are not tried where others are left. Intervals are over
-        frames.
+        In the order of the grid. Shares are tried from the largest, and for each the orders from the lowest, until no frame
+        is lost; of those that were, the one with the highest BLEU-1 is told. What would need more than 1.25 times the
+        capacity log2(1 + Es/N0) in every frame is not tried where anything else is left. Intervals are over frames.
 
     Raises
     ------
@@ -146,7 +153,7 @@ def sweep_coded_text(
             raise ArgumentError(field, "must name at least one")
     if frame_sentences < 1:
         raise ArgumentError("frame_sentences", f"must be at least 1, got {frame_sentences}")
-    largest_first = sorted(shares, reverse=True)
+    largest_first = sorted(set(shares), reverse=True)
     if not 0.0 < largest_first[-1] <= largest_first[0] <= 1.0:
         raise ArgumentError("shares", f"must be in (0, 1], got {', '.join(f'{share:g}' for share in shares)}")
     budgets = sentence_budgets(words, symbols_per_word)
@@ -155,7 +162,7 @@ def sweep_coded_text(
     modes = [
         _Mode(order, share, frames)
         for share, frames in framed
-        for order in sorted(orders)
+        for order in sorted(set(orders))
         if all(frame.fits(order) for frame in frames)
     ]
     if not modes:
@@ -166,11 +173,12 @@ def sweep_coded_text(
             f"LDPC code of 5G; got {symbols_per_word:g}",
         )
     answered: dict[float, list[TextPoint]] = {snr_db: [] for snr_db in spec.snr_db}
+    worth_trying = {snr_db: _worth_trying(modes, snr_db) for snr_db in spec.snr_db}
     for mode in modes:
-        points = [snr_db for snr_db in spec.snr_db if mode in _worth_trying(modes, snr_db)]
-        if points:
-            for point in _send_mode(mode, source, texts, words, spec, points, iterations):
-                answered[point.snr_db].append(point)
+        lossy = [snr_db for snr_db, points in answered.items() if all(point.frames_lost for point in points)]
+        left = [snr_db for snr_db in lossy if mode in worth_trying[snr_db]]
+        for point in _send_mode(mode, source, texts, words, spec, left, iterations) if left else ():
+            answered[point.snr_db].append(point)
     return tuple(max(points, key=lambda point: point.bleu[0].value) for points in answered.values())
 
 
@@ -197,7 +205,7 @@ def sweep_uncoded_text(texts: Sequence[str], spec: SweepSpec, *, order: int = 4)
         If sacrebleu is not installed.
     """
     words = _words(texts)
-    channel, width = spec.build_channel(), bits_per_symbol(order)
+    channel, width, numbers = spec.build_channel(), bits_per_symbol(order), np.arange(len(texts))
     data = [np.unpackbits(np.frombuffer(text.encode(), dtype=np.uint8)) for text in texts]
     lengths = np.array([len(bits) for bits in data], dtype=np.int64)
     sent = np.zeros((len(texts), int(lengths.max())), dtype=np.uint8)
@@ -207,18 +215,19 @@ def sweep_uncoded_text(texts: Sequence[str], spec: SweepSpec, *, order: int = 4)
     points = []
     for snr_db in spec.snr_db:
         tally = _Tally(len(texts))
-        for draw in range(spec.draws):
-            draws = Draws(spec.seed, np.arange(len(texts)), draw, engine=host_engine())
-            received = channel(x, num_symbols, snr_db, draws)
+        for draw, start in product(range(spec.draws), range(0, len(texts), _ROWS)):
+            rows = numbers[start : start + _ROWS]
+            draws = Draws(spec.seed, rows, draw, engine=host_engine())
+            received = channel(x[rows], num_symbols[rows], snr_db, draws)
             llr = app_llr(received.y.astype(np.float64), received.no.astype(np.float64), order)
-            decided = (ungroup(llr, sent.shape[1]) > 0).astype(np.uint8)
             answers = [
                 np.packbits(bits[:length]).tobytes().decode(errors="replace")
-                for bits, length in zip(decided, lengths, strict=True)
+                for bits, length in zip(ungroup(llr, sent.shape[1]) > 0, lengths[rows], strict=True)
             ]
-            tally.add(np.arange(len(texts)), answers, texts)
-            tally.symbols += int(num_symbols.sum()) + received.pilot_symbols
-            tally.lost += sum(answer != text for answer, text in zip(answers, texts, strict=True))
+            meant = [texts[row] for row in rows]
+            tally.add(rows, answers, meant)
+            tally.symbols += int(num_symbols[rows].sum()) + received.pilot_symbols
+            tally.lost += sum(answer != text for answer, text in zip(answers, meant, strict=True))
         points.append(tally.point(snr_db, order, 1.0, float(lengths.sum()) / words.sum(), words, spec))
     return tuple(points)
 

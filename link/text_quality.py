@@ -310,5 +310,5 @@ def _tokenizer() -> Tokenizer13a:
     try:
         from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
     except ImportError:
-        raise MissingExtra("sacrebleu", "text") from None
+        raise MissingExtra("sacrebleu", "quality") from None
     return Tokenizer13a()  # type: ignore[no-untyped-call]

@@ -24,9 +24,8 @@ from link.errors import ArgumentError, MissingExtra
 _TOKEN: Final = re.compile(r"\s?\w+|\s?[^\w\s]|\s")
 """A word or a mark with the space before it: tokens put together are the text."""
 
-_START: Final = 0
-_END: Final = 0
-"""Of a sentence; the number of no token, since these count from 1."""
+_EDGE: Final = 0
+"""Before the first token of a sentence and behind its last; tokens count from 1."""
 
 _UNSEEN: Final = -1
 _STOP: Final = 256
@@ -34,7 +33,7 @@ _STOP: Final = 256
 
 _WORD_BITS: Final = 32
 _PAST_THE_END: Final = 4096
-"""Tokens read beyond the last bit: the coder holds 64 bits, and no text of sense has a thousand tokens in those."""
+"""Tokens, or bytes of one, read beyond the last bit: the coder holds 64, and no text of sense has thousands in those."""
 
 _DICTIONARY_BYTES: Final = 32_768
 _RAW: Final = -zlib.MAX_WBITS
@@ -114,21 +113,21 @@ class WordCode:
         once = [token for token, count in seen.items() if count == 1]
         spelled = Counter(byte for token in once for byte in (*token.encode(), _STOP))
         self._spelling = self._model([spelled[byte] + 1 for byte in range(_STOP + 1)])
-        overall = {_END: len(training), **{self._numbers[token]: count for token, count in seen.items()}}
+        overall = {_EDGE: len(training), **{self._numbers[token]: count for token, count in seen.items()}}
         self._overall = self._choice(overall, len(once) + 1)
         followed: defaultdict[int, Counter[int]] = defaultdict(Counter)
         for tokens in sentences if order else ():
             numbers = [self._numbers[token] for token in tokens]
-            for before, number in zip((_START, *numbers), (*numbers, _END), strict=True):
+            for before, number in zip((_EDGE, *numbers), (*numbers, _EDGE), strict=True):
                 followed[before][number] += 1
         self._behind = {before: self._choice(counts, len(counts)) for before, counts in followed.items()}
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.uint8]:
         encoder = self._coder.stream.queue.RangeEncoder()
         for text in texts:
-            before = _START
+            before = _EDGE
             for token in (*_TOKEN.findall(text), None):
-                number = _END if token is None else self._numbers.get(token, _UNSEEN)
+                number = _EDGE if token is None else self._numbers.get(token, _UNSEEN)
                 for choice in self._choices(before):
                     place = choice.places.get(number, len(choice.tokens))
                     encoder.encode(place, choice.model)
@@ -158,7 +157,7 @@ class WordCode:
 
         What may be read from behind the last bit is kept where it ends a sentence.
         """
-        before, left, held = _START, _PAST_THE_END, list[str]()
+        before, left, held = _EDGE, _PAST_THE_END, list[str]()
         while left:
             left -= decoder.maybe_exhausted()
             try:
@@ -180,9 +179,10 @@ class WordCode:
         return _UNSEEN
 
     def _spelled(self, decoder: Any) -> str:
-        spelled = bytearray()
-        while (byte := decoder.decode(self._spelling)) != _STOP and len(spelled) < _PAST_THE_END:
+        spelled, left = bytearray(), _PAST_THE_END
+        while left and (byte := decoder.decode(self._spelling)) != _STOP:
             spelled.append(byte)
+            left -= decoder.maybe_exhausted()
         return spelled.decode(errors="replace") or "\ufffd"
 
     def _choices(self, before: int) -> Iterator[_Choice]:
@@ -263,4 +263,4 @@ def _constriction() -> Any:
     try:
         return importlib.import_module("constriction")
     except ImportError:
-        raise MissingExtra("constriction", "text") from None
+        raise MissingExtra("constriction", "quality") from None

@@ -1,8 +1,9 @@
-"""What the right answers are: a class a sample, or a piece at each position of a text, and which positions are judged."""
+"""What the right answers are: a class a sample, or a text, judged piece by piece."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from link.errors import ArgumentError
 from link.manifest import TaskSpec
 from link.tensors import as_tensor
+
+if TYPE_CHECKING:
+    from link.tokenizer import Tokenizer
 
 UNJUDGED: Final = -1
 """Label of a position that is not judged."""
@@ -27,6 +31,53 @@ def check_classes(field: str, values: ArrayLike, samples: int | None, classes: i
     if not ((numbers >= 0) & (numbers < classes)).all():
         raise ArgumentError(field, f"must be in [0, {classes}), got [{numbers.min()}, {numbers.max()}]")
     return numbers
+
+
+class Truth(NamedTuple):
+    """The right answers of n samples.
+
+    Attributes
+    ----------
+    labels : (n,) or (n, T) int64
+        Classes; or pieces, UNJUDGED past the end of a text.
+    texts : tuple of n str, optional
+        Where texts are answered, and given as such: what was meant, cut nowhere.
+    """
+
+    labels: NDArray[np.int64]
+    texts: tuple[str, ...] | None = None
+
+
+def read_truth(
+    field: str, values: ArrayLike | Sequence[str], samples: int, task: TaskSpec, tokenizer: Tokenizer | None
+) -> Truth:
+    """Right answers as they are given: numbers, or texts where texts are answered.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer or None
+        The bundle's, which spells texts in pieces.
+
+    Raises
+    ------
+    ArgumentError
+        As `check_labels`; or if there are not so many texts, or one is empty.
+    """
+    given = values if isinstance(values, Sequence) else np.asarray(values)
+    if task.text is None or tokenizer is None or not len(given) or not isinstance(given[0], str):
+        return Truth(check_labels(field, values, samples, task))
+    if len(given) != samples:
+        raise ArgumentError(field, f"must hold {samples} texts, got {len(given)}")
+    spelt = tokenizer(given, field=field)
+    pieces = np.where(spelt.attention_mask == 1, spelt.input_ids, UNJUDGED)
+    return Truth(check_labels(field, pieces, samples, task), tuple(str(text) for text in given))
+
+
+def up_to_the_end(pieces: NDArray[np.int64], task: TaskSpec) -> NDArray[np.int64]:
+    """Answered pieces (n, T) as labels: UNJUDGED past the first that is the end."""
+    assert task.text is not None
+    ended = np.cumsum(pieces == task.text.end_id, axis=1) - (pieces == task.text.end_id)
+    return np.where(ended > 0, UNJUDGED, pieces)
 
 
 def check_labels(field: str, values: ArrayLike, samples: int | None, task: TaskSpec) -> NDArray[np.int64]:

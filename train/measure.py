@@ -21,6 +21,7 @@ from link.errors import ArgumentError, require_range
 from link.manifest import HeaderSpec
 from link.montecarlo import Proportion, clustered_proportion
 from link.snr import millidecibels
+from link.truth import UNJUDGED
 from train.evaluate import CHUNK_ROWS, carry, chunks, encode, hear, modes_at, noise, side_tensors, tensors, whole_frames
 from train.losses import assignment_entropy, entropy
 from train.questions import asked
@@ -165,17 +166,19 @@ def measure(
                 for surrogate, count in counts.items():
                     heard = hear(model, sent[surrogate], met, carriage, side)
                     answers = asked(model.head, heard.logits, labels).argmax(dim=-1)
-                    count.correct[point][rows] += (answers == labels).numpy()
+                    right = (answers == labels).reshape(len(labels), -1)
+                    count.correct[point][rows] += right.sum(dim=-1).numpy()
         if progress is not None:
             progress(rows.stop, len(split))
+    judged = (split.labels != UNJUDGED).reshape(len(split), -1).sum(axis=1)
     return [
         Point(
             path=surrogate.path,
             temperature=surrogate.temperature,
             snr_db=point,
-            accuracy=clustered_proportion(correct, np.full(len(split), draws)),
+            accuracy=clustered_proportion(correct, draws * judged),
             correct=int(correct.sum()),
-            decisions=len(split) * draws,
+            decisions=split.decisions * draws,
             h_assign=count.entropy / len(split),
             es_db=10.0 * math.log10(count.energy / len(split)),
         )

@@ -24,7 +24,7 @@ from link.chain import Link
 from link.provenance import code_version, library_versions
 from link.runtime import Receiver, Transmission, Transmitter
 from link.sequential import DifferenceTest, Verdict, combine
-from link.truth import UNJUDGED, check_labels
+from link.truth import UNJUDGED, read_truth
 from train import checkpoint as checkpoints
 from train.agreement import TransmitterAgreement, checkpoint_transmission, parts, transmitter_agreement
 from train.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ def verify(
     bundle: Bundle,
     checkpoint: Path | str,
     inputs: Mapping[str, ArrayLike],
-    labels: ArrayLike,
+    labels: ArrayLike | Sequence[str],
     settings: VerifySettings | None = None,
     remote: Remote | None = None,
     progress: Progress | None = None,
@@ -166,12 +166,12 @@ class _Found(NamedTuple):
         ]
 
 
-def _check(link: Link, inputs: Mapping[str, ArrayLike], labels: ArrayLike) -> _Rows:
+def _check(link: Link, inputs: Mapping[str, ArrayLike], labels: ArrayLike | Sequence[str]) -> _Rows:
     arrays = link.tensors(inputs)
     sent = {spec.name: arrays[spec.name] for spec in link.manifest.task_inputs}
     tensors = [torch.from_numpy(values) for values in sent.values()]
-    known = check_labels("labels", labels, len(tensors[0]), link.manifest.task)
-    return _Rows(sent, tensors, link.side(arrays), known)
+    known = read_truth("labels", labels, len(tensors[0]), link.manifest.task, link.receiver.tokenizer)
+    return _Rows(sent, tensors, link.side(arrays), known.labels)
 
 
 def _compare(

@@ -59,6 +59,8 @@ async def sweep(
 
     def run() -> None:
         labels = np.array(request.labels, dtype=np.int64) if request.labels else clean_decisions(model.link, inputs)
+        if model.link.manifest.task.text is not None:
+            labels = labels.reshape(-1, model.link.manifest.task.positions)
         watch(None)
         run_sweep(model.link, inputs, labels, spec, progress=tell, watch=watch)
 

@@ -10,7 +10,7 @@ import pytest
 import link
 
 ROOT = Path(link.__file__).parent.parent
-TEXT_LIBRARIES = ["tokenizers", "transformers", "datasets", "pandas", "sacrebleu"]
+TEXT_LIBRARIES = ["tokenizers", "transformers", "datasets", "pandas", "sacrebleu", "constriction"]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(link.__path__, "link."))
 
 

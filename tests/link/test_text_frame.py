@@ -65,12 +65,12 @@ def test_what_is_heard_says_the_coded_bits_where_there_is_no_noise_to_speak_of(o
     np.testing.assert_array_equal(code.decode(heard.llr), np.tile(frame.bits, (2, 1)))
 
 
-@pytest.mark.parametrize("channel", ["awgn", "rayleigh"])
-def test_a_sentence_meets_the_noise_of_its_row_and_draw(channel):
+@pytest.mark.parametrize(("channel", "block_symbols"), [("awgn", 0), ("rayleigh", 0), ("rayleigh", 4)])
+def test_a_sentence_meets_the_noise_of_its_row_and_draw(channel, block_symbols):
     frame = frame_of([12, 9], 36, first=5)
     code = frame.code(4, 20)
     x = frame.modulate(4, code)
-    carrier = build_channel(channel)
+    carrier = build_channel(channel, block_symbols=block_symbols)
     heard = frame.receive(x, 4, code, carrier, 3.0, seed=9, draws=3)
     for draw in range(3):
         expected = np.zeros(42)

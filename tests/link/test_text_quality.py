@@ -205,6 +205,6 @@ def test_without_sacrebleu_one_line_names_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", halted)
     text_quality._tokenizer.cache_clear()
     with pytest.raises(
-        MissingExtra, match=r"sacrebleu is not installed; install it with: pip install 'hardpath\[text\]'"
+        MissingExtra, match=r"sacrebleu is not installed; install it with: pip install 'hardpath\[quality\]'"
     ):
         TextStatistics.of(["never seen before"], ["nor this one"])

@@ -41,6 +41,12 @@ def test_any_sentences_come_back_whatever_stands_behind_their_bits(name, texts, 
 
 
 @pytest.mark.parametrize("name", CODES)
+def test_long_words_and_long_sentences_come_back(name):
+    texts = ("x" * 10_000, "a man runs " * 2000, "漢" * 5000)
+    assert CODES[name].decode(CODES[name].encode(texts), 3) == texts
+
+
+@pytest.mark.parametrize("name", CODES)
 @given(seed=st.integers(0, 2**32 - 1), length=st.integers(0, 700), share=st.sampled_from([0.0, 0.03, 0.5, 1.0]))
 def test_bits_of_any_kind_are_read_as_so_many_sentences(name, seed, length, share):
     bits = (np.random.default_rng(seed).random(length) < share).astype(np.uint8)
@@ -140,5 +146,5 @@ def test_without_constriction_one_line_names_the_extra(monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(text_source.importlib, "import_module", halted)
-    with pytest.raises(MissingExtra, match=r"constriction is not installed; .* 'hardpath\[text\]'"):
+    with pytest.raises(MissingExtra, match=r"constriction is not installed; .* 'hardpath\[quality\]'"):
         WordCode(TRAINING)

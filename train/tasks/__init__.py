@@ -161,8 +161,8 @@ class TextTask(Task, Protocol):
     @property
     def tokenizer_json(self) -> str: ...
 
-    def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-        """The test rows as raw strings, and their labels (n,)."""
+    def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[Any]]:
+        """The test rows as raw strings, and their labels (n,), or the right texts where texts are answered."""
         ...
 
 

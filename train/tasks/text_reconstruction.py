@@ -35,7 +35,7 @@ from train.pieces import END_ID, build_pieces, learn_pieces
 from train.tasks import TOKENIZER_FACT, Data, Split
 from train.transformer import Transformer, longest
 
-TRANSMITTER_OPTIONS: Final = ("max_length", "width", "heads", "encoder_layers")
+TRANSMITTER_OPTIONS: Final = ("max_length", "tokens_a_piece", "vocabulary", "width", "heads", "encoder_layers")
 TRANSMITTER_FACTS: Final = (TOKENIZER_FACT,)
 HOLDOUT_SEED: Final = 20_000
 _HELD_OUT_MAX: Final = 1000
@@ -56,6 +56,8 @@ class Options(BaseModel):
         Whether lines that are no sentence are left out and counted; else the first of them is refused.
     max_length : int
         Pieces of a sentence, its end included; what is longer is cut.
+    tokens_a_piece : int
+        Latent tokens of each.
     vocabulary : int
         Pieces that are learned from the training sentences; 256 of them are the bytes.
     width, heads : int
@@ -69,6 +71,7 @@ class Options(BaseModel):
     test: str | None = None
     skip_bad_lines: bool = False
     max_length: Annotated[int, Field(ge=2, le=512)] = 36
+    tokens_a_piece: Annotated[int, Field(ge=1, le=64)] = 5
     vocabulary: Annotated[int, Field(ge=300, le=65536)] = 4000
     width: Annotated[int, Field(ge=8, le=4096)] = 128
     heads: Annotated[int, Field(ge=1, le=64)] = 4
@@ -141,10 +144,10 @@ class TextReconstruction:
         texts = read_texts(self.options, folder)
         return Data(*(self._split(getattr(texts, part), part) for part in ("train", "validation", "test")))
 
-    def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-        """The test sentences as they are, and their labels (n, T)."""
+    def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[Any]]:
+        """The test sentences, which are their own right answers."""
         texts = read_texts(self.options, folder).test
-        return texts, self._split(texts, "test").labels
+        return texts, np.array(texts, dtype=object)
 
     def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
         """Sentences are not augmented."""
@@ -152,19 +155,22 @@ class TextReconstruction:
 
     def encoder(self, tokens: int, dim: int) -> nn.Module:
         """A transformer over the pieces, and latent tokens of each."""
-        return Encoder(self.options, self._tokens_a_piece(tokens), dim)
+        self._require(tokens)
+        return Encoder(self.options, dim)
 
     def head(self, tokens: int, dim: int) -> nn.Module:
         """A transformer over the positions, and scores of all pieces at each."""
-        return Decoder(self.options, self._tokens_a_piece(tokens), dim)
+        self._require(tokens)
+        return Decoder(self.options, dim)
 
-    def _tokens_a_piece(self, tokens: int) -> int:
-        a_piece, left = divmod(tokens, self.options.max_length)
-        if left or not a_piece:
+    def _require(self, tokens: int) -> None:
+        """Raise RecipeError unless the longest mode holds the longest sentence, and no more."""
+        options = self.options
+        if tokens != options.max_length * options.tokens_a_piece:
             raise RecipeError(
-                f"link.lengths must end at a multiple of task_options.max_length {self.options.max_length}, got {tokens}"
+                f"link.lengths must end at {options.max_length * options.tokens_a_piece}, task_options.max_length times "
+                f"tokens_a_piece, got {tokens}"
             )
-        return a_piece
 
     def _split(self, sentences: Sequence[str], part: str) -> Split:
         encoded = self.tokenizer(sentences)
@@ -183,12 +189,12 @@ class TextReconstruction:
 class Encoder(nn.Module):
     """Pieces (B, T) and their mask to (B, N, D), zeros past a sentence's end."""
 
-    def __init__(self, options: Options, tokens_a_piece: int, dim: int) -> None:
+    def __init__(self, options: Options, dim: int) -> None:
         super().__init__()
         self.dim = dim
         self.embedding = nn.Embedding(options.vocabulary, options.width)
         self.transformer = Transformer(options.width, options.heads, options.encoder_layers, options.max_length)
-        self.out = nn.Linear(options.width, tokens_a_piece * dim)
+        self.out = nn.Linear(options.width, options.tokens_a_piece * dim)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Latent tokens of each sentence."""
@@ -204,10 +210,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(B, N, D), zeros past what was sent, to scores (B, T, V)."""
 
-    def __init__(self, options: Options, tokens_a_piece: int, dim: int) -> None:
+    def __init__(self, options: Options, dim: int) -> None:
         super().__init__()
-        self.tokens_a_piece = tokens_a_piece
-        self.into = nn.Linear(tokens_a_piece * dim, options.width)
+        self.tokens_a_piece = options.tokens_a_piece
+        self.into = nn.Linear(options.tokens_a_piece * dim, options.width)
         self.transformer = Transformer(options.width, options.heads, options.decoder_layers, options.max_length)
         self.out = nn.Linear(options.width, options.vocabulary)
 

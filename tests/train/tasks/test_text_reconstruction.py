@@ -26,7 +26,15 @@ WHO = ["a man", "two dogs", "a girl", "some people", "the old woman", "a boy"]
 DOES = ["runs", "sits", "is sleeping", "are playing", "stands alone"]
 WHERE = ["", "in the park", "on a wall", "near the red house", "by the sea"]
 SENTENCES = [" ".join(f"{a} {b} {c}".split()) + "." for a, b, c in itertools.product(WHO, DOES, WHERE)]
-OPTIONS = {"max_length": 12, "vocabulary": 340, "width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+OPTIONS = {
+    "max_length": 12,
+    "tokens_a_piece": 2,
+    "vocabulary": 340,
+    "width": 16,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +146,11 @@ def test_a_sentence_that_is_too_long_is_cut_and_told(task, tmp_path, caplog):
     assert "test: 1 of 1 sentences have more than 12 pieces and are cut there" in caplog.text
 
 
-def test_lengths_that_do_not_share_out_over_the_pieces_are_refused(task):
-    with pytest.raises(RecipeError, match=r"must end at a multiple of task_options\.max_length 12, got 30"):
-        task.encoder(30, 8)
+@pytest.mark.parametrize("tokens", [22, 30, 36])
+def test_lengths_that_are_not_those_of_the_longest_sentence_are_refused(task, tokens):
+    for make in (task.encoder, task.head):
+        with pytest.raises(RecipeError, match=rf"link\.lengths must end at 24, .* got {tokens}"):
+            make(tokens, 8)
 
 
 def test_what_lies_behind_a_sentence_changes_nothing(task, data):

@@ -1,0 +1,127 @@
+"""Sentences from a folder of plain files to a server's answers, by the command alone."""
+
+import itertools
+import json
+
+import pytest
+
+from link.randomness import permutation
+from serve.server import Server
+
+WHO = ["a man", "two dogs", "a girl", "some people"]
+DOES = ["runs", "sits", "is sleeping", "are playing"]
+WHERE = ["", "in the park", "on a wall", "by the sea"]
+SENTENCES = [" ".join(f"{a} {b} {c}".split()) + "." for a, b, c in itertools.product(WHO, DOES, WHERE)]
+
+RECIPE = """
+name = "few"
+task = "text-reconstruction"
+[task_options]
+max_length = 12
+tokens_a_piece = 2
+vocabulary = 330
+width = 16
+heads = 2
+encoder_layers = 1
+decoder_layers = 1
+[link]
+lengths = [8, 12, 24]
+codewords = 16
+dim = 8
+order = 4
+[schedule]
+epochs = 8
+warmup_epochs = 3
+alignment_start_epoch = 7
+[optimizer]
+batch_size = 8
+learning_rate = 5e-3
+[channel]
+train_snr_db = [6.0, 15.0]
+eval_snr_db = [9.0]
+[header]
+repeats = 1
+frame_samples = 8
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sentences")
+    order = permutation(2, len(SENTENCES))
+    for part, chosen in (("train", order[20:]), ("val", order[:10]), ("test_few", order[10:20])):
+        text = "".join(SENTENCES[row] + "\n" for row in chosen)
+        (folder / f"{part}.en.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(hardpath, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "few.toml").write_text(RECIPE, encoding="utf-8")
+    options = ("--data", data, "--set", "task_options.language=en", "--out", folder / "run", "--brief")
+    answer = hardpath("train", folder / "few.toml", *options)
+    assert answer.code == 0, answer
+    assert hardpath("export", folder / "run", "--data", data).code == 0
+    return folder / "run"
+
+
+def test_a_bundle_says_that_it_answers_texts(hardpath, trained):
+    shown = hardpath("inspect", trained / "bundle").out
+    assert "texts of up to 12 pieces" in shown
+    assert "classes" not in shown
+
+
+def test_a_sweep_shows_and_keeps_how_close_the_sentences_are(hardpath, trained, data, tmp_path):
+    options = ("--data", data, "--snr-db", "0,15", "--draws", 2, "--out", tmp_path / "out")
+    answer = hardpath("sweep", trained / "bundle", *options)
+    assert answer.code == 0, answer
+    for shown in ("BLEU-1", "BLEU-4", "exact %", "symbols a word"):
+        assert shown in answer.out
+    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["points"]
+    assert found[0]["text"]["bleu_1"]["value"] < found[1]["text"]["bleu_1"]["value"]
+    head = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert {"text_bleu_1", "text_bleu_1_low", "text_exact", "text_symbols_per_word"} <= set(head)
+    again = hardpath("sweep", trained / "bundle", *options, "--json").json["points"]
+    assert again == found
+
+
+def test_a_file_of_sentences_is_swept_against_itself(hardpath, trained, tmp_path):
+    (tmp_path / "mine.txt").write_text("two dogs sit.\n\n", encoding="utf-8")
+    answer = hardpath("sweep", trained / "bundle", "--data", tmp_path / "mine.txt", "--snr-db", "12", "--json")
+    (point,) = answer.json["points"]
+    assert (point["samples"], point["text"]["words"]) == (1, 3 * point["draws"])
+    (tmp_path / "mine.txt").write_text("two dogs sit.\n\na man runs.\n", encoding="utf-8")
+    answer = hardpath("sweep", trained / "bundle", "--data", tmp_path / "mine.txt", "--snr-db", "12")
+    assert "line 2: is empty" in answer.refused(2)
+
+
+def test_classes_have_no_part_in_sentences(hardpath, trained, data):
+    answer = hardpath("sweep", trained / "bundle", "--data", data, "--snr-db", "12", "--baseline", "repetition")
+    assert answer.code == 2
+    assert "--baseline must be absent: baselines send classes, and this bundle answers texts" in answer.err
+
+
+def test_bundle_and_checkpoint_are_compared(hardpath, trained, data):
+    options = ("--data", data, "--snr-db", "9", "--margin", "0.1", "--json")
+    answer = hardpath("verify", trained / "bundle", "--checkpoint", trained, *options)
+    assert (answer.code, answer.json["verdict"]) == (0, "equivalent")
+
+
+def test_a_checkpoint_is_measured_piece_by_piece(hardpath, trained, data):
+    (hard, *_) = hardpath("evaluate", trained, "--data", data, "--snr-db", "9", "--json").json["points"]
+    assert hard["decisions"] % 10 == 0
+    assert hard["decisions"] > 10 * len(SENTENCES) / 8
+    assert 0.2 < hard["accuracy"]["value"] < 1.0
+
+
+def test_a_call_shows_the_sentence_that_arrived(hardpath, trained):
+    with Server(trained / "bundle", port=0) as server:
+        answer = hardpath("call", server.address, "--text", "a man runs.", "--snr-db", 15, "--json")
+        (sample,) = answer.json["samples"]
+        assert isinstance(sample["answer"], str)
+        assert "decision" not in sample
+        table = hardpath("call", server.address, "--text", "a man runs.", "--snr-db", 15).out
+        assert sample["answer"] in table
+        points = hardpath("call", server.address, "--text", "a man runs.", "--sweep", "3,15", "--json")
+        assert points.code == 0, points
