@@ -2,9 +2,9 @@
 
 The published system's figures are of a KL that is averaged over 256 dimensions: 0.03 to 0.08 is called healthy, under
 0.01 collapse, above 0.15 over-regularised; free bits are called too high where nothing or less than a fifth of the KL is
-left. Averages over other dimensions mean other nats: 0.01 of 256 dimensions are 2.6 nats a token, as much as 16 codewords can
-tell apart. Preset `published` applies them as they stand; `fractions` compares nats a token with ln K, the most that one of K
-codewords can say. Free bits that leave nothing of the KL are there no alarm: where all is free, the KL settles just there.
+left. Averages over other dimensions mean other nats: 0.01 of 256 dimensions are 2.6 nats a token, as much as 16 codewords
+can tell apart. Preset `published` applies them as they stand; `fractions` compares nats a token with ln K, the most that one
+of K codewords can say. Free bits that leave nothing of the KL are there no alarm: where all is free, it settles just there.
 """
 
 from __future__ import annotations
