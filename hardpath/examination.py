@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from hardpath.terminal import percent, progress, say, say_table
+from hardpath.terminal import percent, progress, say, say_table, waiting
 from link.bundle import sha256
 from link.provenance import code_version, library_versions
+from train.intervention import Intervened, Kind
 from train.measure import Path, Point
 
 if TYPE_CHECKING:
@@ -48,6 +49,30 @@ class EvaluationReport(BaseModel):
     hardpath: str
     libraries: dict[str, str]
     points: tuple[Point, ...]
+
+
+class InterventionReport(BaseModel):
+    """What answers rest on, and what it takes to measure it again.
+
+    Attributes
+    ----------
+    snr_db : float
+        Es/N0, dB.
+    measured : tuple of Intervened
+        As they were first; then under each intervention.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    checkpoint: str
+    checkpoint_sha256: str
+    recipe: str
+    epoch: int
+    split: str
+    snr_db: float
+    seed: int
+    hardpath: str
+    measured: tuple[Intervened, ...]
 
 
 def run_evaluation(
@@ -98,6 +123,72 @@ def run_evaluation(
         libraries=library_versions("numpy", "torch"),
         points=tuple(points),
     )
+
+
+def run_intervention(
+    checkpoint: FilePath,
+    kinds: Sequence[Kind],
+    *,
+    snr_db: float,
+    seed: int,
+    data: FilePath | None,
+    split: Literal["validation", "test"],
+) -> InterventionReport:
+    """Measure what a checkpoint's answers rest on."""
+    from train import checkpoint as checkpoints
+    from train.intervention import intervene
+
+    file = checkpoints.checkpoint_file(checkpoint)
+    found, model = checkpoints.load(file)
+    task = checkpoints.task_of(found)
+    with waiting(f"intervening in {file}"):
+        parts = task.load(data)
+        measured = intervene(
+            model, task, parts.train, getattr(parts, split), ("none", *kinds), snr_db=snr_db, seed=seed
+        )
+    return InterventionReport(
+        checkpoint=str(file),
+        checkpoint_sha256=sha256(file),
+        recipe=found.recipe.name,
+        epoch=found.epoch,
+        split=split,
+        snr_db=snr_db,
+        seed=seed,
+        hardpath=code_version(),
+        measured=tuple(measured),
+    )
+
+
+def intervention_text(found: InterventionReport) -> None:
+    """The interventions as a table on stdout."""
+    rows = [
+        (
+            one.kind,
+            one.group,
+            str(one.rows),
+            percent(one.accuracy.value),
+            f"{percent(one.accuracy.low)} .. {percent(one.accuracy.high)}",
+            percent(one.independent),
+            percent(one.question_prior),
+            percent(one.image_prior),
+        )
+        for one in found.measured
+    ]
+    say_table(
+        f"{found.checkpoint}, epoch {found.epoch}: {found.split}, hard path at {found.snr_db:g} dB, seed {found.seed}",
+        (
+            "latent",
+            "answers",
+            "rows",
+            "accuracy %",
+            "95 % interval",
+            "by chance %",
+            "question alone %",
+            "image alone %",
+        ),
+        rows,
+    )
+    say("By chance: these answers, if given the question they had nothing to do with the labels.")
 
 
 def evaluation_text(found: EvaluationReport) -> None:

@@ -275,6 +275,14 @@ class SplitChoice(StrEnum):
     TEST = "test"
 
 
+class InterventionChoice(StrEnum):
+    """What may stand in the latent's place."""
+
+    ZERO = "zero"
+    NOISE = "noise"
+    SWAP = "swap"
+
+
 def overrides_of(
     settings: Sequence[str] | None,
     *,

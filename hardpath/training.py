@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from hardpath.options import (
     DeviceChoice,
     Encoder,
     ImageFolder,
+    InterventionChoice,
     Json,
     PathChoice,
     Seed,
@@ -155,9 +157,19 @@ def evaluate(
     seed: Seed = 0,
     data: TaskData = None,
     split: Annotated[SplitChoice, typer.Option("--split", help="Which part of the data.")] = SplitChoice.VALIDATION,
+    intervene: Annotated[
+        list[InterventionChoice] | None,
+        typer.Option(
+            "--intervene",
+            help="Measure instead what is answered without the latent, with noise or another sample's in its place.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a checkpoint's accuracy in torch, soft at each temperature and hard, over AWGN."""
+    if intervene:
+        _intervene(checkpoint, intervene, snr_db, seed, data, split, as_json=as_json)
+        return
     from hardpath.examination import evaluation_text, run_evaluation
     from link.sweep import parse_grid
     from train.measure import parse_temperatures
@@ -176,6 +188,38 @@ def evaluate(
         say(found.model_dump_json(indent=2))
     else:
         evaluation_text(found)
+
+
+def _intervene(
+    checkpoint: Path,
+    kinds: Sequence[InterventionChoice],
+    snr_db: str | None,
+    seed: int,
+    data: Path | None,
+    split: SplitChoice,
+    *,
+    as_json: bool,
+) -> None:
+    """The interventions at one SNR, 12 dB where none is given."""
+    from hardpath.examination import intervention_text, run_intervention
+    from link.errors import ArgumentError
+    from link.sweep import parse_grid
+
+    grid = (12.0,) if snr_db is None else parse_grid(snr_db)
+    if len(grid) != 1:
+        raise ArgumentError("--snr-db", f"must be one SNR beside --intervene, got {len(grid)}")
+    found = run_intervention(
+        checkpoint,
+        tuple(dict.fromkeys(kind.value for kind in kinds)),
+        snr_db=grid[0],
+        seed=seed,
+        data=data,
+        split=split.value,
+    )
+    if as_json:
+        say(found.model_dump_json(indent=2))
+    else:
+        intervention_text(found)
 
 
 @commands.command()

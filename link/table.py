@@ -47,7 +47,7 @@ class Table:
         return len(self.rows[0][1])
 
 
-def read_table(path: Path, header_words: Collection[str]) -> Table:
+def read_table(path: Path, header_words: Collection[str], *, lenient: bool = False) -> Table:
     """Read a file by its suffix.
 
     Parameters
@@ -57,6 +57,8 @@ def read_table(path: Path, header_words: Collection[str]) -> Table:
     header_words : collection of str
         Names of columns, as `column_key` writes them: a first line that holds one, in a column where no other row has the
         same, is a header.
+    lenient : bool
+        Whether bytes that are no UTF-8 are left to the caller, who finds them in a row's cells (`is_utf8`).
 
     Raises
     ------
@@ -66,7 +68,7 @@ def read_table(path: Path, header_words: Collection[str]) -> Table:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ArgumentError("data", f"{path} must end in one of {', '.join(SUFFIXES)}")
-    file, content = str(path), decode(str(path), read_bytes(path))
+    file, content = str(path), decode(str(path), read_bytes(path), lenient=lenient)
     if suffix in (".jsonl", ".ndjson", ".json"):
         table = _json_table(file, content)
     elif suffix == ".csv":
@@ -176,10 +178,13 @@ def read_bytes(path: Path, field: str = "data") -> bytes:
         raise ArgumentError(field, f"{path} cannot be read: {error.strerror}") from None
 
 
-def decode(file: str, content: bytes, field: str = "data") -> str:
-    """UTF-8, with or without a byte order mark, as text; ArgumentError names the line that is none."""
+def decode(file: str, content: bytes, field: str = "data", *, lenient: bool = False) -> str:
+    """UTF-8, with or without a byte order mark, as text; ArgumentError names the line that is none.
+
+    Where it is `lenient`, bytes that are none become halves of surrogate pairs, which no text holds.
+    """
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig", errors="surrogateescape" if lenient else "strict")
     except UnicodeDecodeError as error:
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise ArgumentError(field, f"{file} is UTF-16: save it as UTF-8") from None
@@ -187,6 +192,11 @@ def decode(file: str, content: bytes, field: str = "data") -> str:
         refuse_line(
             file, before + 1, f"is no UTF-8 (byte 0x{error.object[error.start]:02x}): save the file as UTF-8", field
         )
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a cell of a table that was read leniently was UTF-8."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def lines_of(content: str) -> Iterator[tuple[int, str]]:

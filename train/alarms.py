@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from train import latent_alarms
 from train.collapse import ALMOST_ALL, weight_key
 from train.recipe import Recipe
 from train.record import EpochRecord
@@ -39,6 +40,10 @@ class Symptom(StrEnum):
     TOKEN_DRIFT = "token-drift"
     DOMINATING_TERM = "dominating-term"
     ONE_MODE = "one-mode"
+    LATENT_COLLAPSE = "latent-collapse"
+    LATENT_UNHELD = "latent-unheld"
+    LATENT_FREE = "latent-free"
+    TEACHER_SILENT = "teacher-silent"
 
 
 class Alarm(NamedTuple):
@@ -217,7 +222,7 @@ def _overfitting(record: EpochRecord, recipe: Recipe) -> Alarm | None:
     return Alarm(
         f"task loss {validation:.3f} in validation is {ratio:.1f} times training's {training:.3f}, above "
         f"{limits.overfitting_ratio:g}: the training set is learned by heart",
-        "raise optimizer.weight_decay",
+        "raise optimizer.weight_decay" if record.bottleneck is None else latent_alarms.IN_ORDER,
     )
 
 
@@ -281,6 +286,18 @@ def _one_mode(record: EpochRecord, recipe: Recipe) -> Alarm | None:
     )
 
 
+def _latent(
+    find: Callable[[EpochRecord, Recipe], latent_alarms.Found | None],
+) -> Callable[[EpochRecord, Recipe], Alarm | None]:
+    """A check of train.latent_alarms as one of this table."""
+
+    def check(record: EpochRecord, recipe: Recipe) -> Alarm | None:
+        found = find(record, recipe)
+        return None if found is None else Alarm(*found)
+
+    return check
+
+
 def _part(share: float) -> str:
     return "half" if share == 0.5 else f"{share:.0%}"
 
@@ -301,4 +318,8 @@ CHECKS: Final = (
     Check(Symptom.TOKEN_DRIFT, _token_drift),
     Check(Symptom.DOMINATING_TERM, _dominating_term),
     Check(Symptom.ONE_MODE, _one_mode),
+    Check(Symptom.LATENT_COLLAPSE, _latent(latent_alarms.collapsed)),
+    Check(Symptom.LATENT_UNHELD, _latent(latent_alarms.unheld)),
+    Check(Symptom.LATENT_FREE, _latent(latent_alarms.free)),
+    Check(Symptom.TEACHER_SILENT, _latent(latent_alarms.silent_teacher)),
 )

@@ -201,6 +201,8 @@ class AlarmRecipe(_Section):
         Largest share of one term beside the task's in the loss.
     consistency : float
         ||H_soft - H_hard||^2 a dimension that alignment has to bring down, where it is above.
+    latent_low, latent_high : float
+        Least and largest KL of a token behind a bottleneck, in ln K; preset `published` has its own (train.latent_alarms).
     """
 
     preset: Literal["fractions", "published"] = "fractions"
@@ -219,6 +221,8 @@ class AlarmRecipe(_Section):
     token_drift: Positive = 0.5
     term_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     consistency: Weight = 0.05
+    latent_low: Fraction = 0.05
+    latent_high: Positive = 2.0
 
 
 class Recipe(_Section):

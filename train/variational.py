@@ -78,7 +78,7 @@ class BottleneckRecipe(Section):
 
         Examples
         --------
-        >>> [BottleneckRecipe(kl_reduction=reduction).free(16) for reduction in ("mean", "sum")]
+        >>> [BottleneckRecipe(enabled=True, kl_reduction=reduction).free(16) for reduction in ("mean", "sum")]
         [0.1, 1.6]
         """
         if self.free_bits is not None:
@@ -90,7 +90,7 @@ class BottleneckRecipe(Section):
 
         Examples
         --------
-        >>> [BottleneckRecipe(kl_reduction=reduction).nats_a_token(0.1, 256) for reduction in ("mean", "sum")]
+        >>> [BottleneckRecipe(enabled=True, kl_reduction=reduction).nats_a_token(0.1, 256) for reduction in ("mean", "sum")]
         [25.6, 0.1]
         """
         return value * (dim if self.kl_reduction == "mean" else 1)
@@ -100,7 +100,7 @@ class BottleneckRecipe(Section):
 
         Examples
         --------
-        >>> by_epoch, by_batch = (BottleneckRecipe(kl_warmup_by=by) for by in ("epoch", "batch"))
+        >>> by_epoch, by_batch = (BottleneckRecipe(enabled=True, kl_warmup_by=by) for by in ("epoch", "batch"))
         >>> [round(by_epoch.weights_at(100 * epoch, 100).kl, 2) for epoch in (0, 5, 10, 15, 40)]
         [0.0, 1.0, 2.0, 3.0, 3.0]
         >>> by_epoch.weights_at(550, 100).kl, round(by_batch.weights_at(550, 100).kl, 2)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from link.errors import ArgumentError
-from link.table import ABSENT, check_characters, column_key, decode, read_bytes, read_table, refuse_line
+from link.table import ABSENT, check_characters, column_key, decode, is_utf8, read_bytes, read_table, refuse_line
 
 _LOGGER: Final = logging.getLogger(__name__)
 _COLUMNS: Final = {
@@ -108,7 +108,7 @@ def read_rows(file: Path, images: Path, *, skip: bool = False) -> VisualRows:
     ArgumentError
         If the file cannot be read, lacks a column, or a row is broken.
     """
-    table = read_table(file, {name for names in _COLUMNS.values() for name in names})
+    table = read_table(file, {name for names in _COLUMNS.values() for name in names}, lenient=skip)
     names = [column_key(name) for name in table.names or ()]
     places = {}
     for role, known in _COLUMNS.items():
@@ -195,6 +195,8 @@ def _checked(file: str, line: int, row: list[object]) -> VisualRow:
     for role, cell in zip(_COLUMNS, row, strict=True):
         if cell is ABSENT or isinstance(cell, bool) or not isinstance(cell, str | int):
             refuse_line(file, line, f"has no {role}")
+        if not is_utf8(str(cell)):
+            refuse_line(file, line, f"the {role} is no UTF-8")
         text = unicodedata.normalize("NFC", str(cell).strip())
         if not text:
             refuse_line(file, line, f"the {role} is empty")

@@ -89,3 +89,23 @@ def test_a_table_named_twice_is_refused(hardpath, folder):
     code, _, stderr = hardpath("train", "visual-questions", "--csv-path", folder / "train.csv", "--set", setting)
     assert code
     assert "--csv-path must be absent beside --set task_options.csv_path" in stderr
+
+
+def test_what_answers_rest_on_is_measured_by_a_command(run, hardpath):
+    kinds = [part for kind in ("zero", "swap") for part in ("--intervene", kind)]
+    code, stdout, stderr = hardpath("evaluate", run, *kinds, "--split", "test", "--json")
+    assert code == 0, stderr
+    found = json.loads(stdout)
+    assert (found["split"], found["snr_db"]) == ("test", 12.0)
+    groups = [(one["kind"], one["group"], one["rows"]) for one in found["measured"]]
+    assert groups == [
+        (kind, group, rows)
+        for kind in ("none", "zero", "swap")
+        for group, rows in (("all", 4), ("có/không", 2), ("xanh/đỏ", 2))
+    ]
+    code, stdout, _ = hardpath("evaluate", run, "--intervene", "zero", "--snr-db", "6")
+    assert code == 0
+    assert "question alone %" in stdout
+    code, _, stderr = hardpath("evaluate", run, "--intervene", "zero", "--snr-db", "0,6")
+    assert code
+    assert "--snr-db must be one SNR beside --intervene, got 2" in stderr

@@ -7,6 +7,7 @@ import pytest
 
 from train.alarms import PUBLISHED_MEAN_ABS_LLR, Symptom, alarms, can_be_told_apart, symptoms
 from train.collapse import TokenDrift
+from train.latent import BottleneckRecord
 from train.record import read_metrics
 
 
@@ -55,6 +56,71 @@ DEFECTS = [
 ]
 
 
+LATENT = [
+    ({"kl_nats": 0.06}, Symptom.LATENT_COLLAPSE, "lower bottleneck.kl_weight, or raise bottleneck.free_bits"),
+    ({"kl_nats": 2.8}, Symptom.LATENT_UNHELD, "raise bottleneck.kl_weight, or lower bottleneck.free_bits"),
+    ({"teacher": 0.0}, Symptom.TEACHER_SILENT, "check the task's rules, and bottleneck.teacher_weight"),
+    ({"kl_nats": 0.03}, Symptom.LATENT_COLLAPSE, "published"),
+    ({"kl_nats": 0.7}, Symptom.LATENT_UNHELD, "published"),
+    ({"penalty_reduction": 0.81}, Symptom.LATENT_FREE, "published"),
+    ({"kl_after": 0.0, "penalty_reduction": 1.0}, Symptom.LATENT_FREE, "published"),
+]
+"""Of four codewords in four dimensions: ln K = 1.39, and a mean of 0.01 is 0.04 nats."""
+
+
+@pytest.fixture
+def narrow(record):
+    """The epoch behind a healthy bottleneck."""
+    healthy = BottleneckRecord(
+        kl_raw=0.05,
+        kl_after=0.035,
+        kl_nats=0.2,
+        free_nats=0.4,
+        penalty_reduction=0.3,
+        kl_weight=3.0,
+        teacher_weight=0.3,
+        orthogonality=0.1,
+        diversity=0.1,
+        teacher=0.2,
+        validation_kl_raw=0.05,
+        validation_task_drawn=0.3,
+    )
+    return record.model_copy(update={"bottleneck": healthy})
+
+
+def behind(narrow, **values):
+    return narrow.model_copy(update={"bottleneck": narrow.bottleneck.model_copy(update=values)})
+
+
+@pytest.mark.parametrize(("values", "symptom", "mend"), LATENT)
+def test_an_alarm_of_a_bottleneck_says_what_is_wrong(narrow, make_signs_recipe, values, symptom, mend):
+    published = mend == "published"
+    recipe = make_signs_recipe(bottleneck__enabled=True)
+    if published:  # its other thresholds are of larger codebooks
+        recipe = recipe.model_copy(update={"alarms": recipe.alarms.model_copy(update={"preset": "published"})})
+    latent = {Symptom.LATENT_COLLAPSE, Symptom.LATENT_UNHELD, Symptom.LATENT_FREE, Symptom.TEACHER_SILENT}
+    assert not latent & symptoms(narrow, recipe).keys()
+    found = symptoms(behind(narrow, **values), recipe)
+    assert latent & found.keys() == {symptom}
+    assert published or found[symptom].mend == mend
+
+
+def test_a_bottleneck_is_given_time(narrow, make_signs_recipe):
+    recipe = make_signs_recipe(bottleneck__enabled=True)
+    growing = behind(narrow, kl_nats=9.0, kl_weight=1.0)
+    assert symptoms(growing, recipe) == {}
+    frozen = recipe.model_copy(
+        update={"optimizer": recipe.optimizer.model_copy(update={"freeze_vision_epochs": narrow.epoch})}
+    )
+    assert symptoms(behind(narrow, kl_nats=0.0), frozen) == {}
+
+
+def test_behind_a_bottleneck_what_is_learned_by_heart_is_mended_in_the_published_order(narrow, signs_recipe):
+    found = symptoms(changed(narrow, validation_task_hard=3.0, overfitting=9.0), signs_recipe)
+    order = "lower bottleneck.teacher_weight, then bottleneck.kl_weight, then optimizer.head_learning_rate"
+    assert found[Symptom.OVERFITTING].mend == order
+
+
 @pytest.mark.parametrize(("values", "symptom", "mend"), DEFECTS)
 def test_an_alarm_says_what_is_wrong_and_names_the_mend(record, signs_recipe, values, symptom, mend):
     found = symptoms(changed(record, **values), signs_recipe)
@@ -65,7 +131,8 @@ def test_an_alarm_says_what_is_wrong_and_names_the_mend(record, signs_recipe, va
 
 
 def test_every_symptom_is_held_by_a_defect_above():
-    assert {symptom for _, symptom, _ in DEFECTS} == set(Symptom) - {Symptom.ONE_MODE}
+    of_a_bottleneck = {symptom for _, symptom, _ in LATENT}
+    assert {symptom for _, symptom, _ in DEFECTS} | of_a_bottleneck == set(Symptom) - {Symptom.ONE_MODE}
 
 
 def test_a_router_that_takes_one_mode_for_all_is_an_alarm_only_where_a_balance_was_asked_for(

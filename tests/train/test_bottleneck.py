@@ -133,7 +133,7 @@ def test_weights_grow_from_the_first_epoch_and_the_teacher_comes_later():
 
 def test_a_section_without_a_bottleneck_is_refused(make_signs_recipe):
     with pytest.raises(RecipeError, match=r"bottleneck: free_bits of no bottleneck: set enabled = true"):
-        make_signs_recipe(bottleneck__free_bits=0.1)
+        make_signs_recipe(bottleneck__free_bits=0.2)
     with pytest.raises(RecipeError, match="defects: a codec with a bottleneck has none"):
         make_signs_recipe(bottleneck__enabled=True, defects=["batch-power"])
 
@@ -251,3 +251,9 @@ def test_head_and_encoder_learn_at_their_own_rates(recipe):
     assert {rates[id(parameter)] for parameter in trainer.model.head.parameters()} == {5e-3}
     assert {rates[id(parameter)] for parameter in trainer.model.encoder.parameters()} == {1e-2}
     assert len(rates) == sum(1 for _ in trainer.model.parameters())
+
+
+def test_a_recipe_without_a_bottleneck_is_read_back_as_it_was_written(signs_recipe, recipe):
+    for one in (signs_recipe, recipe):
+        assert type(one).model_validate(one.model_dump()) == one
+        assert type(one).model_validate_json(one.model_dump_json()) == one

@@ -13,6 +13,7 @@ from train.collapse import TokenDrift
 from train.diagnosis import diagnose, read_run
 from train.diagnosis_rules import RULES
 from train.diagnosis_run import full_from
+from train.latent import BottleneckRecord
 from train.quantizer import Quantizer
 from train.recipe_file import load_recipe, parse_recipe
 from train.record import METRICS_NAME
@@ -123,6 +124,32 @@ def ignorant(run, epochs=12):
     return replace(run, recipe=recipe, records=tuple(records), best=None)
 
 
+def narrow(run, **values):
+    """The run behind a bottleneck, with figures of its last epoch changed from healthy ones."""
+    healthy = {
+        "kl_raw": 0.05,
+        "kl_after": 0.03,
+        "kl_nats": 0.2,
+        "free_nats": 0.4,
+        "penalty_reduction": 0.3,
+        "kl_weight": 3.0,
+        "teacher_weight": 0.3,
+        "orthogonality": 0.1,
+        "diversity": 0.1,
+        "teacher": 0.2,
+        "validation_kl_raw": 0.05,
+        "validation_task_drawn": 0.3,
+    }
+    return last(with_recipe(run, bottleneck__enabled=True), bottleneck=BottleneckRecord(**(healthy | values)))
+
+
+def published(run):
+    """The run by the published figures, and healthy by those that are of larger codebooks."""
+    whole = with_recipe(run, alarms__preset="published")
+    records = [changed(record, vq_entropy=3.0, symbol_entropy=1.6, mean_abs_llr=5.0) for record in whole.records]
+    return replace(whole, records=tuple(records))
+
+
 DEFECTS = {
     "not-finite": lambda run: last(run, losses={"loss": math.nan, "task": math.nan}),
     "not-learning": ignorant,
@@ -131,6 +158,10 @@ DEFECTS = {
     "evaluation-collapse": lambda run: last(run, perplexity=1.06),
     "same-codes": lambda run: last(run, same_codes=1.0),
     "one-mode": lambda run: with_shares(run, 0.0, 1.0),
+    "latent-collapse": lambda run: narrow(run, kl_nats=0.01),
+    "latent-unheld": lambda run: narrow(run, kl_nats=4.0),
+    "latent-free": lambda run: narrow(published(run), penalty_reduction=0.95),
+    "teacher-silent": lambda run: narrow(run, teacher=0.0),
     "token-drift": lambda run: last(run, token_drift=TokenDrift(2.0, 2.5)),
     "code-entropy": lambda run: last(run, vq_entropy=0.3),
     "codes-unused": lambda run: last(run, codes_used=0.25),

@@ -124,6 +124,8 @@ class VisualQuestions:
 
     Attributes
     ----------
+    kinds : (C,) int64
+        The same number for answers that are alternatives, see `kinds_of`.
     rules : (C, C) float64
         By right answer, what the rules say: nine tenths of it, and one tenth shared by the answers of its kind, those that
         some question of the training rows has had in its place.
@@ -135,13 +137,13 @@ class VisualQuestions:
         self.options = options
         self.classes: tuple[str, ...] = tuple(facts["classes"])
         self.vocabulary = int(facts["vocabulary"])
-        self._kinds = np.array(facts["kinds"])
+        self.kinds: NDArray[np.int64] = np.array(facts["kinds"], dtype=np.int64)
         # A bundle's provenance keeps all facts but this one, and what needs no tokenizer does without.
         self.tokenizer_json: str = facts.get(TOKENIZER_FACT, "")
 
     @cached_property
     def rules(self) -> NDArray[np.float64]:
-        alike = (self._kinds[:, None] == self._kinds) & ~np.eye(len(self.classes), dtype=np.bool_)
+        alike = (self.kinds[:, None] == self.kinds) & ~np.eye(len(self.classes), dtype=np.bool_)
         others = alike.sum(axis=1, keepdims=True)
         shared = (1.0 - _RULE_CONFIDENCE) * alike / np.maximum(others, 1)
         return np.asarray(shared + np.diag(np.where(others[:, 0] > 0, _RULE_CONFIDENCE, 1.0)))

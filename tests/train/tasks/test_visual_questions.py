@@ -287,6 +287,9 @@ def test_bytes_that_are_no_utf8_are_named_with_their_line(broken):
         file.read_bytes() + "1.png,màu gì?,đỏ\n".encode("latin-1", errors="replace").replace(b"?", b"\xe0")
     )
     assert "train.csv: line 182: is no UTF-8 (byte 0xe0)" in refusal(folder)
+    options = OWN | {"skip_bad_rows": True}
+    data = load_task("visual-questions", options, find(Options(**options), folder)).load(folder)
+    assert sum(len(part) for part in (data.train, data.validation, data.test)) == 180
 
 
 def test_a_table_without_a_column_says_which(broken):
