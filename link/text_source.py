@@ -163,7 +163,7 @@ class WordCode:
             try:
                 number = self._next(decoder, before)
                 token = self._spelled(decoder) if number == _UNSEEN else self._tokens[number]
-            except (AssertionError, ValueError):  # how the coder says that no text has these bits
+            except (AssertionError, ValueError):  # the first is how the coder says that no text has these bits
                 return
             held.append(token)
             if not token or not decoder.maybe_exhausted():
@@ -183,6 +183,8 @@ class WordCode:
         while left and (byte := decoder.decode(self._spelling)) != _STOP:
             spelled.append(byte)
             left -= decoder.maybe_exhausted()
+        if not left:
+            raise ValueError("a token that is spelled does not end")
         return spelled.decode(errors="replace") or "\ufffd"
 
     def _choices(self, before: int) -> Iterator[_Choice]:

@@ -46,6 +46,26 @@ def test_long_words_and_long_sentences_come_back(name):
     assert CODES[name].decode(CODES[name].encode(texts), 3) == texts
 
 
+class Endless:
+    """A decoder whose bits are used up and which says "a" for ever."""
+
+    def maybe_exhausted(self):
+        return True
+
+    def decode(self, model):
+        return ord("a")
+
+
+def test_a_word_that_is_spelled_ends_or_is_not_kept():
+    code = CODES["order 1"]
+    with pytest.raises(ValueError, match="does not end"):
+        code._spelled(Endless())
+    bits = code.encode(("a man runs", "zebra" * 100))
+    first, second = code.decode(bits[: len(bits) // 2], 2)
+    assert first == "a man runs"
+    assert len(second) < 2 * text_source._PAST_THE_END
+
+
 @pytest.mark.parametrize("name", CODES)
 @given(seed=st.integers(0, 2**32 - 1), length=st.integers(0, 700), share=st.sampled_from([0.0, 0.03, 0.5, 1.0]))
 def test_bits_of_any_kind_are_read_as_so_many_sentences(name, seed, length, share):
