@@ -64,6 +64,7 @@ _EXTRAS: Final = {
     "sklearn": "train",
     "tensorboard": "train",
     "accelerate": "train",
+    "PIL": "image",
     "tokenizers": "text",
     "transformers": "hub",
     "datasets": "hub",

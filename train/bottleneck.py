@@ -7,6 +7,7 @@
 A KL that is averaged over D dimensions is 1/D of the token's, and so must be the free bits that are taken from it: 0.1 of a
 mean over 256 dimensions frees 25.6 nats a token. Whatever the reduction, figures are recorded in nats a token too.
 
+The KL is that of N(m, v), as published, while a temperature T draws from N(m, T^2 v): below 1 tokens carry more than that.
 What is drawn meets quantiser and link as the mean would. Penalties look at the tokens as drawn, before any latent is lost.
 """
 

@@ -109,3 +109,29 @@ def test_what_answers_rest_on_is_measured_by_a_command(run, hardpath):
     code, _, stderr = hardpath("evaluate", run, "--intervene", "zero", "--snr-db", "0,6")
     assert code
     assert "--snr-db must be one SNR beside --intervene, got 2" in stderr
+
+
+def test_a_served_bundle_is_called_with_images_and_questions(bundle, folder, hardpath, tmp_path):
+    from serve.server import Server
+
+    with Server(bundle, port=0) as server:
+        out = tmp_path / "sent.npz"
+        code, stdout, stderr = hardpath(
+            "call", server.address, "--rows", "0:3", "--snr-db", "30", "--out", out, "--json"
+        )
+        assert code == 0, stderr
+        sent = json.loads(stdout)
+        # The transmitter alone takes its own part of the same samples.
+        code, stdout, stderr = hardpath("call", server.address, "--encode", "--rows", "0:3", "--json")
+        assert code == 0, stderr
+        # What was received is decoded anew, with the receiver's own question beside it or not at all.
+        code, _, stderr = hardpath("call", server.address, "--decode", out)
+        assert code
+        assert "inputs.text is missing" in stderr
+        arrays = dict(np.load(out))
+        arrays["text"] = np.array([row["text"] for row in sent["samples"]])
+        np.savez(tmp_path / "asked.npz", **arrays)
+        code, stdout, stderr = hardpath("call", server.address, "--decode", tmp_path / "asked.npz", "--json")
+        assert code == 0, stderr
+        decisions = [[row["decision"] for row in found["samples"]] for found in (sent, json.loads(stdout))]
+        assert decisions[0] == decisions[1]

@@ -12,6 +12,7 @@ The head sees what the link delivers and, where `task_options.question` says so,
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -36,6 +37,7 @@ from train.visual_rows import Parts, VisualRow, VisualRows, read_published, read
 TRANSMITTER_OPTIONS: Final = ("question", "image_size", "max_length")
 TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "vocabulary")
 HOLDOUT_SEED: Final = 20_000
+_LOGGER: Final = logging.getLogger(__name__)
 _VOCABULARY: Final = 8_000
 _HELD_OUT_MAX: Final = 1000
 _HELD_OUT_SHARE: Final = 10
@@ -246,6 +248,12 @@ class VisualQuestions:
     def _split(self, rows: VisualRows) -> Split:
         rows, images = self._with_images(rows)
         encoded = self.tokenizer([row.question for row in rows.rows])
+        for which, what in (
+            (encoded.cut, f"are longer than {self.options.max_length} tokens and are cut there"),
+            (encoded.unknown, "have no token that training knows"),
+        ):
+            if which.any():
+                _LOGGER.warning("%s: %d of %d questions %s", rows.file, which.sum(), len(rows), what)
         inputs: dict[str, NDArray[Any]] = {
             "image": images,
             "input_ids": encoded.input_ids,

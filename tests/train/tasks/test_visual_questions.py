@@ -292,6 +292,17 @@ def test_bytes_that_are_no_utf8_are_named_with_their_line(broken):
     assert sum(len(part) for part in (data.train, data.validation, data.test)) == 180
 
 
+def test_questions_that_are_cut_or_say_nothing_are_counted(broken, caplog):
+    folder = broken(("1.png", "màu của hình là gì? " * 5, "đỏ"))
+    options = OWN | {"validation_images": 1, "test_images": 1}
+    task = load_task("visual-questions", options, find(Options(**options), folder))
+    with caplog.at_level(logging.WARNING):
+        task.load(folder)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.endswith("questions are longer than 12 tokens and are cut there")
+    assert "train.csv: 1 of " in said
+
+
 def test_a_table_without_a_column_says_which(broken):
     message = refusal(broken(header=("image", "question", "reply")))
     assert (
