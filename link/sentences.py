@@ -67,14 +67,14 @@ class SentenceParts(NamedTuple):
     test: Sentences | None = None
 
 
-def read_sentences(file: Path | str, *, skip: bool = False, max_characters: int = MAX_CHARACTERS) -> Sentences:
+def read_sentences(file: Path | str, *, skip_bad: bool = False, max_characters: int = MAX_CHARACTERS) -> Sentences:
     r"""Read one sentence a line.
 
     Parameters
     ----------
     file : Path or str
         UTF-8, with or without a byte order mark; compressed by gzip where its name ends in `.gz`.
-    skip : bool
+    skip_bad : bool
         Whether to pass over lines that are no sentence, and count them, rather than refuse the file.
     max_characters : int
         Of the longest sentence.
@@ -90,7 +90,7 @@ def read_sentences(file: Path | str, *, skip: bool = False, max_characters: int 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "train.txt"
     >>> _ = file.write_bytes(b"A man runs.\r\n\r\nTwo dogs.\r\n")
-    >>> found = read_sentences(file, skip=True)
+    >>> found = read_sentences(file, skip_bad=True)
     >>> found.texts, found.lines, found.skipped, found.first_skipped
     (('A man runs.', 'Two dogs.'), (1, 3), 1, 'line 2: is empty')
     """
@@ -106,7 +106,7 @@ def read_sentences(file: Path | str, *, skip: bool = False, max_characters: int 
         if reason is None:
             texts.append(text)
             lines.append(number)
-        elif skip:
+        elif skip_bad:
             refused.append((number, reason))
         else:
             refuse_line(str(file), number, reason)
@@ -117,7 +117,7 @@ def read_sentences(file: Path | str, *, skip: bool = False, max_characters: int 
 
 
 def read_sentence_parts(
-    data: Path | str, *, language: str | None = None, test: str | None = None, skip: bool = False
+    data: Path | str, *, language: str | None = None, test: str | None = None, skip_bad: bool = False
 ) -> SentenceParts:
     """Read the parts of a corpus.
 
@@ -129,7 +129,7 @@ def read_sentence_parts(
         The last part of the names before `.txt` and `.gz`, as `en` for `train.en.gz`; absent for `train.txt`.
     test : str, optional
         Name of the test file before its language, as `test_2016_flickr`, where there are several.
-    skip : bool
+    skip_bad : bool
         See `read_sentences`.
 
     Raises
@@ -139,7 +139,7 @@ def read_sentence_parts(
     """
     folder = Path(data)
     if not folder.is_dir():
-        return SentenceParts(read_sentences(folder, skip=skip))
+        return SentenceParts(read_sentences(folder, skip_bad=skip_bad))
     found: dict[str, Sentences] = {}
     for part in _PARTS:
         files = [file for file in sorted(folder.iterdir()) if file.is_file() and _is_of(file.name, part, language)]
@@ -152,7 +152,7 @@ def read_sentence_parts(
             remedy = "name one by `test`, or keep one" if part == "test" and test is None else "keep one"
             raise ArgumentError("data", f"{folder} has two {part} files, {files[0].name} and {files[1].name}: {remedy}")
         for file in files:
-            found[part] = read_sentences(file, skip=skip)
+            found[part] = read_sentences(file, skip_bad=skip_bad)
     if "train" not in found:
         raise ArgumentError("data", _no_training(folder, language))
     return SentenceParts(**found)

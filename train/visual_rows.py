@@ -77,7 +77,7 @@ class Parts(NamedTuple):
     test: VisualRows | None
 
 
-def read_published(folder: Path, *, skip: bool = False) -> Parts:
+def read_published(folder: Path, *, skip_bad: bool = False) -> Parts:
     """The tables of a folder as easy-VQA publishes it.
 
     Raises
@@ -85,22 +85,22 @@ def read_published(folder: Path, *, skip: bool = False) -> Parts:
     ArgumentError
         If it is no such folder, or a row is broken.
     """
-    train = _published_part(folder, "train", skip)
+    train = _published_part(folder, "train", skip_bad)
     if train is None:
         raise ArgumentError(
             "data",
             f"{folder} has neither train_questions.json nor train/questions.json: name a table of your own with "
             "task_options.csv_path and task_options.image_folder",
         )
-    return Parts(train, _published_part(folder, "test", skip))
+    return Parts(train, _published_part(folder, "test", skip_bad))
 
 
-def read_rows(file: Path, images: Path, *, skip: bool = False) -> VisualRows:
+def read_rows(file: Path, images: Path, *, skip_bad: bool = False) -> VisualRows:
     """The rows of a table with a header.
 
     Parameters
     ----------
-    skip : bool
+    skip_bad : bool
         Whether rows that are broken are counted and left out, in place of refusing the first.
 
     Raises
@@ -108,7 +108,7 @@ def read_rows(file: Path, images: Path, *, skip: bool = False) -> VisualRows:
     ArgumentError
         If the file cannot be read, lacks a column, or a row is broken.
     """
-    table = read_table(file, {name for names in _COLUMNS.values() for name in names}, lenient=skip)
+    table = read_table(file, {name for names in _COLUMNS.values() for name in names}, lenient=skip_bad)
     names = [column_key(name) for name in table.names or ()]
     places = {}
     for role, known in _COLUMNS.items():
@@ -124,17 +124,17 @@ def read_rows(file: Path, images: Path, *, skip: bool = False) -> VisualRows:
     def cells(row: Sequence[object]) -> list[object]:
         return [row[places[role]] for role in _COLUMNS]
 
-    return _rows(str(file), images, [(line, cells(row)) for line, row in table.rows], skip=skip)
+    return _rows(str(file), images, [(line, cells(row)) for line, row in table.rows], skip_bad=skip_bad)
 
 
-def without_bad(rows: VisualRows, find: Callable[[VisualRow], str | None], *, skip: bool) -> VisualRows:
+def without_bad(rows: VisualRows, find: Callable[[VisualRow], str | None], *, skip_bad: bool) -> VisualRows:
     """The rows that nothing is wrong with.
 
     Parameters
     ----------
     find : callable
         What is wrong with a row, in words; None where nothing is.
-    skip : bool
+    skip_bad : bool
         Whether the others are counted and left out, which is said once, in place of refusing the first.
 
     Raises
@@ -144,10 +144,10 @@ def without_bad(rows: VisualRows, find: Callable[[VisualRow], str | None], *, sk
     """
     reasons = [find(row) for row in rows.rows]
     wrong = [(row.line, reason) for row, reason in zip(rows.rows, reasons, strict=True) if reason is not None]
-    return _report(rows.take([reason is None for reason in reasons]), wrong, len(rows), skip)
+    return _report(rows.take([reason is None for reason in reasons]), wrong, len(rows), skip_bad)
 
 
-def _published_part(folder: Path, part: str, skip: bool) -> VisualRows | None:
+def _published_part(folder: Path, part: str, skip_bad: bool) -> VisualRows | None:
     for questions, places in (
         (folder / f"{part}_questions.json", (folder / f"{part}_images", folder / f"{part}_images.zip")),
         (folder / part / "questions.json", (folder / part / "images", folder / part / "images.zip")),
@@ -158,7 +158,7 @@ def _published_part(folder: Path, part: str, skip: bool) -> VisualRows | None:
                 raise ArgumentError(
                     "data", f"{folder} lacks {places[0].name}/ and {places[1].name}, of {questions.name}"
                 )
-            return _rows(str(questions), images, list(enumerate(_json_rows(questions), start=1)), skip=skip)
+            return _rows(str(questions), images, list(enumerate(_json_rows(questions), start=1)), skip_bad=skip_bad)
     return None
 
 
@@ -178,16 +178,16 @@ def _json_rows(file: Path) -> list[list[object]]:
     ]
 
 
-def _rows(file: str, images: Path, cells: list[tuple[int, list[object]]], *, skip: bool) -> VisualRows:
+def _rows(file: str, images: Path, cells: list[tuple[int, list[object]]], *, skip_bad: bool) -> VisualRows:
     found, wrong = [], []
     for line, row in cells:
         try:
             found.append(_checked(file, line, row))
         except ArgumentError as error:
-            if not skip:
+            if not skip_bad:
                 raise
             wrong.append((line, error.message.removeprefix(f"{file}: line {line}: ")))
-    return _report(VisualRows(file, images, tuple(found)), wrong, len(cells), skip)
+    return _report(VisualRows(file, images, tuple(found)), wrong, len(cells), skip_bad)
 
 
 def _checked(file: str, line: int, row: list[object]) -> VisualRow:
@@ -206,8 +206,8 @@ def _checked(file: str, line: int, row: list[object]) -> VisualRow:
     return VisualRow(image, question, answer, line)
 
 
-def _report(rows: VisualRows, wrong: list[tuple[int, str]], total: int, skip: bool) -> VisualRows:
-    if wrong and not skip:
+def _report(rows: VisualRows, wrong: list[tuple[int, str]], total: int, skip_bad: bool) -> VisualRows:
+    if wrong and not skip_bad:
         refuse_line(rows.file, *wrong[0])
     if wrong:
         line, reason = wrong[0]

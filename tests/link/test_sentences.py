@@ -70,13 +70,13 @@ def test_a_line_that_is_no_sentence_is_refused_by_its_number_or_skipped_and_coun
     content, reason = BROKEN[case]
     file = write(name, content)
     assert refusal(file) == f"data {file}: {reason}"
-    found = read_sentences(file, skip=True)
+    found = read_sentences(file, skip_bad=True)
     assert (found.texts, found.lines) == (("one", "two"), (1, 3))
     assert (found.skipped, found.first_skipped) == (1, reason)
 
 
 def test_thousands_of_broken_lines_are_counted(write):
-    found = read_sentences(write("a.txt", b"\xff\nfine\n\n\0\n" * 3000), skip=True)
+    found = read_sentences(write("a.txt", b"\xff\nfine\n\n\0\n" * 3000), skip_bad=True)
     assert (len(found), found.skipped) == (3000, 9000)
     assert found.first_skipped == "line 1: is no UTF-8 (byte 0xff)"
     assert found.lines[-1] == 4 * 3000 - 2
@@ -105,12 +105,12 @@ def test_a_sentence_may_be_as_long_as_said(write):
 def test_a_file_that_is_no_text_is_refused(name, content, message, write):
     file = write(name, content)
     assert refusal(file) == f"data {file} {message}"
-    assert refusal(file, skip=True) == f"data {file} {message}"
+    assert refusal(file, skip_bad=True) == f"data {file} {message}"
 
 
 def test_a_file_of_which_no_line_is_left_says_why(write):
     file = write("a.txt", b"\xff\n\xfe\n")
-    assert refusal(file, skip=True) == f"data {file} holds no sentence (line 1: is no UTF-8 (byte 0xff))"
+    assert refusal(file, skip_bad=True) == f"data {file} holds no sentence (line 1: is no UTF-8 (byte 0xff))"
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.gz"])
@@ -139,8 +139,8 @@ def test_a_folder_has_parts_by_name(write, tmp_path):
 
 def test_a_part_may_be_absent_and_a_file_is_training_sentences(write, tmp_path):
     file = write("train.txt", "one\n\ntwo")
-    assert parts_of(tmp_path, skip=True) == parts_of(file, skip=True) == [("one", "two"), None, None]
-    assert read_sentence_parts(file, skip=True).train.skipped == 1
+    assert parts_of(tmp_path, skip_bad=True) == parts_of(file, skip_bad=True) == [("one", "two"), None, None]
+    assert read_sentence_parts(file, skip_bad=True).train.skipped == 1
 
 
 def test_a_corpus_of_several_languages_and_tests_is_told_apart(write, tmp_path):

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
+from google.protobuf.json_format import MessageToJson
 
 from link.bundle import load_bundle
 from link.chain import Link
@@ -82,25 +84,18 @@ def test_a_message_of_texts_is_read_as_it_was_written(client, wanted):
 
 
 def test_the_inference_protocol_answers_texts(server, link, wanted):
-    tritonclient = pytest.importorskip("tritonclient.grpc")
-    triton = tritonclient.InferenceServerClient(server.address)
-    texts = tritonclient.InferInput("text", [4], "BYTES")
+    client = triton.InferenceServerClient(server.address)
+    texts = triton.InferInput("text", [4], "BYTES")
     texts.set_data_from_numpy(np.array([text.encode() for text in TEXTS[:4]], dtype=object))
-    reply = triton.infer("speller.link", [texts], parameters={"snr_db": SNR_DB, "seed": 4})
+    reply = client.infer("speller.link", [texts], parameters={"snr_db": SNR_DB, "seed": 4})
     found = [text.decode() for text in reply.as_numpy("texts")]
     assert found == link.receiver.texts(wanted.decoded.pieces[:4])
     np.testing.assert_array_equal(reply.as_numpy("pieces"), wanted.decoded.pieces[:4])
     np.testing.assert_array_equal(reply.as_numpy("log_prob"), wanted.decoded.log_prob[:4])
-    assert {output["name"] for output in json.loads(triton_json(reply))["outputs"]} == {
+    assert {output["name"] for output in json.loads(MessageToJson(reply.get_response()))["outputs"]} == {
         "texts",
         "pieces",
         "log_prob",
         "bit_errors",
     }
-    triton.close()
-
-
-def triton_json(reply):
-    from google.protobuf.json_format import MessageToJson
-
-    return MessageToJson(reply.get_response())
+    client.close()

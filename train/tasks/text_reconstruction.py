@@ -262,7 +262,7 @@ def read_texts(options: Options, folder: Path | None) -> Texts:
     """
     if folder is None:
         raise ArgumentError("data", "must name a folder with train.txt, one sentence a line (--data)")
-    found = read_sentence_parts(folder, language=options.language, test=options.test, skip=options.skip_bad_lines)
+    found = read_sentence_parts(folder, language=options.language, test=options.test, skip_bad=options.skip_bad_lines)
     for part in filter(None, found):
         if part.skipped:
             _LOGGER.warning("%s: %d lines are left out, the first: %s", part.file, part.skipped, part.first_skipped)

@@ -243,7 +243,7 @@ class VisualQuestions:
                 else f"answer {row.answer!r} is none of the {len(known)} of the training rows"
             )
 
-        return (*(without_bad(rows, unknown, skip=options.skip_bad_rows) for rows in (train, validation, test)),)  # type: ignore[return-value]
+        return (*(without_bad(rows, unknown, skip_bad=options.skip_bad_rows) for rows in (train, validation, test)),)  # type: ignore[return-value]
 
     def _split(self, rows: VisualRows) -> Split:
         rows, images = self._with_images(rows)
@@ -271,7 +271,7 @@ class VisualQuestions:
                     found[name] = decode_image(store.read(name), f"{store.path}: {name}", self.options.image_size)
                 except ArgumentError as error:
                     broken[name] = error.message
-        rows = without_bad(rows, lambda row: broken.get(row.image), skip=self.options.skip_bad_rows)
+        rows = without_bad(rows, lambda row: broken.get(row.image), skip_bad=self.options.skip_bad_rows)
         return rows, np.stack([found[row.image] for row in rows.rows])
 
     def _labels(self, rows: VisualRows) -> NDArray[np.int64]:
@@ -292,15 +292,15 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
             raise ArgumentError("data", "must name a folder as easy-VQA publishes it, or of one's own tables (--data)")
         if not folder.is_dir():
             raise ArgumentError("data", f"{folder} is no folder: name one with the questions and images in it")
-        return read_published(folder, skip=options.skip_bad_rows)
+        return read_published(folder, skip_bad=options.skip_bad_rows)
     base = folder or Path()
     images = base / options.image_folder
-    train = read_rows(base / options.csv_path, images, skip=options.skip_bad_rows)
+    train = read_rows(base / options.csv_path, images, skip_bad=options.skip_bad_rows)
     if options.test_csv_path is None:
         return Parts(train, None)
     if options.test_image_folder is not None:
         images = base / options.test_image_folder
-    return Parts(train, read_rows(base / options.test_csv_path, images, skip=options.skip_bad_rows))
+    return Parts(train, read_rows(base / options.test_csv_path, images, skip_bad=options.skip_bad_rows))
 
 
 def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows, VisualRows]:
