@@ -227,6 +227,13 @@ def test_a_bundle_of_another_model_is_caught(signs_bundle, signs_validation, sig
         check_bundle(signs_bundle, signs_model, load_task("signs"), signs_validation)
 
 
+def test_a_graph_says_nothing_of_the_machine_that_traced_it(signs_bundle):
+    for name in ("transmitter.onnx", "receiver.onnx"):
+        content = (signs_bundle / name).read_bytes()
+        assert b"stack_trace" not in content
+        assert str(Path(__file__).parents[2]).encode() not in content
+
+
 def test_indices_found_are_compared_too(signs_bundle, signs_validation, signs_model, monkeypatch):
     receive = Transceiver.receive
 
