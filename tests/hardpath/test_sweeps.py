@@ -460,7 +460,11 @@ def test_compare_of_a_sweep_with_itself_finds_nothing(hardpath, counted):
         (("plot", "empty"), 4, "holds no finished sweep: it has no results.json"),
         (("compare", "counted", "empty"), 4, "holds no finished sweep: it has no results.json"),
         (("compare", "counted", "swept"), 2, "b is a sweep of another kind: a bundle and a modem cannot be compared"),
-        (("plot", "counted", "--metric", "evm"), 2, "metric must be one of accuracy, ber, bler, bleu, bleu-1, bleu-2, bleu-3, bleu-4, got 'evm'"),
+        (
+            ("plot", "counted", "--metric", "evm"),
+            2,
+            "metric must be one of accuracy, ber, bler, bleu, bleu-1, bleu-2, bleu-3, bleu-4, got 'evm'",
+        ),
         (("plot", "counted", "--metric", "accuracy"), 2, "metric accuracy was not measured for 16-QAM, awgn"),
         (("plot", "swept", "--ebn0"), 2, "is a bundle, whose bits are not information bits"),
         (("plot", "counted", "swept", "--label", "one"), 2, "label must be given once for each of 2 folders, got 1"),
