@@ -10,7 +10,7 @@ from hardpath.terminal import in_one_line, note, percent, say_json, say_table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hardpath.jobs import Samples
+    from hardpath.samples import Samples
     from link.channel.frames import FrameCounts
     from link.header import HeaderOutcome
     from link.manifest import Manifest

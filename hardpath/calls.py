@@ -58,7 +58,7 @@ from link.errors import ArgumentError
 
 if TYPE_CHECKING:
     from hardpath.call_tables import Answers
-    from hardpath.jobs import Samples
+    from hardpath.samples import Samples
     from link.manifest import Manifest
     from serve.client import Client
     from serve.client.points import SweepPoint
@@ -186,7 +186,7 @@ def call(
     as_json: Json = False,
 ) -> None:
     """Send samples over the link of a running server; print what was decided and how many bits were wrong."""
-    from hardpath.jobs import text_samples, texts_given
+    from hardpath.samples import text_samples, texts_given
     from link.channel import RADIO
     from serve.client import Client
     from serve.client.calls import TIMEOUT_S
@@ -348,7 +348,7 @@ def _model(client: Client, model: str) -> ModelInfo:
 
 
 def _samples(inputs: Path | None, manifest: Manifest, named: str) -> Samples:
-    from hardpath.jobs import load_samples
+    from hardpath.samples import load_samples
 
     try:
         return load_samples(inputs, manifest, named)

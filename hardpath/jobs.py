@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hardpath.live import live_table
+from hardpath.samples import labels_of, load_samples
 from hardpath.terminal import note, percent, progress, say, waiting, write_text
 from link.errors import ArgumentError
 from link.lock import locked
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from link.baseline import BaselinePoint
     from link.ber import BerResult
-    from link.manifest import Manifest
     from link.modem_spec import ModemSpec
     from link.sweep import SweepPoint, SweepResult, SweepSpec
     from train.checkpoint import Checkpoint
@@ -31,21 +24,7 @@ if TYPE_CHECKING:
     from train.processes import Processes
     from train.recipe import Recipe
     from train.run import Summary
-    from train.tasks import SampleTask, TextTask
     from train.verify import Verification, VerifySettings
-
-
-class Samples:
-    """Inputs by name and their labels, None where none are known."""
-
-    def __init__(self, inputs: dict[str, NDArray[Any]], labels: NDArray[Any] | None) -> None:
-        self.inputs = inputs
-        self.labels = labels
-
-    def texts(self, manifest: Manifest) -> list[str]:
-        """The texts among the inputs; none where there are other inputs."""
-        found = None if manifest.tokenizer is None else self.inputs.get(manifest.tokenizer.text)
-        return [] if found is None else [str(text) for text in found]
 
 
 def run_training(
@@ -268,141 +247,3 @@ def run_ber(
 
     with live_table(f"counting errors of {spec.title}", "bit errors", workers) as watch:
         return ber(spec, out=out, workers=workers, backend=backend, max_time=max_time, device=device, watch=watch)
-
-
-def load_samples(data: Path | None, manifest: Manifest, options: str = "--data") -> Samples:
-    """Samples from an .npz or .npy, from texts, or the test set of the bundle's task (from a folder, where it needs files).
-
-    Parameters
-    ----------
-    options : str
-        What names the samples, for the line that says that they are missing.
-
-    Raises
-    ------
-    ArgumentError
-        If the file holds no such arrays, its texts or labels cannot be used, or the task has no test set of its own and
-        none is named.
-    """
-    if data is not None and data.is_file():
-        from link.texts import SUFFIXES
-
-        return _read_texts(data, manifest) if data.suffix.lower() in SUFFIXES else _read_arrays(data, manifest)
-    if data is not None and not data.is_dir():
-        raise ArgumentError("data", f"{data} does not exist")
-    try:
-        from train.tasks import task_of_manifest
-    except ModuleNotFoundError as error:
-        raise ArgumentError(
-            "data",
-            f"must name an .npz here: the test set of {manifest.task.name} needs {error.name}, of hardpath[train]",
-        ) from None
-    task = task_of_manifest(manifest)
-    try:
-        if hasattr(task, "test_samples"):
-            inputs, labels = cast("SampleTask", task).test_samples(data)
-            return Samples(inputs, labels)
-        if manifest.tokenizer is not None:
-            texts, labels = cast("TextTask", task).test_texts(data)
-            return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, labels)
-        test = task.load(data).test
-    except ArgumentError as error:
-        if data is None and error.field == "data":  # the task asks for its files
-            what = "the texts" if manifest.tokenizer is not None else "the samples"
-            raise ArgumentError(
-                options, f"must name {what}: the task of this bundle, {manifest.task.name}, has no test set of its own"
-            ) from None
-        raise
-    return Samples(dict(test.inputs), test.labels)
-
-
-def labels_of(samples: Samples) -> NDArray[Any]:
-    """The labels, where accuracy is asked for.
-
-    Raises
-    ------
-    ArgumentError
-        If there are none.
-    """
-    if samples.labels is None:
-        raise ArgumentError("data", "must be an .npz with an array `labels` beside the inputs, or texts with labels")
-    return samples.labels
-
-
-def texts_given(text: Sequence[str], file: Path | None, inputs: Path | None) -> list[str]:
-    """The texts of --text and --texts, in this order.
-
-    Raises
-    ------
-    ArgumentError
-        If one is empty or no text, the file cannot be read, or --inputs is given as well. Of a table the texts alone are
-        taken.
-    """
-    from link.texts import SUFFIXES, read_lines, read_texts
-    from link.tokenizer import as_texts
-
-    if inputs is not None and (text or file is not None):
-        raise ArgumentError("--inputs", "must be absent beside --text and --texts")
-    given = as_texts("--text", list(text)) if text else []
-    if file is None:
-        return given
-    if file.suffix.lower() in SUFFIXES and file.suffix.lower() != ".txt":
-        try:
-            return [*given, *read_texts(file).texts]
-        except ArgumentError as error:
-            raise ArgumentError("--texts", str(error).removeprefix(f"{error.field} ")) from None
-    stdin = sys.stdin.buffer.read() if str(file) == "-" else None
-    return [*given, *read_lines("stdin" if str(file) == "-" else file, stdin, field="--texts")]
-
-
-def text_samples(texts: Sequence[str], manifest: Manifest) -> Samples:
-    """Texts without labels, for a bundle that reads texts alone.
-
-    Raises
-    ------
-    ArgumentError
-        If it does not.
-    """
-    if manifest.tokenizer is None or len(manifest.input_names) != 1:
-        raise ArgumentError("--text", f"is not what this model takes: {', '.join(manifest.input_names)}")
-    return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, None)
-
-
-def _read_texts(file: Path, manifest: Manifest) -> Samples:
-    from link.sentences import read_sentences
-    from link.texts import class_numbers, read_lines, read_texts
-
-    if manifest.tokenizer is None or len(manifest.input_names) != 1:
-        takes = ", ".join(manifest.input_names)
-        raise ArgumentError("data", f"{file} holds texts, this bundle takes {takes}: save an .npz")
-    if manifest.task.text is not None:  # where nothing else is told, a text is answered with itself
-        found = read_sentences(file).texts if file.suffix.lower() == ".txt" else read_texts(file).texts
-        texts = np.array(found, dtype=object)
-        return Samples({manifest.tokenizer.text: texts}, texts)
-    rows = read_texts(file)
-    classes = file.with_name("classes.txt")
-    names = read_lines(classes) if classes.is_file() and classes != file else None
-    labels = None if rows.labels is None else np.array(class_numbers(rows, manifest.task.classes, names=names))
-    return Samples({manifest.tokenizer.text: np.array(rows.texts, dtype=object)}, labels)
-
-
-def _read_arrays(file: Path, manifest: Manifest) -> Samples:
-    names = list(manifest.input_names)
-    try:
-        with file.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError):
-        # NumPy's own words on a file that is neither are advice to trust it.
-        raise ArgumentError("data", f"{file} is neither .npz nor .npy, is damaged, or holds Python objects") from None
-    if isinstance(arrays, np.ndarray):
-        if len(names) != 1:
-            raise ArgumentError("data", f"{file} holds one array, this bundle takes {', '.join(names)}: save an .npz")
-        return Samples({names[0]: arrays}, None)
-    spec = manifest.tokenizer
-    if spec is not None and spec.text not in arrays and all(name in arrays for name in spec.becomes):
-        names = [*spec.becomes, *names[1:]]
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise ArgumentError("data", f"{file} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
-    return Samples({name: arrays[name] for name in names}, arrays.get("labels"))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from hardpath.jobs import load_samples
 from hardpath.radio_view import live_view
+from hardpath.samples import load_samples
 from hardpath.terminal import in_place_of, waiting, write_text
 from link.errors import ArgumentError, DriverUnavailable, HardpathError, RadioError, RecordingError
 

@@ -16,6 +16,8 @@ from link.errors import ArgumentError
 from link.interface import MODE_INPUT, SNR_INPUT, TensorSpec, receiver_inputs, receiver_outputs, transmitter_outputs
 from link.rate import Rate
 from link.side import check_side_inputs, side_inputs
+from link.task import TaskSpec as TaskSpec
+from link.task import TextSpec as TextSpec
 
 SCHEMA_VERSION: Final = 1
 MODES_MAX: Final = 32
@@ -131,65 +133,6 @@ class TokenizerSpec(_Frozen):
     def becomes(self) -> tuple[str, str]:
         """Names of the inputs that the text becomes."""
         return self.input_ids, self.attention_mask
-
-
-class TextSpec(_Frozen):
-    """A text as an answer: pieces of the bundle's tokenizer, one a position, to the first that is the end.
-
-    Attributes
-    ----------
-    positions : int
-        T: most pieces, the end included.
-    pieces : int
-        How many there are to choose from.
-    end_id : int
-        Of the end.
-    """
-
-    positions: Annotated[int, Field(ge=1, le=65536)]
-    pieces: Annotated[int, Field(ge=2)]
-    end_id: Annotated[int, Field(ge=0)]
-
-
-class TaskSpec(_Frozen):
-    """What a receiver answers: one of the classes, or a text.
-
-    Attributes
-    ----------
-    classes : tuple of str
-        Empty where it is a text.
-    question : str or None
-        Which of the task's questions, where one input is asked several.
-    text : TextSpec or None
-        None where it is a class.
-    receiver_inputs : tuple of str
-        Side inputs: what the receiver has of its own, beside what it receives. An input of the graph that is neither is
-        refused, and a manifest without any does not tell of them.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    question: str | None = None
-    text: TextSpec | None = Field(default=None, exclude_if=lambda text: text is None)
-    receiver_inputs: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
-
-    @property
-    def positions(self) -> int:
-        """Decisions of an answer: the positions of a text, or 0 for one class, which has none."""
-        return 0 if self.text is None else self.text.positions
-
-    @property
-    def choices(self) -> int:
-        """What each decision is one of: classes, or pieces."""
-        return len(self.classes) if self.text is None else self.text.pieces
-
-    @model_validator(mode="after")
-    def _check_answer(self) -> TaskSpec:
-        if self.text is not None and self.classes:
-            raise ValueError(f"task: answers a text or one of {len(self.classes)} classes, not both")
-        if self.text is not None and self.text.end_id >= self.text.pieces:
-            raise ValueError(f"task: end_id must be below {self.text.pieces}, got {self.text.end_id}")
-        return self
 
 
 class Provenance(_Frozen):

@@ -30,7 +30,8 @@ from link.constellation import bits_per_symbol, map_bits
 from link.interface import OWN_CHOICE
 from link.runtime import Transmission
 from train.graphs import TransmitterGraph
-from train.transceiver import ModeCodec, Transceiver
+from train.mode_codec import ModeCodec
+from train.transceiver import Transceiver
 
 SAFETY: Final = 4.0
 NEAR_TIE_RATE: Final = 1e-4

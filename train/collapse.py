@@ -18,8 +18,9 @@ from link.bits import group
 from link.constellation import bits_per_symbol
 from link.theory import mean_abs_llr
 from train.losses import assignment_entropy, consistency_loss, entropy
+from train.mode_codec import Sent
 from train.recipe import LinkRecipe, LossRecipe
-from train.transceiver import Heard, Sent, heard_of_mode, sent_of_mode
+from train.transceiver import Heard, heard_of_mode, sent_of_mode
 
 ALMOST_ALL: Final = 0.95
 """A token position sends the same codeword for all samples where it does so for this share of them."""

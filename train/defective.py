@@ -20,9 +20,10 @@ from torch.nn import functional
 from link.bits import group
 from link.constellation import bits_per_symbol, map_bits
 from link.errors import ArgumentError
+from train.mode_codec import Sent
 from train.quantizer import Quantizer
 from train.recipe import LinkRecipe, QuantizerRecipe
-from train.transceiver import Heard, Sent, Transceiver
+from train.transceiver import Heard, Transceiver
 
 OF_THE_CODEBOOK: Final = frozenset({"no-scale", "ema-zero-size", "ema-without-n"})
 

@@ -23,12 +23,13 @@ from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
 from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics, Usage
 from train.losses import task_loss
+from train.mode_codec import Sent
 from train.processes import Processes
 from train.questions import asked
 from train.recipe import ChannelRecipe, LinkRecipe
 from train.routing import carried, receive_routed
 from train.tasks import Split, Task, receiver_inputs_of
-from train.transceiver import Heard, Sent, Transceiver
+from train.transceiver import Heard, Transceiver
 
 CHUNK_ROWS: Final = 256
 

@@ -24,10 +24,11 @@ from link.snr import millidecibels
 from link.truth import UNJUDGED
 from train.evaluate import CHUNK_ROWS, carry, chunks, encode, hear, modes_at, noise, side_tensors, tensors, whole_frames
 from train.losses import assignment_entropy, entropy
+from train.mode_codec import Sent
 from train.questions import asked
 from train.recipe import LinkRecipe
 from train.tasks import Split, Task
-from train.transceiver import Sent, Transceiver
+from train.transceiver import Transceiver
 
 Path = Literal["hard", "soft"]
 

@@ -27,11 +27,12 @@ from link.constellation import bits_per_symbol, symbol_energy
 from link.manifest import HeaderSpec
 from train import losses
 from train.lengths import own
+from train.mode_codec import Codec, ModeCodec, Sent
 from train.questions import asked
 from train.recipe import LinkRecipe, LossRecipe
 from train.routing import Routing, naming_symbols, receive_routed, symbols_of_modes
 from train.schedule import EpochPlan
-from train.transceiver import Codec, Heard, ModeCodec, Sent, Transceiver, heard_of_mode, sent_of_mode, straight_through
+from train.transceiver import Heard, Transceiver, heard_of_mode, sent_of_mode, straight_through
 
 
 class Pass(NamedTuple):

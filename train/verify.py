@@ -31,7 +31,8 @@ from train.checkpoint import Checkpoint
 from train.contract import ContractAgreement, contract_agreement
 from train.equivalence import Paths, PointResult, Surrogate, compare_at, surrogate
 from train.questions import ask
-from train.reception import Answer, Case, Receive, ReceiverAgreement, receiver_agreement
+from train.reception import Answer, Receive, ReceiverAgreement, receiver_agreement
+from train.receptions import Case
 from train.schedule import Phase
 from train.transceiver import Transceiver
 from train.verdict import Verification, VerifySettings, render, summarise

@@ -32,7 +32,7 @@ class Findings(NamedTuple):
 
 def measure(bundle: Path, scale: float) -> Findings:
     """Everything, at a share of its size."""
-    from hardpath.jobs import labels_of, load_samples
+    from hardpath.samples import labels_of, load_samples
     from link.bundle import load_bundle
     from link.chain import Link
 

@@ -17,8 +17,9 @@ from train.collapse import (
     token_drift,
     token_statistics,
 )
+from train.mode_codec import Sent
 from train.recipe import LinkRecipe, LossRecipe
-from train.transceiver import Heard, Sent, Transceiver
+from train.transceiver import Heard, Transceiver
 
 RECIPE = LinkRecipe(tokens=2, codewords=4, dim=4, order=4)
 

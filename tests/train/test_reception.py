@@ -7,7 +7,8 @@ import torch
 from link.manifest import Manifest
 from link.runtime import Reception
 from train.checkpoint import load
-from train.reception import channel_cases, receiver_agreement
+from train.reception import receiver_agreement
+from train.receptions import channel_cases
 
 INDEX_BITS = 3
 

@@ -11,8 +11,9 @@ from link.bits import label_bits
 from link.constellation import map_bits, points
 from link.randomness import Draws, Stream
 from train.graphs import ReceiverGraph, TransmitterGraph
+from train.mode_codec import tempered
 from train.recipe import LinkRecipe
-from train.transceiver import Transceiver, straight_through, tempered
+from train.transceiver import Transceiver, straight_through
 
 # 5 tokens of 3 bits on 16-QAM: a token straddles two symbols, and the last symbol has a bit of padding.
 RECIPE = LinkRecipe(tokens=5, codewords=8, dim=4, order=16)
