@@ -69,6 +69,25 @@ def transmitter_outputs(modes: Iterable[Rate]) -> tuple[TensorSpec, ...]:
     )
 
 
+def text_inputs(length: int, tokens: int) -> tuple[TensorSpec, TensorSpec]:
+    """What a text becomes, of `length` places, for who knows so many tokens.
+
+    Examples
+    --------
+    >>> [(tensor.name, *tensor.shape) for tensor in text_inputs(64, 30_522)]
+    [('input_ids', 'batch', 64), ('attention_mask', 'batch', 64)]
+    """
+    ids, mask = (
+        ("input_ids", tokens - 1, "Tokens of a text, special ones included, padded to the full length."),
+        ("attention_mask", 1, "1 where a token is, else 0."),
+    )
+    made = [
+        TensorSpec(name=name, dtype="int64", shape=("batch", length), low=0, high=high, description=description)
+        for name, high, description in (ids, mask)
+    ]
+    return made[0], made[1]
+
+
 def mode_input(modes: int) -> TensorSpec:
     """Input of a transmitter with so many modes by which a caller chooses among them."""
     description = f"mode to send the sample in; {OWN_CHOICE}: the transmitter's own choice"

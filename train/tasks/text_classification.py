@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from link.errors import ArgumentError
-from link.interface import TensorSpec
+from link.interface import TensorSpec, text_inputs
 from link.randomness import Draws
 from link.table import refuse_line
 from link.texts import SUFFIXES, TextRows, read_lines, read_texts
@@ -141,25 +141,7 @@ class TextClassification:
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Token numbers of each text, and a mask of those that are there."""
-        shape: tuple[Literal["batch"], int] = ("batch", self.options.max_length)
-        return (
-            TensorSpec(
-                name="input_ids",
-                dtype="int64",
-                shape=shape,
-                low=0,
-                high=int(self.config["vocab_size"]) - 1,
-                description="Tokens of a text, special ones included, padded to the full length.",
-            ),
-            TensorSpec(
-                name="attention_mask",
-                dtype="int64",
-                shape=shape,
-                low=0,
-                high=1,
-                description="1 where a token is, else 0.",
-            ),
-        )
+        return text_inputs(self.options.max_length, int(self.config["vocab_size"]))
 
     def load(self, folder: Path | None) -> Data:
         """The tables of `folder`, or of the data set that the options name."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from link.errors import ArgumentError, RecipeError
-from link.interface import TensorSpec
+from link.interface import TensorSpec, text_inputs
 from link.manifest import TextSpec
 from link.randomness import Draws, permutation
 from link.sentences import read_sentence_parts
@@ -123,25 +123,7 @@ class TextReconstruction:
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Numbers of a sentence's pieces, and a mask of those that are there."""
-        shape = ("batch", self.options.max_length)
-        return (
-            TensorSpec(
-                name="input_ids",
-                dtype="int64",
-                shape=shape,
-                low=0,
-                high=self.options.vocabulary - 1,
-                description="Pieces of a sentence, its end included, padded to the full length.",
-            ),
-            TensorSpec(
-                name="attention_mask",
-                dtype="int64",
-                shape=shape,
-                low=0,
-                high=1,
-                description="1 where a piece is, else 0.",
-            ),
-        )
+        return text_inputs(self.options.max_length, self.options.vocabulary)
 
     @property
     def text(self) -> TextSpec:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from link.errors import ArgumentError
-from link.interface import TensorSpec
+from link.interface import TensorSpec, text_inputs
 from link.randomness import Draws, Stream, permutation
 from link.tokenizer import Tokenizer
 from train.encoders import build_tokenizer, learn_tokenizer
@@ -206,25 +206,7 @@ class VisualQuestions:
 
     @property
     def _question(self) -> tuple[TensorSpec, ...]:
-        shape: tuple[Literal["batch"], int] = ("batch", self.options.max_length)
-        return (
-            TensorSpec(
-                name="input_ids",
-                dtype="int64",
-                shape=shape,
-                low=0,
-                high=self.vocabulary - 1,
-                description="Tokens of the question, special ones included, padded to the full length.",
-            ),
-            TensorSpec(
-                name="attention_mask",
-                dtype="int64",
-                shape=shape,
-                low=0,
-                high=1,
-                description="1 where a token is, else 0.",
-            ),
-        )
+        return text_inputs(self.options.max_length, self.vocabulary)
 
     def _parts(self, folder: Path | None) -> tuple[VisualRows, VisualRows, VisualRows]:
         """Training, validation and test rows, all with answers that are known."""
