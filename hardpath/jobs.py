@@ -193,6 +193,14 @@ def run_sweep(
         )
 
 
+def check_baselines(kinds: Sequence[str], bundle: Path, receiver: str | None) -> None:
+    """Refuse baselines of a bundle that has none, before hours of a sweep are spent."""
+    from link.bundle import load_bundle
+
+    if kinds and load_bundle(bundle, receiver).manifest.task.text is not None:
+        raise ArgumentError("--baseline", "must be absent: baselines send classes, and this bundle answers texts")
+
+
 def run_baselines(
     kinds: Sequence[str],
     bundle: Path,
@@ -208,8 +216,6 @@ def run_baselines(
     """
     if not kinds or not result.points:
         return {}
-    if result.points[0].text is not None:
-        raise ArgumentError("--baseline", "must be absent: baselines send classes, and this bundle answers texts")
     from link.bundle import load_bundle
     from link.chain import Link
     from link.repetition import sweep_repetition, sweep_uncoded

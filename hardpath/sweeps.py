@@ -93,7 +93,7 @@ def sweep(
     as_json: ResultsJson = False,
 ) -> None:
     """Measure accuracy and bit errors of a bundle against SNR, with intervals and plots."""
-    from hardpath.jobs import run_baselines, run_sweep
+    from hardpath.jobs import check_baselines, run_baselines, run_sweep
     from link.radio.spec import load_radio
     from link.sweep import SweepSpec, parse_grid
 
@@ -118,11 +118,13 @@ def sweep(
         confidence=confidence,
         snr_error_db=snr_error_db,
     )
+    kinds = [kind.value for kind in baseline or []]
+    check_baselines(kinds, bundle, receiver)
     with shown_where_interrupted(lambda found: show_sweep(found, {}, out, as_json=as_json), out):
         result = run_sweep(
             bundle, spec, data, out, receiver, workers=workers, backend=backend, max_time=max_time, device=device
         )
-    beside = run_baselines([kind.value for kind in baseline or []], bundle, receiver, data, result, out)
+    beside = run_baselines(kinds, bundle, receiver, data, result, out)
     show_sweep(result, beside, out, as_json=as_json)
 
 

@@ -101,9 +101,12 @@ def test_a_file_of_sentences_is_swept_against_itself(hardpath, trained, tmp_path
 
 
 def test_classes_have_no_part_in_sentences(hardpath, trained, data):
-    answer = hardpath("sweep", trained / "bundle", "--data", data, "--snr-db", "12", "--baseline", "repetition")
+    out = data / "with_baselines"
+    options = ("--data", data, "--snr-db", "12", "--baseline", "repetition", "--out", out)
+    answer = hardpath("sweep", trained / "bundle", *options)
     assert answer.code == 2
     assert "--baseline must be absent: baselines send classes, and this bundle answers texts" in answer.err
+    assert not out.exists()  # refused before anything is sent
 
 
 def test_bundle_and_checkpoint_are_compared(hardpath, trained, data):

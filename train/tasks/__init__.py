@@ -303,4 +303,5 @@ def _options(name: str, module: ModuleType, options: Mapping[str, Any]) -> BaseM
         if first["type"] == "extra_forbidden":
             known = list(module.Options.model_fields)
             raise RecipeError(f"task_options.{key} is unknown{nearest_key(key, known)}") from None
-        raise RecipeError(f"task_options.{key}: {first['msg'].removeprefix('Value error, ')}") from None
+        where = f"task_options.{key}" if key else "task_options"
+        raise RecipeError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None

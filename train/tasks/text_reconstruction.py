@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -86,6 +86,12 @@ class Options(BaseModel):
     decoder: Literal["greedy", "marginal", "viterbi"] = "greedy"
     candidates: Annotated[int, Field(ge=2, le=256)] = 8
     pair_rank: Annotated[int, Field(ge=1, le=512)] = 32
+
+    @model_validator(mode="after")
+    def _check(self) -> Options:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got {self.width} and {self.heads}")
+        return self
 
 
 def find(options: Options, folder: Path | None) -> dict[str, Any]:

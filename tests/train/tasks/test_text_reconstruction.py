@@ -154,6 +154,12 @@ def test_lengths_that_are_not_those_of_the_longest_sentence_are_refused(task, to
             make(tokens, 8)
 
 
+def test_a_width_that_heads_cannot_share_is_refused(recipe, folder):
+    wrong = recipe.model_copy(update={"task_options": OPTIONS | {"heads": 3}})
+    with pytest.raises(RecipeError, match="^task_options: width must be a multiple of heads, got 16 and 3$"):
+        task_facts(wrong, folder)
+
+
 def test_what_lies_behind_a_sentence_changes_nothing(task, data):
     torch.manual_seed(1)
     encoder, decoder = task.encoder(24, 8).eval(), task.head(24, 8).eval()
