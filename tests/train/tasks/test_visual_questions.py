@@ -314,6 +314,12 @@ def test_questions_that_are_cut_or_say_nothing_are_counted(broken, caplog):
     assert "train.csv: 1 of " in said
 
 
+def test_a_folder_that_nothing_is_read_of_is_refused(folder, tmp_path):
+    own = OWN | {key: str(folder / OWN[key]) for key in ("csv_path", "image_folder")}
+    assert "is not read: the rows are those of " in refusal(tmp_path, **own)
+    find(Options(**own), None)
+
+
 def test_a_table_without_a_column_says_which(broken):
     message = refusal(broken(header=("image", "question", "reply")))
     assert (
