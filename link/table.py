@@ -27,11 +27,15 @@ _HEADER_WORDS: Final = 3
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of equal length and, where the file says them, the names of their cells."""
+    """Rows of equal length and, where the file says them, the names of their cells.
+
+    Where it was read leniently, `ragged` are lines of another length, and why they are no rows.
+    """
 
     file: str
     names: tuple[str, ...] | None
     rows: tuple[tuple[int, Sequence[Any]], ...]
+    ragged: tuple[tuple[int, str], ...] = ()
 
     def column(self, index: int) -> list[str]:
         """Cells of a column."""
@@ -58,7 +62,8 @@ def read_table(path: Path, header_words: Collection[str], *, lenient: bool = Fal
         Names of columns, as `column_key` writes them: a first line that holds one, in a column where no other row has the
         same, is a header.
     lenient : bool
-        Whether bytes that are no UTF-8 are left to the caller, who finds them in a row's cells (`is_utf8`).
+        Whether bytes that are no UTF-8 are left to the caller, who finds them in a row's cells (`is_utf8`), and so are
+        lines with more or fewer columns than the first (`Table.ragged`).
 
     Raises
     ------
@@ -73,12 +78,13 @@ def read_table(path: Path, header_words: Collection[str], *, lenient: bool = Fal
         table = _json_table(file, content)
     elif suffix == ".csv":
         rows = list(_csv_rows(file, content, header_words))
-        table = _delimited_table(file, rows, header_words, " (a cell with the separator in it needs quotes)")
+        remark = " (a cell with the separator in it needs quotes)"
+        table = _delimited_table(file, rows, header_words, remark, lenient=lenient)
     elif suffix == ".txt" and "\t" not in content.partition("\n")[0]:
         table = Table(file, None, tuple((line, (text,)) for line, text in lines_of(content) if text.strip()))
     else:
         cells = [(line, text.split("\t")) for line, text in lines_of(content) if text.strip()]
-        table = _delimited_table(file, cells, header_words, "")
+        table = _delimited_table(file, cells, header_words, "", lenient=lenient)
     if not table.rows:
         raise ArgumentError("data", f"{file} holds no rows")
     return table
@@ -100,15 +106,23 @@ def is_integer(text: str) -> bool:
     return re.fullmatch(r"[+-]?[0-9]{1,18}", text) is not None
 
 
-def _delimited_table(file: str, rows: list[tuple[int, list[str]]], header_words: Collection[str], remark: str) -> Table:
-    width = len(rows[0][1]) if rows else 0
-    for line, row in rows:
-        if len(row) != width:
-            columns = f"{len(row)} column{'s' * (len(row) != 1)}"
-            refuse_line(file, line, f"has {columns} where line {rows[0][0]} has {width}{remark}")
+def _delimited_table(
+    file: str, lines: list[tuple[int, list[str]]], header_words: Collection[str], remark: str, *, lenient: bool
+) -> Table:
+    width = len(lines[0][1]) if lines else 0
+    rows, ragged = [], []
+    for line, row in lines:
+        if len(row) == width:
+            rows.append((line, row))
+            continue
+        columns = f"{len(row)} column{'s' * (len(row) != 1)}"
+        reason = f"has {columns} where line {lines[0][0]} has {width}{remark}"
+        if not lenient:
+            refuse_line(file, line, reason)
+        ragged.append((line, reason))
     if not rows or not _is_header([row for _, row in rows], header_words):
-        return Table(file, None, tuple(rows))
-    return Table(file, tuple(name.strip() for name in rows[0][1]), tuple(rows[1:]))
+        return Table(file, None, tuple(rows), tuple(ragged))
+    return Table(file, tuple(name.strip() for name in rows[0][1]), tuple(rows[1:]), tuple(ragged))
 
 
 def _is_header(rows: list[list[str]], header_words: Collection[str]) -> bool:

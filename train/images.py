@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from link.errors import ArgumentError, MissingExtra
+from link.table import shortened
 
 PIXELS_MAX: Final = 64_000_000
 """Of an image before it is resized: 64 megapixels are 192 MB of RGB."""
@@ -75,12 +76,13 @@ class ImageStore:
                 return self._unpack(self._entries[bare + suffix])
             for candidate in {name + suffix, bare + suffix}:
                 file = self.path / candidate
-                if self._zip is None and file.is_file() and file.resolve().is_relative_to(self.path.resolve()):
-                    try:
+                try:
+                    if self._zip is None and file.is_file() and file.resolve().is_relative_to(self.path.resolve()):
                         return file.read_bytes()
-                    except OSError as error:
-                        raise ArgumentError("data", f"{file} cannot be read: {error.strerror}") from None
-        raise ArgumentError("data", f"image {name} is not in {self.path}")
+                except OSError as error:  # also of is_file, where a name is longer than names can be
+                    where = f"image {shortened(name)} in {self.path}"
+                    raise ArgumentError("data", f"{where} cannot be read: {error.strerror}") from None
+        raise ArgumentError("data", f"image {shortened(name)} is not in {self.path}")
 
     def _unpack(self, entry: zipfile.ZipInfo) -> bytes:
         assert self._zip is not None

@@ -83,7 +83,7 @@ class LinkRecipe(Rate):
             shared = {key: values[key] for key in ("codewords", "order") if key in values}
             values = values | {"modes": [{"order": 16, **shared, "tokens": tokens} for tokens in lengths]}
         if not values.get("modes") or not isinstance(values["modes"], list | tuple):
-            return values
+            return {"tokens": 1} | values if lengths else values  # what is no list is refused as such
         most = {}
         for key, least in (("tokens", 1), ("codewords", 2), ("order", 4)):
             given = [mode.get(key) if isinstance(mode, dict) else getattr(mode, key, None) for mode in values["modes"]]

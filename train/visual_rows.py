@@ -124,7 +124,8 @@ def read_rows(file: Path, images: Path, *, skip_bad: bool = False) -> VisualRows
     def cells(row: Sequence[object]) -> list[object]:
         return [row[places[role]] for role in _COLUMNS]
 
-    return _rows(str(file), images, [(line, cells(row)) for line, row in table.rows], skip_bad=skip_bad)
+    rows = [(line, cells(row)) for line, row in table.rows]
+    return _rows(str(file), images, rows, table.ragged, skip_bad=skip_bad)
 
 
 def without_bad(rows: VisualRows, find: Callable[[VisualRow], str | None], *, skip_bad: bool) -> VisualRows:
@@ -178,8 +179,15 @@ def _json_rows(file: Path) -> list[list[object]]:
     ]
 
 
-def _rows(file: str, images: Path, cells: list[tuple[int, list[object]]], *, skip_bad: bool) -> VisualRows:
-    found, wrong = [], []
+def _rows(
+    file: str,
+    images: Path,
+    cells: list[tuple[int, list[object]]],
+    broken: Sequence[tuple[int, str]] = (),
+    *,
+    skip_bad: bool,
+) -> VisualRows:
+    found, wrong = [], list(broken)
     for line, row in cells:
         try:
             found.append(_checked(file, line, row))
@@ -187,7 +195,7 @@ def _rows(file: str, images: Path, cells: list[tuple[int, list[object]]], *, ski
             if not skip_bad:
                 raise
             wrong.append((line, error.message.removeprefix(f"{file}: line {line}: ")))
-    return _report(VisualRows(file, images, tuple(found)), wrong, len(cells), skip_bad)
+    return _report(VisualRows(file, images, tuple(found)), sorted(wrong), len(cells) + len(broken), skip_bad)
 
 
 def _checked(file: str, line: int, row: list[object]) -> VisualRow:

@@ -129,6 +129,14 @@ def test_a_name_leads_nowhere_outside_the_folder(tmp_path, picture):
         ImageStore(tmp_path / "images").read("../secret.png")
 
 
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with (
+        ImageStore(tmp_path) as store,
+        pytest.raises(ArgumentError, match=r"image 9+\.\.\. in .* cannot be read: File name"),
+    ):
+        store.read("9" * 5000)
+
+
 def test_a_place_without_images_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="is neither a folder nor a zip file of images"):
         ImageStore(tmp_path / "nowhere")

@@ -48,6 +48,7 @@ def test_lengths_are_modes_of_one_codebook_and_one_constellation():
         ({"lengths": [2, 2]}, "lengths must ascend"),
         ({"lengths": [2, 4], "modes": [{"tokens": 2, "codewords": 8, "order": 4}] * 2}, "lengths are the modes"),
         ({"lengths": [4]}, "modes must be 2 to 32"),
+        ({"lengths": 4}, r"1 validation error(.|\n)*lengths"),
     ],
 )
 def test_what_are_no_lengths_is_refused(values, text):

@@ -267,7 +267,7 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
     Raises
     ------
     ArgumentError
-        If there is no folder, or a table cannot be used.
+        If there is no folder, one is given that nothing is read of, or a table cannot be used.
     """
     if options.csv_path is None or options.image_folder is None:
         if folder is None:
@@ -275,6 +275,9 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
         if not folder.is_dir():
             raise ArgumentError("data", f"{folder} is no folder: name one with the questions and images in it")
         return read_published(folder, skip_bad=options.skip_bad_rows)
+    named = (options.csv_path, options.image_folder, options.test_csv_path, options.test_image_folder)
+    if folder is not None and all(Path(name).is_absolute() for name in named if name is not None):
+        raise ArgumentError("data", f"{folder} is not read: the rows are those of {options.csv_path}; leave out --data")
     base = folder or Path()
     images = base / options.image_folder
     train = read_rows(base / options.csv_path, images, skip_bad=options.skip_bad_rows)

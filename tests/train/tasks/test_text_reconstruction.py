@@ -156,7 +156,7 @@ def test_lengths_that_are_not_those_of_the_longest_sentence_are_refused(task, to
 
 def test_a_width_that_heads_cannot_share_is_refused(recipe, folder):
     wrong = recipe.model_copy(update={"task_options": OPTIONS | {"heads": 3}})
-    with pytest.raises(RecipeError, match="^task_options: width must be a multiple of heads, got 16 and 3$"):
+    with pytest.raises(RecipeError, match=r"^task_options: width must be a multiple of heads, got 16 and 3$"):
         task_facts(wrong, folder)
 
 

@@ -292,6 +292,17 @@ def test_bytes_that_are_no_utf8_are_named_with_their_line(broken):
     assert sum(len(part) for part in (data.train, data.validation, data.test)) == 180
 
 
+def test_rows_of_another_length_are_named_or_counted(broken, caplog):
+    folder = broken(("1.png", "màu gì?"), ("1.png", "màu gì?", "đỏ", "xanh"), ("1.png", "", "đỏ"))
+    assert "train.csv: line 182: has 2 columns where line 1 has 3" in refusal(folder)
+    with caplog.at_level(logging.WARNING):
+        options = OWN | {"skip_bad_rows": True}
+        data = load_task("visual-questions", options, find(Options(**options), folder)).load(folder)
+    assert sum(len(part) for part in (data.train, data.validation, data.test)) == 180
+    said = "train.csv: 3 of 183 rows are left out; the first, line 182: has 2 columns where line 1 has 3"
+    assert said in caplog.text
+
+
 def test_questions_that_are_cut_or_say_nothing_are_counted(broken, caplog):
     folder = broken(("1.png", "màu của hình là gì? " * 5, "đỏ"))
     options = OWN | {"validation_images": 1, "test_images": 1}
@@ -301,6 +312,12 @@ def test_questions_that_are_cut_or_say_nothing_are_counted(broken, caplog):
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.endswith("questions are longer than 12 tokens and are cut there")
     assert "train.csv: 1 of " in said
+
+
+def test_a_folder_that_nothing_is_read_of_is_refused(folder, tmp_path):
+    own = OWN | {key: str(folder / OWN[key]) for key in ("csv_path", "image_folder")}
+    assert "is not read: the rows are those of " in refusal(tmp_path, **own)
+    find(Options(**own), None)
 
 
 def test_a_table_without_a_column_says_which(broken):
