@@ -42,10 +42,11 @@ def own(tokens: Tensor) -> Tensor:
 
 
 def shortest(tokens: Tensor, link: LinkRecipe) -> Tensor:
-    """The shortest mode that holds each sample's own tokens, (B, N, D) to (B,) int64; modes in ascending order."""
+    """The shortest mode that holds the last of each sample's own tokens, (B, N, D) to (B,) int64; modes ascend."""
     lengths = torch.tensor([rate.tokens for rate in link.rates], device=tokens.device)
-    own_tokens = (tokens != 0.0).any(dim=-1).sum(dim=-1)
-    return (own_tokens[:, None] > lengths[:-1]).sum(dim=-1)
+    places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    last = ((tokens != 0.0).any(dim=-1) * places).amax(dim=-1)
+    return (last[:, None] > lengths[:-1]).sum(dim=-1)
 
 
 def within(mode: Tensor, link: LinkRecipe, name: str) -> Tensor:

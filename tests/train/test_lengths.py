@@ -78,6 +78,12 @@ def test_a_sample_is_sent_in_the_shortest_mode_that_holds_it(model):
     assert len(own(tokens)) == 21
 
 
+def test_a_hole_in_a_sample_costs_nothing_of_what_lies_behind_it(model):
+    tokens = tokens_of(model, [6, 3])
+    tokens[:, 1] = 0.0
+    assert shortest(tokens, model.recipe).tolist() == [2, 1]
+
+
 def test_padding_leaves_zero_tokens_zero(model):
     assert not model.quantizer.tokens(torch.zeros(1, DIM)).any()
 
