@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import train.transceiver
+import train.mode_codec
 from link.errors import CheckpointError, ResultsError
 from train.alarms import Symptom, alarms
 from train.collapse import TokenDrift
@@ -402,8 +402,8 @@ def test_a_codebook_started_far_off_and_never_restarted_is_named(make_signs_reci
 
 
 def test_llrs_of_noise_told_too_small_are_named(signs_recipe, tmp_path, monkeypatch):
-    demap = train.transceiver.app_llr
-    monkeypatch.setattr(train.transceiver, "app_llr", lambda y, no, order: demap(y, no / 4.0, order))
+    demap = train.mode_codec.app_llr
+    monkeypatch.setattr(train.mode_codec, "app_llr", lambda y, no, order: demap(y, no / 4.0, order))
     train_recipe(signs_recipe, tmp_path / "run")
     run = read_run(tmp_path / "run")
     assert names(run, "wrong") == {"llr"}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import train.export as export_module
-import train.transceiver as transceiver_module
+import train.mode_codec as mode_codec_module
 from link.bits import label_bits
 from link.bundle import load_bundle, sha256
 from link.chain import Link
@@ -200,7 +200,7 @@ def test_a_function_changed_in_the_graphs_alone_is_caught_and_the_old_bundle_sta
 
     def write_mutated(*arguments, **settings):
         with monkeypatch.context() as patch:
-            patch.setattr(transceiver_module, name, mutant)
+            patch.setattr(mode_codec_module, name, mutant)
             return write_bundle(*arguments, **settings)
 
     monkeypatch.setattr(export_module, "write_bundle", write_mutated)
