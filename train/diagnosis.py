@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from link.errors import ArgumentError, ResultsError
 from train import checkpoint as checkpoints
-from train.diagnosis_rules import RULES, Rule
+from train.diagnosis_rules import RULES
 from train.diagnosis_run import Evidence, Run
 from train.measure import TEMPERATURES, mean_accuracy
 from train.probe import CheckpointProbe, Probe
 from train.record import METRICS_NAME, read_metrics
+from train.rule import Rule
 
 _COLUMN: Final = 14
 

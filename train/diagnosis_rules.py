@@ -8,40 +8,13 @@ of a batch, which no recipe here does; the scale of the distances, the codebook'
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from train import diagnosis_evidence as evidence
 from train.alarms import Symptom
-from train.diagnosis_run import Evidence, Run
+from train.latent_rules import LATENT_RULES
 from train.remedy import Change, Remedy
-
-
-class Rule(NamedTuple):
-    """One line of the table.
-
-    Attributes
-    ----------
-    name, symptom, why : str
-        What it is called, what is wrong, and what that means, in one line each.
-    detect : callable
-        From a run to the evidence, or None.
-    remedies : tuple of Remedy
-        In the order in which to try them.
-    awaits : str, optional
-        Weight of the loss without whose full value the evidence says little.
-    remark : bool
-        Whether nothing needs mending.
-    """
-
-    name: str
-    symptom: str
-    why: str
-    detect: Callable[[Run], Evidence | None]
-    remedies: tuple[Remedy, ...]
-    awaits: str | None = None
-    remark: bool = False
-
+from train.rule import Rule
 
 _LOWER_RATE = Change("optimizer.learning_rate", "times", 0.5)
 _HIGHER_FLOOR = Change("schedule.temp_freeze_floor", "plus", 0.1, most=0.8)
@@ -173,44 +146,7 @@ RULES: Final = (
             Remedy("let symbols cost less", (Change("loss.lambda_sym", "times", 0.5),)),
         ),
     ),
-    Rule(
-        "latent-collapse",
-        "the latent collapses to its prior",
-        "what is drawn from the prior says nothing of the sample",
-        evidence.of_epoch(Symptom.LATENT_COLLAPSE),
-        (
-            Remedy("less weight of the KL", (Change("bottleneck.kl_weight", "times", 0.75),)),
-            Remedy("let it grow for longer", (Change("bottleneck.kl_warmup", "plus", 5),)),
-            Remedy("raise the free bits: what is free is not pressed out"),
-        ),
-    ),
-    Rule(
-        "latent-unheld",
-        "the bottleneck holds nothing",
-        "tokens carry more than codewords can say, and the quantiser throws it away",
-        evidence.of_epoch(Symptom.LATENT_UNHELD),
-        (
-            Remedy("more weight of the KL", (Change("bottleneck.kl_weight", "times", 1.5),)),
-            Remedy("lower the free bits: of a mean they are a dimension's, of a sum a token's"),
-        ),
-    ),
-    Rule(
-        "latent-free",
-        "free bits take most of the KL",
-        "by the published figures the KL is then next to no penalty",
-        evidence.of_epoch(Symptom.LATENT_FREE),
-        (
-            Remedy("wait until the weight has grown, and the vision is trained: the KL grows until then"),
-            Remedy("lower the free bits", (Change("bottleneck.free_bits", "times", 0.7, start=0.1),)),
-        ),
-    ),
-    Rule(
-        "teacher-silent",
-        "the teacher says nothing",
-        "its term is 0 where it has a weight",
-        evidence.of_epoch(Symptom.TEACHER_SILENT),
-        (Remedy("see whether the task has rules for these answers"),),
-    ),
+    *LATENT_RULES,
     Rule(
         "token-drift",
         "the encoder's tokens drift between training and evaluation",

@@ -159,9 +159,8 @@ class Client:
         """
         call, model = self._caller.begin(timeout_s), self._caller.name(model)
         info = self._info(call, model)
-        return self._run(
-            call, requests.decode(info, model, symbols, no, mode, llr_in, bits, include_llr, inputs), progress
-        )
+        job = requests.decode(info, model, symbols, no, mode, llr_in, bits, include_llr, inputs)
+        return self._run(call, job, progress)
 
     def transmit(
         self,
