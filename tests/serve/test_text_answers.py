@@ -69,6 +69,18 @@ def test_a_stream_answers_each_text_as_it_is_rebuilt(client, link, wanted):
     assert replies[0].decoded.answers == tuple(link.receiver.texts(wanted.decoded.pieces[:1]))
 
 
+def test_a_sweep_without_labels_holds_texts_to_what_arrives_without_noise(client, link):
+    low, high = client.sweep({"text": TEXTS}, [-10.0, 40.0])
+    assert (high.samples, high.accuracy.value) == (len(TEXTS), 1.0)
+    assert low.accuracy.value < 0.9
+
+
+def test_a_sweep_takes_pieces_as_labels_row_by_row(client, wanted):
+    labels = wanted.decoded.pieces
+    (point,) = client.sweep({"text": TEXTS}, [SNR_DB], labels=labels.ravel(), draws=1, seed=4)
+    assert point.correct == labels.size
+
+
 def test_a_client_knows_that_texts_are_answered(client, link):
     info = client.model()
     assert info.manifest.task == link.manifest.task

@@ -16,6 +16,7 @@ from train.losses import (
     expected_symbols,
     load_balance,
     reconstruction_loss,
+    row_losses,
     task_loss,
     usage_entropy,
 )
@@ -195,3 +196,13 @@ def test_load_balance_is_1_where_modes_share_the_load_and_their_number_where_one
     assert float(load.detach()) == pytest.approx(2.0 * (0.75 * 0.7 + 0.25 * 0.3))
     load.backward()
     assert (soft.grad[:, 0] > soft.grad[:, 1]).all()  # the overloaded mode is left
+
+
+def test_positions_that_are_not_judged_have_no_loss():
+    logits = torch.tensor([[[0.0, 1.0], [3.0, 0.0]], [[2.0, 0.0], [0.0, 0.0]]])
+    labels = torch.tensor([[1, -1], [0, 1]])
+    each = -logits.log_softmax(dim=-1)
+    first, second, third = each[0, 0, 1], each[1, 0, 0], each[1, 1, 1]
+    assert torch.allclose(task_loss(logits, labels), (first + second + third) / 3)
+    assert torch.allclose(row_losses(logits, labels), torch.stack([first, (second + third) / 2]))
+    assert torch.allclose(row_losses(logits[:, 0], labels[:, 0]), torch.stack([first, second]))

@@ -201,6 +201,13 @@ def test_a_trained_link_rebuilds_sentences_that_it_never_saw(task, link, data, f
     assert TextStatistics.of(answers, list(texts)).bleu(2) == pytest.approx(alone.bleu_2.value)
 
 
+def test_a_text_that_was_cut_is_held_to_the_whole_of_it(link):
+    whole = "two dogs " * 20
+    (point,) = sweep(link, {"text": [whole]}, [whole], SweepSpec(snr_db=(40.0,), draws=2)).points
+    assert (point.text.words, point.text.exact) == (80, 0)
+    assert point.decisions == 2 * OPTIONS["max_length"]
+
+
 def test_any_number_of_workers_and_chunks_gives_the_same_sentences(link, data, tmp_path):
     spec = SweepSpec(snr_db=(6.0,), draws=2)
     one = sweep(link, data.test.inputs, data.test.labels, spec, out=tmp_path / "out")
