@@ -1,22 +1,23 @@
 """The header: which mode each sample was sent in, protected, sent and counted.
 
 Theory of operation. The samples whose numbers share the quotient `number // frame_samples` make a frame, and a frame has one
-header. It consists of blocks of 6 bits, each coded and repeated as link.reed_muller has it:
+header. It consists of blocks of k bits, 6 with the code rm-1-5, each coded and repeated as link.reed_muller has it:
 
-    block 0     base mode, 5 bits (so at most 32 modes); uniform, 1 bit: every sample of the frame is sent in the base mode
-    block 1..   only where the frame is not uniform: each sample's mode in ceil(log2(modes)) bits, in the order of the
-                sample numbers, 6 bits a block whatever sample they belong to, the last block padded with zeros
+    head        base mode, 5 bits (so at most 32 modes); uniform, 1 bit: every sample of the frame is sent in the base mode;
+                in ceil(6 / k) blocks, padded with zeros
+    modes       only where the frame is not uniform: each sample's mode in ceil(log2(modes)) bits, in the order of the
+                sample numbers, k bits a block whatever sample they belong to, the last block padded with zeros
 
 The base mode is the most frequent one, the lowest on ties. How many samples a frame has is known at both ends: it is full
 but at the two ends of a transmission. Where a bundle has one mode there is no header.
 
 The header goes through the payload's channel, in front of the payload, as a row of symbols of its own: same SNR, same kind
 of fading, but with gains, noise and pilots of its own (stream HEADER, addressed by the frame's number where the payload has
-the sample's), so its fades are independent of the payload's. The receiver decodes block 0, and the others where it says that
-there are any. The header is
+the sample's), so its fades are independent of the payload's. The receiver decodes the head, and the modes where it says
+that there are any. The header is
 
-    lost    if a block's metric is below the threshold or a mode is named that the bundle does not have: every sample of the
-            frame is erased (y = 0, no = inf) and decoded in the default mode
+    lost    if a block's metric is below the threshold, a mode is named that the bundle does not have, or the head's padding
+            is not zeros: every sample of the frame is erased (y = 0, no = inf) and decoded in the default mode
     wrong   if it is accepted and names another mode than that of a sample: this sample is decoded as it says
 
 and link.header_theory has how often that is.
@@ -28,10 +29,10 @@ header: the symbols of its frame's header over the samples of the frame; pilots 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from link.bits import group, label_bits, labels_from_bits
 from link.channel import Channel
@@ -39,7 +40,10 @@ from link.channel.frames import FrameCounts
 from link.errors import ArgumentError
 from link.manifest import MODES_MAX, HeaderSpec
 from link.randomness import Draws, Stream
-from link.reed_muller import BLOCK_SYMBOLS, MESSAGE_BITS, decode, encode
+from link.reed_muller import CODES, decode, encode
+
+HEAD_BITS: Final = 6
+"""Base mode, and whether the frame is uniform."""
 
 
 class Frames(NamedTuple):
@@ -139,6 +143,16 @@ def frames_of(draws: Draws, frame_samples: int) -> Frames:
     return Frames(frame, place, numbers[starts], repetitions[starts], np.bincount(frame).astype(np.int64))
 
 
+def head_blocks(spec: HeaderSpec) -> int:
+    """Blocks of the head."""
+    return -(-HEAD_BITS // CODES[spec.code].message_bits)
+
+
+def mode_blocks(size: ArrayLike, width: int, spec: HeaderSpec) -> NDArray[np.int64]:
+    """Blocks that name the modes, of `width` bits each, of frames of (...) samples."""
+    return np.asarray(-(-np.asarray(size) * width // CODES[spec.code].message_bits))
+
+
 def write_headers(
     modes: NDArray[np.int64], frames: Frames, spec: HeaderSpec, num_modes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -165,7 +179,7 @@ def write_headers(
     ArgumentError
         If `num_modes` or a mode is out of range, `modes` are not one integer a row, or a frame is longer than `spec` has it.
     """
-    width = _width(num_modes)
+    width, code = _width(num_modes), CODES[spec.code]
     modes = _checked_modes(modes, frames, num_modes)
     _require_frames(frames, spec)
     counts = np.zeros((len(frames.size), num_modes), np.int64)
@@ -174,13 +188,13 @@ def write_headers(
     uniform = counts.max(axis=-1) == frames.size
     grid = np.zeros((len(frames.size), spec.frame_samples), np.int64)
     grid[frames.frame, frames.place] = modes
-    bits = label_bits(grid, width).reshape(len(grid), -1)
-    messages = np.concatenate([(base << 1 | uniform)[:, None], labels_from_bits(group(bits, MESSAGE_BITS))], axis=1)
-    blocks = np.where(uniform, 1, 1 + _mode_blocks(frames.size, width))
-    symbols = encode(messages[:, : blocks.max()], spec.repeats)
+    head, named = label_bits(base << 1 | uniform, HEAD_BITS), label_bits(grid, width).reshape(len(grid), -1)
+    messages = np.concatenate([labels_from_bits(group(bits, code.message_bits)) for bits in (head, named)], axis=1)
+    blocks = head_blocks(spec) + np.where(uniform, 0, mode_blocks(frames.size, width, spec))
+    symbols = encode(messages[:, : blocks.max()], spec.repeats, code)
     sent = np.arange(symbols.shape[1]) < blocks[:, None]
     symbols = np.where(sent[..., None, None], symbols, np.float32(0.0))
-    return symbols.reshape(len(grid), -1, 2), blocks * (BLOCK_SYMBOLS * spec.repeats)
+    return symbols.reshape(len(grid), -1, 2), blocks * (code.symbols * spec.repeats)
 
 
 def read_headers(
@@ -211,8 +225,9 @@ def read_headers(
         If `num_modes` is out of range, `y` and `no` are not of these shapes or longer than any header, or a frame is longer
         than `spec` has it.
     """
-    width, length = _width(num_modes), BLOCK_SYMBOLS * spec.repeats
-    blocks = 1 + -(-spec.frame_samples * width // MESSAGE_BITS)
+    width, code, first = _width(num_modes), CODES[spec.code], head_blocks(spec)
+    length = code.symbols * spec.repeats
+    blocks = first + int(mode_blocks(spec.frame_samples, width, spec))
     _require_frames(frames, spec)
     if np.ndim(y) != 3 or len(y) != len(frames.size) or y.shape[2] != 2 or y.shape[1] > blocks * length:
         wanted = f"({len(frames.size)}, at most {blocks * length}, 2)"
@@ -222,15 +237,16 @@ def read_headers(
     unheard = blocks * length - y.shape[1]
     heard = np.pad(y, ((0, 0), (0, unheard), (0, 0))).reshape(len(y), blocks, length, 2)
     variances = np.pad(no, ((0, 0), (0, unheard)), constant_values=np.inf).reshape(len(y), blocks, length)
-    messages, metric = decode(heard, variances, spec.repeats)
-    base, uniform = messages[:, 0] >> 1, (messages[:, 0] & 1).astype(bool)
-    bits = label_bits(messages[:, 1:], MESSAGE_BITS).reshape(len(y), -1)
+    messages, metric = decode(heard, variances, spec.repeats, code)
+    every = label_bits(messages, code.message_bits)
+    head, bits = every[:, :first].reshape(len(y), -1), every[:, first:].reshape(len(y), -1)
+    base, uniform = labels_from_bits(head[:, : HEAD_BITS - 1]), head[:, HEAD_BITS - 1].astype(bool)
     grid = labels_from_bits(bits[:, : spec.frame_samples * width].reshape(len(y), spec.frame_samples, width))
-    used = np.arange(blocks) < np.where(uniform, 1, 1 + _mode_blocks(frames.size, width))[:, None]
+    used = np.arange(blocks) < (first + np.where(uniform, 0, mode_blocks(frames.size, width, spec)))[:, None]
     filled = ~uniform[:, None] & (np.arange(spec.frame_samples) < frames.size[:, None])
     silent = ~np.isfinite(variances).any(axis=-1)
     lost = (used & (silent | (metric < spec.threshold))).any(axis=-1)
-    lost |= (base >= num_modes) | (filled & (grid >= num_modes)).any(axis=-1)
+    lost |= head[:, HEAD_BITS:].any(axis=-1) | (base >= num_modes) | (filled & (grid >= num_modes)).any(axis=-1)
     modes = np.where(uniform[:, None], base[:, None], grid)[frames.frame, frames.place]
     return modes, lost
 
@@ -310,8 +326,3 @@ def _checked_modes(modes: NDArray[np.int64], frames: Frames, num_modes: int) -> 
 def _require_frames(frames: Frames, spec: HeaderSpec) -> None:
     if frames.size.max() > spec.frame_samples:
         raise ArgumentError("frames", f"must have at most {spec.frame_samples} samples each, got {frames.size.max()}")
-
-
-def _mode_blocks(size: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """Blocks that hold the modes of frames of that many samples."""
-    return -(-size * width // MESSAGE_BITS)

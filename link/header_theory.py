@@ -1,15 +1,15 @@
 """How often a header is lost and how often it is wrong, exactly: what simulation must give, and training may draw from.
 
-Over AWGN the 32 correlations of a block's decoder (link.reed_muller), in units of its metric, are independent Gaussians of
-deviation s = sqrt(N0 / (32 repeats)), one of mean 1 and 31 of mean 0. With q(v) = 1 - 2 Q(v), the chance of |N(0, 1)| < v,
-and t the threshold,
+Over AWGN the n correlations of a block's decoder (link.reed_muller), 32 of rm-1-5, in units of its metric, are independent
+Gaussians of deviation s = sqrt(N0 / (n repeats)), one of mean 1 and n - 1 of mean 0. With q(v) = 1 - 2 Q(v), the chance of
+|N(0, 1)| < v, and t the threshold,
 
-    P(lost)   = (Phi((t - 1) / s) - Phi((-t - 1) / s)) q(t / s)^31
-    P(right)  = int_t^oo phi((x - 1) / s) / s  q(x / s)^31 dx
-    P(one of 62 orthogonal codewords)
-              = int_t^oo phi(x / s) / s  q(x / s)^30 (Phi((x - 1) / s) - Phi((-x - 1) / s)) dx
+    P(lost)   = (Phi((t - 1) / s) - Phi((-t - 1) / s)) q(t / s)^(n - 1)
+    P(right)  = int_t^oo phi((x - 1) / s) / s  q(x / s)^(n - 1) dx
+    P(one of the 2 n - 2 orthogonal codewords)
+              = int_t^oo phi(x / s) / s  q(x / s)^(n - 2) (Phi((x - 1) / s) - Phi((-x - 1) / s)) dx
     P(the opposite codeword)
-              = int_t^oo phi((x + 1) / s) / s  q(x / s)^31 dx
+              = int_t^oo phi((x + 1) / s) / s  q(x / s)^(n - 1) dx
 
 which sum to 1 (Proakis, Salehi 2008, "Digital Communications", section 4.4, for the case without threshold). Over a fading
 channel they hold given a gain that one block shares, at that gain's SNR.
@@ -25,14 +25,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf, ndtr
 
+from link.bits import group, label_bits, labels_from_bits
 from link.errors import ArgumentError
+from link.header import HEAD_BITS, head_blocks
 from link.manifest import MODES_MAX, HeaderSpec
-from link.reed_muller import CODE_BITS, MESSAGE_BITS
+from link.reed_muller import CODES, RM_1_5, ReedMuller
 
-ORTHOGONAL: Final = 62
-"""Codewords orthogonal to a given one; of the other two of the 64 one is itself, one its opposite."""
-
-_OTHER_ROWS: Final = CODE_BITS - 1
 _PANELS: Final = 128
 _NODES: Final = 8
 _TAIL: Final = 9.0
@@ -47,7 +45,7 @@ class BlockRates(NamedTuple):
     ----------
     right, lost, opposite : (...) float64
     orthogonal : (...) float64
-        Of all 62 together, which are equally likely.
+        Of all 2 n - 2 together, which are equally likely.
     """
 
     right: NDArray[np.float64]
@@ -56,7 +54,7 @@ class BlockRates(NamedTuple):
     opposite: NDArray[np.float64]
 
 
-def block_rates(snr_db: ArrayLike, repeats: int, threshold: float) -> BlockRates:
+def block_rates(snr_db: ArrayLike, repeats: int, threshold: float, code: ReedMuller = RM_1_5) -> BlockRates:
     """What becomes of one block over AWGN, exactly.
 
     Parameters
@@ -66,6 +64,7 @@ def block_rates(snr_db: ArrayLike, repeats: int, threshold: float) -> BlockRates
     repeats : int
     threshold : float
         In [0, 1).
+    code : ReedMuller
 
     Returns
     -------
@@ -83,26 +82,28 @@ def block_rates(snr_db: ArrayLike, repeats: int, threshold: float) -> BlockRates
     if repeats < 1:
         raise ArgumentError("repeats", f"must be at least 1, got {repeats}")
     esn0 = 10.0 ** (np.asarray(snr_db, dtype=np.float64) / 10.0)
-    mean = np.sqrt(CODE_BITS * repeats * esn0)  # 1 / s: the signal in units of the noise, as every variable below
+    others = code.code_bits - 1
+    mean = np.sqrt(code.code_bits * repeats * esn0)  # 1 / s: the signal in units of the noise, as every variable below
     least = threshold * mean
     signal_below = ndtr(least - mean) - ndtr(-least - mean)
     return BlockRates(
         right=_integral(
-            lambda u, m: _density(u) * _within(u + m) ** _OTHER_ROWS,
+            lambda u, m: _density(u) * _within(u + m) ** others,
             np.maximum(least - mean, -_TAIL),
             np.full_like(mean, _TAIL),
             mean,
         ),
-        lost=np.asarray(signal_below * _within(least) ** _OTHER_ROWS),
-        orthogonal=ORTHOGONAL
+        lost=np.asarray(signal_below * _within(least) ** others),
+        orthogonal=2
+        * others
         * _integral(
-            lambda v, m: _density(v) * _within(v) ** (_OTHER_ROWS - 1) * (ndtr(v - m) - ndtr(-v - m)),
+            lambda v, m: _density(v) * _within(v) ** (others - 1) * (ndtr(v - m) - ndtr(-v - m)),
             np.minimum(least, _UNDERFLOW),
             np.minimum(mean + _TAIL, _UNDERFLOW),
             mean,
         ),
         opposite=_integral(
-            lambda u, m: _density(u) * _within(np.maximum(u - m, 0.0)) ** _OTHER_ROWS,
+            lambda u, m: _density(u) * _within(np.maximum(u - m, 0.0)) ** others,
             np.minimum(least + mean, _UNDERFLOW),
             np.minimum(least + mean + _TAIL, _UNDERFLOW),
             mean,
@@ -118,7 +119,7 @@ def loss_rate(snr_db: ArrayLike, spec: HeaderSpec) -> NDArray[np.float64]:
     >>> loss_rate([-6.0, 0.0], HeaderSpec()).round(6)
     array([0.001986, 0.      ])
     """
-    return block_rates(snr_db, spec.repeats, spec.threshold).lost
+    return block_rates(snr_db, spec.repeats, spec.threshold, CODES[spec.code]).lost
 
 
 def error_rate(snr_db: ArrayLike, spec: HeaderSpec) -> NDArray[np.float64]:
@@ -129,7 +130,7 @@ def error_rate(snr_db: ArrayLike, spec: HeaderSpec) -> NDArray[np.float64]:
     >>> error_rate([-6.0, 0.0], HeaderSpec()).round(6)
     array([0.001068, 0.      ])
     """
-    rates = block_rates(snr_db, spec.repeats, spec.threshold)
+    rates = block_rates(snr_db, spec.repeats, spec.threshold, CODES[spec.code])
     return rates.orthogonal + rates.opposite
 
 
@@ -144,8 +145,8 @@ class HeaderRates(NamedTuple):
 def uniform_rates(snr_db: ArrayLike, spec: HeaderSpec, num_modes: int, mode: int) -> HeaderRates:
     """What becomes of the header of a frame that is all in one mode (as a frame of one sample is), over AWGN, exactly.
 
-    Of the 63 wrong codewords of block 0, those that name no mode of the bundle, or announce blocks that were not sent, make
-    the header lost after all.
+    Of the wrong heads those that name no mode of the bundle, announce blocks that were not sent, or are not padded with
+    zeros make the header lost after all.
 
     Parameters
     ----------
@@ -165,14 +166,29 @@ def uniform_rates(snr_db: ArrayLike, spec: HeaderSpec, num_modes: int, mode: int
     """
     if not 0 <= mode < num_modes <= MODES_MAX:
         raise ArgumentError("mode", f"must be in [0, {num_modes}), and num_modes at most {MODES_MAX}, got {mode}")
-    rates: BlockRates = block_rates(snr_db, spec.repeats, spec.threshold)
-    sent = mode << 1 | 1
-    accepted = [base << 1 | 1 for base in range(num_modes) if base != mode]
-    opposite = sent ^ (1 << (MESSAGE_BITS - 1))
-    of_one = rates.orthogonal / ORTHOGONAL
-    wrong = of_one * sum(message != opposite for message in accepted) + rates.opposite * (opposite in accepted)
-    others = rates.orthogonal + rates.opposite - wrong
-    return HeaderRates(rates.right, rates.lost + others, np.asarray(wrong))
+    code, blocks = CODES[spec.code], head_blocks(spec)
+    rates: BlockRates = block_rates(snr_db, spec.repeats, spec.threshold, code)
+    each = rates.orthogonal / (2 * code.code_bits - 2)
+
+    def messages(base: int) -> NDArray[np.int64]:
+        return np.asarray(labels_from_bits(group(label_bits(base << 1 | 1, HEAD_BITS), code.message_bits)))
+
+    def accepted(base: int) -> NDArray[np.float64]:
+        """Probability that each block is taken for that of another mode's head."""
+        changed = messages(base) ^ messages(mode)
+        return math.prod(
+            (rates.right if not bits else rates.opposite if bits == code.code_bits else each for bits in changed),
+            start=np.ones_like(rates.right),
+        )
+
+    wrong = sum((accepted(base) for base in range(num_modes) if base != mode), start=np.zeros_like(rates.right))
+    # Every block accepted, some as another: (right + not)^blocks without right^blocks, and without a difference.
+    amiss = rates.orthogonal + rates.opposite
+    changed = sum(
+        math.comb(blocks, count) * amiss**count * rates.right ** (blocks - count) for count in range(1, blocks + 1)
+    )
+    lost = -np.expm1(blocks * np.log1p(-rates.lost))
+    return HeaderRates(rates.right**blocks, lost + (changed - wrong), wrong)
 
 
 def _integral(

@@ -82,9 +82,10 @@ class HeaderSpec(_Frozen):
     Attributes
     ----------
     code : str
-        Of a block of 6 bits: first-order Reed-Muller, (32, 6), on QPSK.
+        Of a block, first-order Reed-Muller on QPSK: 6 bits in 16 symbols (`rm-1-5`), 5 in 8 (`rm-1-4`) or 4 in 4
+        (`rm-1-3`).
     repeats : int
-        Times that a block's 16 symbols are sent.
+        Times that a block's symbols are sent.
     frame_samples : int
         Samples that share a header.
     threshold : float
@@ -99,7 +100,7 @@ class HeaderSpec(_Frozen):
     alone reaches the threshold, some 6 dB below, hardly anything is lost any more and all errors are wrong headers.
     """
 
-    code: Literal["rm-1-5"] = "rm-1-5"
+    code: Literal["rm-1-3", "rm-1-4", "rm-1-5"] = "rm-1-5"
     repeats: Annotated[int, Field(ge=1, le=64)] = 4
     frame_samples: Annotated[int, Field(ge=1, le=64)] = 32
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5

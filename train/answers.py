@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Answered(NamedTuple):
@@ -20,6 +20,11 @@ class Answered(NamedTuple):
 
     decisions: Tensor
     score: Tensor
+
+
+def follows(head: nn.Module) -> bool:
+    """Whether each piece that a head answers follows from those before it: in training it is told the right ones."""
+    return bool(getattr(head, "told", False))
 
 
 def answered(logits: Tensor) -> Answered:

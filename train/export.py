@@ -199,7 +199,7 @@ def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple
         shapes = (shapes,)
     elif isinstance(module, ReceiverGraph) and len(shapes) > RECEIVED:
         shapes = (*shapes[:RECEIVED], shapes[RECEIVED:])
-    with _quiet_exporter():
+    with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),

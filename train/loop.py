@@ -27,7 +27,7 @@ from train.features import Progress
 from train.latent import VariationalTraining, drawn_on
 from train.objective import send, terms_of
 from train.processes import Processes
-from train.questions import asked, chance, sizes_of
+from train.questions import chance, sizes_of, taught
 from train.recipe import LossRecipe, Recipe
 from train.record import EpochRecord
 from train.routing import ModeChoice, Routing
@@ -184,7 +184,7 @@ class Trainer:
             tokens, latent = self._latent(batch)
             if latent is not None:  # before there is a codebook, its mean is that of normalised tokens
                 tokens = tokens.masked_fill(latent.lost[:, None, None], 0.0)
-            logits = asked(self.model.head, self.model.head(tokens, *batch.side), batch.labels)
+            logits = taught(self.model.head, tokens, batch.side, batch.labels)
             task = losses.task_loss(logits, batch.labels)
             loss = task + self._latent_loss(latent, logits, batch, step)
             self._step(loss, step)

@@ -28,7 +28,7 @@ from link.manifest import HeaderSpec
 from train import losses
 from train.lengths import own
 from train.mode_codec import Codec, ModeCodec, Sent
-from train.questions import asked
+from train.questions import taught
 from train.recipe import LinkRecipe, LossRecipe
 from train.routing import Routing, naming_symbols, receive_routed, symbols_of_modes
 from train.schedule import EpochPlan
@@ -113,12 +113,12 @@ def send(
         if lost is not None:
             y, variances = y.masked_fill(lost[:, None, None], 0.0), no.masked_fill(lost[:, None], torch.inf)
         if routing is None:
-            heard = model.receive(y, variances, None, None, side, answers=answers)
+            heard = model.receive(y, variances, None, None, side, answers=False)
         else:
             heard = receive_routed(
-                model, y, variances, routing.mode, routing.decoded, routing.lost, side, answers=answers
+                model, y, variances, routing.mode, routing.decoded, routing.lost, side, answers=False
             )
-        return heard._replace(logits=asked(model.head, heard.logits, labels)) if answers else heard
+        return heard._replace(logits=taught(model.head, heard.embedding, side, labels)) if answers else heard
 
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
@@ -157,7 +157,7 @@ def _try_modes(
             x = codec.send_soft(tokens, settings.vq_temp, settings.symbol_temp).symbols
         length = codec.recipe.num_symbols
         embedding = codec.decode(add_noise(x, no[:, :length], normals[:, :length]), no, None)[-1]
-        logits = asked(model.head, model.head(embedding, *side), labels)
+        logits = taught(model.head, embedding, side, labels)
         columns.append(losses.row_losses(logits, labels))
     return torch.stack(columns, dim=-1)
 

@@ -15,9 +15,9 @@ def train_in_bfloat16(module: nn.Module) -> None:
     """Compute a module's forward in bfloat16 as long as it is in training mode; float32 in and out."""
     exact = module.forward
 
-    def forward(*inputs: Tensor) -> Tensor:
+    def forward(*inputs: Tensor, **named: Tensor) -> Tensor:
         with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=module.training):
-            result: Tensor = exact(*inputs)
+            result: Tensor = exact(*inputs, **named)
         return result.float()
 
     module.forward = forward

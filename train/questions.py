@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from link.errors import CheckpointError
 from link.truth import UNJUDGED
+from train.answers import follows
 from train.tasks import Task, questions_of
 from train.transceiver import Transceiver
 
@@ -79,6 +80,12 @@ def within_question(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Ten
 def asked(head: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     """Logits (B, C) of a head within the questions that the labels (B,) are answers to."""
     return within_question(logits, labels, sizes_of(head))
+
+
+def taught(head: nn.Module, embedding: Tensor, side: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Logits of a head in training, within the questions that the labels answer, and given them where it is to be told."""
+    logits = head(embedding, *side, told=labels) if follows(head) else head(embedding, *side)
+    return asked(head, logits, labels)
 
 
 def chance(labels: NDArray[np.int64], sizes: Sequence[int]) -> float:

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from link.manifest import Manifest
 from link.runtime import Transmission
 from train.agreement import EPS32, ROWS, SAFETY, Frozen, allowed_near_ties, parts
-from train.answers import answered, score_of
+from train.answers import answered, follows, score_of
+from train.pieces import END_ID
 from train.receptions import Case, Known, channel_cases, noiseless_case, saturated_cases
 from train.transceiver import Heard, Transceiver
 
@@ -170,7 +171,8 @@ class _Comparison:
             if known is not None:
                 self._hold_to_manifest(name, known, llr, indices_hat)
             self._floats(name, "llr", case.name, llr, expected.llr, expected.llr_tolerance)
-            self._floats(name, self._score, case.name, score, expected.score, expected.score_tolerance)
+            alike = self._alike(decisions, expected.decisions)
+            self._floats(name, self._score, case.name, score, expected.score, expected.score_tolerance, alike)
             self._codewords(name, case.name, indices_hat, expected)
             self._answers(name, case, decisions, expected)
 
@@ -208,6 +210,7 @@ class _Comparison:
         recipe = self._model.recipe
         llr, llr64 = _join(single, "llr"), _join(double, "llr")
         score, score64 = _join(single, "score"), _join(double, "score")
+        alike = self._alike(*(_join(said, "decisions").numpy() for said in (single, double)))
         log_posterior = self._log_posterior(llr64, case.mode)
         llr_tolerance = _tolerance(llr, llr64)
         scale = float(np.abs(log_posterior[np.isfinite(log_posterior)]).max())
@@ -218,9 +221,18 @@ class _Comparison:
             score.numpy(),
             log_posterior,
             llr_tolerance,
-            _tolerance(score, score64, self._terms),
+            _tolerance(score[alike], score64[alike], self._terms),
             2.0 * (max(rate.index_bits for rate in recipe.rates) * llr_tolerance + SAFETY * EPS32 * scale),
         )
+
+    def _alike(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Any:
+        """Which scores of two that decided so, (n,) or (n, T), mean the same.
+
+        Of texts whose pieces follow from those before, those up to the first piece that is another; of all else, every one.
+        """
+        if not follows(self._model.head) or first.shape != second.shape:
+            return ...
+        return np.logical_and.accumulate(first == second, axis=1)
 
     def _log_posterior(self, llr: Tensor, mode: NDArray[np.int64] | None) -> NDArray[np.float64]:
         """Log posterior in float64, (n, N, K): -inf past a mode's codewords; past its tokens codeword 0 alone."""
@@ -236,13 +248,20 @@ class _Comparison:
         return found
 
     def _floats(
-        self, name: str, field: str, case: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float
+        self,
+        name: str,
+        field: str,
+        case: str,
+        got: NDArray[Any],
+        expected: NDArray[Any],
+        tolerance: float,
+        where: Any = ...,
     ) -> None:
         if got.shape != expected.shape:
             self._report(name, field, case, f"has shape {got.shape}, expected {expected.shape}")
             return
         with np.errstate(invalid="ignore"):
-            difference = np.abs(got - expected)
+            difference = np.abs(got - expected)[where]
         if not (difference <= tolerance).all():  # NaN is not within any tolerance
             worst = float(difference.max())
             self._report(name, field, case, f"differs by up to {worst:.3g}, float32 explains {tolerance:.1e}")
@@ -275,14 +294,35 @@ class _Comparison:
         rows = np.flatnonzero((got != expected.decisions).reshape(len(got), -1).any(axis=1))
         for start in range(0, len(rows), self._rows):
             part = rows[start : start + self._rows]
-            heard = _receive(self._exact, _rows(case, part))
             chosen, meant = (torch.from_numpy(each[part]) for each in (got, expected.decisions))
-            inside = (chosen >= 0) & (chosen < heard.logits.shape[-1])
-            gap = score_of(heard.logits, meant) - score_of(heard.logits, chosen * inside)
-            near = inside & (gap.abs() <= 2.0 * expected.score_tolerance)
-            self._near_ties[name] += int((near & (chosen != meant)).sum())
-            if not near.all():
-                self._report(name, "answers", case.name, f"differ in {int((~near).sum())} of {got.size} decisions")
+            differ, gap = self._gaps(_rows(case, part), chosen, meant)
+            near = gap <= 2.0 * expected.score_tolerance
+            self._near_ties[name] += int((differ & near).sum())
+            if (differ & ~near).any():
+                self._report(
+                    name, "answers", case.name, f"differ in {int((differ & ~near).sum())} of {got.size} decisions"
+                )
+
+    def _gaps(self, case: Case, chosen: Tensor, meant: Tensor) -> tuple[Tensor, Tensor]:
+        """Which decisions (n,) or (n, T) are others than the checkpoint's, and how far apart the scores of both are.
+
+        Where pieces follow from those before, the first that differs in a row is one decision, and the rest follows from it:
+        their scores tie, or those of the two texts, a position.
+        """
+        heard = _receive(self._exact, case)
+        pieces = heard.logits.shape[-1]
+        inside = (chosen >= 0) & (chosen < pieces)
+        logits, differ = heard.logits, chosen != meant
+        if follows(self._model.head):
+            differ &= differ.cumsum(dim=1) == 1
+            logits = self._exact.head(heard.embedding, told=meant)
+            totals = [
+                _text_score(self._exact.head(heard.embedding, told=text), text) for text in (meant, chosen * inside)
+            ]
+        gap = (score_of(logits, meant) - score_of(logits, chosen * inside)).abs()
+        if follows(self._model.head):
+            gap = torch.minimum(gap, ((totals[0] - totals[1]).abs() / chosen.shape[1])[:, None])
+        return differ, torch.where(inside, gap, torch.inf)
 
     def _hold_to_manifest(self, name: str, known: Known, llr: NDArray[Any], indices_hat: NDArray[Any]) -> None:
         if known.llr is not None and not np.array_equal(llr, known.llr):
@@ -317,6 +357,12 @@ def _receive(model: Transceiver, case: Case) -> Heard:
     side = [torch.from_numpy(values) for values in case.side.values()]
     side = [values.to(dtype) if values.is_floating_point() else values for values in side]
     return model.receive(y, no, llr_in, None if case.mode is None else torch.from_numpy(case.mode), side)
+
+
+def _text_score(logits: Tensor, pieces: Tensor) -> Tensor:
+    """Log probability of each text (n, T) up to its end, by scores (n, T, V), nats; (n,)."""
+    ended = (pieces == END_ID).cumsum(dim=1) - (pieces == END_ID).to(torch.int64) > 0
+    return score_of(logits, pieces).masked_fill(ended, 0.0).sum(dim=1)
 
 
 def _rows(case: Case, part: slice | NDArray[np.int64]) -> Case:

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from link.channel.awgn import Awgn
 from link.codebook import lookup
-from link.header import HeaderOutcome, carry_headers
+from link.header import HeaderOutcome, carry_headers, head_blocks, mode_blocks
 from link.header_theory import uniform_rates
 from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
-from link.reed_muller import BLOCK_SYMBOLS, MESSAGE_BITS
+from link.reed_muller import CODES
 from train.modes import LinkRecipe
 from train.recipe import Recipe
 from train.router import choose
@@ -197,15 +197,15 @@ def receive_routed(
 
 def symbols_of_modes(link: LinkRecipe, header: HeaderSpec) -> Tensor:
     """Symbols of a sample in each mode, (R,) float32, its share of the header of a frame of one mode among them."""
-    share = BLOCK_SYMBOLS * header.repeats / header.frame_samples
+    share = CODES[header.code].symbols * header.repeats * head_blocks(header) / header.frame_samples
     return torch.tensor([rate.num_symbols + share for rate in link.rates])
 
 
 def naming_symbols(modes: int, header: HeaderSpec) -> float:
     """A sample's share of the blocks that name the modes of a full frame one by one."""
     width = (modes - 1).bit_length()
-    blocks = -(-header.frame_samples * width // MESSAGE_BITS)
-    return BLOCK_SYMBOLS * header.repeats * blocks / header.frame_samples
+    blocks = int(mode_blocks(header.frame_samples, width, header))
+    return CODES[header.code].symbols * header.repeats * blocks / header.frame_samples
 
 
 def carried(model: Transceiver, header: HeaderSpec, mode: Tensor, snr_db: float, draws: Draws) -> HeaderOutcome:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 _EXPANSION: Final = 4
 # Large enough to be nothing after a softmax, small enough for half precision.
-_ABSENT: Final = -1e4
+ABSENT: Final = -1e4
 
 
 class Block(nn.Module):
@@ -48,6 +48,33 @@ class Block(nn.Module):
         states = states + self.out(attended.transpose(1, 2).flatten(2))
         return states + self.hidden(states)  # type: ignore[no-any-return]
 
+    def step(self, state: Tensor, memory: Tensor, here: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """One position alone, where the others' keys and values are known.
+
+        Parameters
+        ----------
+        state : (..., H) float32
+        memory : (2, ..., heads, T, H / heads) float32
+            Keys and values.
+        here : (T,) bool
+            Where the position's own belong.
+        bias : (1, T) float32
+            Added to the scores of the positions.
+
+        Returns
+        -------
+        tuple of Tensor
+            New state, and the memory with the position in it.
+        """
+        query, key, value = (
+            part.unflatten(-1, (self.heads, 1, -1)) for part in self.into(self.norm(state)).chunk(3, dim=-1)
+        )
+        memory = torch.where(here[:, None], torch.stack([key, value]), memory)
+        keys, values = memory
+        shares = (query @ keys.transpose(-1, -2) / query.shape[-1] ** 0.5 + bias).softmax(dim=-1)
+        state = state + self.out((shares @ values).flatten(-3))
+        return state + self.hidden(state), memory
+
 
 class Transformer(nn.Module):
     """Blocks over positions with learned embeddings of their own, and a last norm: (B, T, H) to (B, T, H).
@@ -68,7 +95,7 @@ class Transformer(nn.Module):
 
     def forward(self, states: Tensor, present: Tensor) -> Tensor:
         """States that look at those of the positions that are `present`, (B, T) bool; T at most `length`."""
-        bias = (~present).to(states.dtype)[:, None, None, :] * _ABSENT
+        bias = (~present).to(states.dtype)[:, None, None, :] * ABSENT
         states = states + self.position[: states.shape[1]]
         for block in self.blocks:
             states = block(states, bias)

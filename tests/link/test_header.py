@@ -16,7 +16,7 @@ from link.header import carry_headers, frames_of, read_headers, write_headers
 from link.header_theory import block_rates, error_rate, loss_rate, uniform_rates
 from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
-from link.reed_muller import decode, encode
+from link.reed_muller import CODES, decode, encode
 
 # Each rate below is compared with its Clopper-Pearson interval at this level: a false alarm in 10^6 runs of fixed seeds.
 LEVEL = 1.0 - 1e-6
@@ -34,24 +34,34 @@ def assert_rate(count, total, expected):
     assert low <= expected <= high, (count / total, expected, low, high)
 
 
-def codewords():
-    """All 64 codewords as signs, written out from the definition."""
+every_code = pytest.mark.parametrize("code", CODES.values(), ids=list(CODES))
+
+
+def codewords(code):
+    """All codewords as signs, written out from the definition."""
+    n = 2**code.m
     return np.array(
-        [[(-1) ** ((message >> 5) + bin(message & 31 & j).count("1")) for j in range(32)] for message in range(64)]
+        [[(-1) ** (message // n + bin(message % n & j).count("1")) for j in range(n)] for message in range(2 * n)]
     )
 
 
-def test_the_code_is_that_of_its_definition_with_distance_16():
-    symbols = encode(np.arange(64))
-    np.testing.assert_allclose(symbols.reshape(64, 32) * math.sqrt(2.0), codewords(), rtol=0, atol=1e-6)
-    distances = {int((a != b).sum()) for a, b in itertools.combinations(codewords(), 2)}
-    assert distances == {16, 32}
+@every_code
+def test_the_code_is_that_of_its_definition_with_half_its_length_as_distance(code):
+    n = code.code_bits
+    symbols = encode(np.arange(2 * n), code=code)
+    np.testing.assert_allclose(symbols.reshape(2 * n, n) * math.sqrt(2.0), codewords(code), rtol=0, atol=1e-6)
+    distances = {int((a != b).sum()) for a, b in itertools.combinations(codewords(code), 2)}
+    assert distances == {n // 2, n}
 
 
-def test_every_message_survives_without_noise_with_a_metric_of_one():
+@every_code
+def test_every_message_survives_without_noise_with_a_metric_of_one(code):
     for repeats in (1, 3):
-        messages, metric = decode(encode(np.arange(64), repeats), np.full((64, 16 * repeats), 0.1), repeats)
-        assert messages.tolist() == list(range(64))
+        sent = np.arange(2 ** (code.m + 1))
+        symbols = encode(sent, repeats, code)
+        assert symbols.shape[1] == repeats * 2**code.m // 2
+        messages, metric = decode(symbols, np.full(symbols.shape[:2], 0.1), repeats, code)
+        assert messages.tolist() == sent.tolist()
         np.testing.assert_allclose(metric, 1.0, rtol=1e-6)
 
 
@@ -78,24 +88,28 @@ def test_a_block_that_was_erased_has_a_metric_of_zero():
 
 
 @pytest.mark.parametrize("snr_db", [-12.0, -5.0, 0.0, 2.0])
-@pytest.mark.parametrize(("repeats", "threshold"), [(1, 0.0), (1, 0.6), (2, 0.45), (4, 0.7)])
-def test_the_block_rates_are_the_integrals_by_another_quadrature(snr_db, repeats, threshold):
-    s = math.sqrt(10 ** (-snr_db / 10) / (32 * repeats))
+@pytest.mark.parametrize(
+    ("repeats", "threshold", "code"),
+    [(1, 0.0, "rm-1-5"), (1, 0.6, "rm-1-5"), (2, 0.45, "rm-1-4"), (4, 0.7, "rm-1-3")],
+)
+def test_the_block_rates_are_the_integrals_by_another_quadrature(snr_db, repeats, threshold, code):
+    n = CODES[code].code_bits
+    s = math.sqrt(10 ** (-snr_db / 10) / (n * repeats))
     within = lambda x: math.erf(x / s / math.sqrt(2))  # noqa: E731
     top = threshold + 1 + 14 * s
     integral = lambda f: quad(f, threshold, top, epsabs=0, epsrel=1e-12, limit=500, points=[1.0])[0]  # noqa: E731
-    rates = block_rates(snr_db, repeats, threshold)
-    assert rates.right == pytest.approx(integral(lambda x: norm.pdf(x, 1, s) * within(x) ** 31), rel=1e-10)
-    others = 62 * integral(
-        lambda x: norm.pdf(x, 0, s) * within(x) ** 30 * (norm.cdf((x - 1) / s) - norm.cdf((-x - 1) / s))
+    rates = block_rates(snr_db, repeats, threshold, CODES[code])
+    assert rates.right == pytest.approx(integral(lambda x: norm.pdf(x, 1, s) * within(x) ** (n - 1)), rel=1e-10)
+    others = (2 * n - 2) * integral(
+        lambda x: norm.pdf(x, 0, s) * within(x) ** (n - 2) * (norm.cdf((x - 1) / s) - norm.cdf((-x - 1) / s))
     )
     assert rates.orthogonal == pytest.approx(others, rel=1e-9)
-    assert rates.opposite == pytest.approx(integral(lambda x: norm.pdf(x, -1, s) * within(x) ** 31), rel=1e-9)
+    assert rates.opposite == pytest.approx(integral(lambda x: norm.pdf(x, -1, s) * within(x) ** (n - 1)), rel=1e-9)
 
 
-@given(st.floats(-30.0, 60.0), st.integers(1, 16), st.floats(0.0, 0.99))
-def test_the_block_rates_sum_to_one(snr_db, repeats, threshold):
-    rates = block_rates(snr_db, repeats, threshold)
+@given(st.floats(-30.0, 60.0), st.integers(1, 16), st.floats(0.0, 0.99), st.sampled_from(list(CODES.values())))
+def test_the_block_rates_sum_to_one(snr_db, repeats, threshold, code):
+    rates = block_rates(snr_db, repeats, threshold, code)
     assert float(sum(rates)) == pytest.approx(1.0, abs=1e-12)
     assert all(0.0 <= rate <= 1.0 + 1e-12 for rate in rates)
 
@@ -111,15 +125,24 @@ def test_the_rates_take_arrays_and_refuse_what_is_out_of_range():
         uniform_rates(0.0, ONE, 3, 3)
 
 
-@pytest.mark.parametrize(("snr_db", "repeats", "threshold"), [(-3.0, 1, 0.6), (-6.0, 2, 0.7), (0.0, 1, 0.5)])
-def test_a_simulated_block_is_lost_and_wrong_as_often_as_the_closed_form_says(snr_db, repeats, threshold):
+@pytest.mark.parametrize(
+    ("snr_db", "repeats", "threshold", "code"),
+    [
+        (-3.0, 1, 0.6, "rm-1-5"),
+        (-6.0, 2, 0.7, "rm-1-5"),
+        (0.0, 1, 0.5, "rm-1-5"),
+        (0.0, 1, 0.5, "rm-1-4"),
+        (3.0, 1, 0.2, "rm-1-3"),
+    ],
+)
+def test_a_simulated_block_is_lost_and_wrong_as_often_as_the_closed_form_says(snr_db, repeats, threshold, code):
     blocks = 40_000
-    spec = HeaderSpec(repeats=repeats, frame_samples=1, threshold=threshold)
+    spec = HeaderSpec(code=code, repeats=repeats, frame_samples=1, threshold=threshold)
     draws = Draws(3, np.arange(blocks))
-    sent = np.arange(blocks) % 64
-    x = encode(sent, repeats)
+    sent = np.arange(blocks) % 2 ** CODES[code].message_bits
+    x = encode(sent, repeats, CODES[code])
     received = Awgn()(x, np.full(blocks, x.shape[1]), snr_db, draws)
-    found, metric = decode(received.y, received.no, repeats)
+    found, metric = decode(received.y, received.no, repeats, CODES[code])
     lost = metric < threshold
     assert_rate(int(lost.sum()), blocks, float(loss_rate(snr_db, spec)))
     assert_rate(int((~lost & (found != sent)).sum()), blocks, float(error_rate(snr_db, spec)))
@@ -132,13 +155,16 @@ def test_noise_of_the_wrong_convention_would_be_seen():
     assert not low <= float(error_rate(-6.0, ONE)) <= high
 
 
+@pytest.mark.parametrize(("code", "snr_db"), [("rm-1-5", -7.0), ("rm-1-4", -4.0), ("rm-1-3", -1.0)])
 @pytest.mark.parametrize(("num_modes", "mode"), [(2, 0), (3, 2), (17, 0), (17, 16), (32, 5)])
-def test_the_header_of_a_uniform_frame_is_lost_and_wrong_as_often_as_its_closed_form_says(num_modes, mode):
+def test_the_header_of_a_uniform_frame_is_lost_and_wrong_as_often_as_its_closed_form_says(
+    num_modes, mode, code, snr_db
+):
     """17 modes include the opposite codeword of modes 0 and 16, 32 modes leave no invalid base mode."""
     frames = 20_000
-    spec = HeaderSpec(repeats=1, frame_samples=1, threshold=0.5)
-    outcome = carry_headers(np.full(frames, mode), spec, num_modes, 1, Awgn(), -7.0, Draws(4, np.arange(frames)))
-    expected = uniform_rates(-7.0, spec, num_modes, mode)
+    spec = HeaderSpec(code=code, repeats=1, frame_samples=1, threshold=0.5 if code == "rm-1-5" else 0.2)
+    outcome = carry_headers(np.full(frames, mode), spec, num_modes, 1, Awgn(), snr_db, Draws(4, np.arange(frames)))
+    expected = uniform_rates(snr_db, spec, num_modes, mode)
     assert float(sum(expected)) == pytest.approx(1.0, abs=1e-12)
     assert_rate(outcome.headers_lost, frames, float(expected.lost))
     assert_rate(outcome.headers_wrong, frames, float(expected.wrong))
@@ -148,7 +174,11 @@ def test_the_header_of_a_uniform_frame_is_lost_and_wrong_as_often_as_its_closed_
 @given(st.data())
 def test_every_choice_of_modes_survives_without_noise(data):
     num_modes = data.draw(st.integers(2, 32))
-    spec = HeaderSpec(repeats=data.draw(st.integers(1, 2)), frame_samples=data.draw(st.integers(1, 64)))
+    spec = HeaderSpec(
+        code=data.draw(st.sampled_from(list(CODES))),
+        repeats=data.draw(st.integers(1, 2)),
+        frame_samples=data.draw(st.integers(1, 64)),
+    )
     samples = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=80, unique=True))
     modes = np.array([data.draw(st.integers(0, num_modes - 1)) for _ in samples])
     outcome = carry_headers(modes, spec, num_modes, 0, Awgn(), 40.0, Draws(0, np.array(samples)))
@@ -178,6 +208,26 @@ def test_a_header_has_the_blocks_that_its_theory_of_operation_says(modes, num_mo
     outcome = carry_headers(np.array(modes), spec, num_modes, 0, Awgn(), 30.0, draws)
     assert outcome.header_symbols == blocks * 32
     np.testing.assert_allclose(outcome.symbols, blocks * 32 / len(modes))
+
+
+@pytest.mark.parametrize(("code", "head", "named"), [("rm-1-5", 1, 27), ("rm-1-4", 2, 32), ("rm-1-3", 2, 40)])
+def test_a_shorter_code_has_more_blocks_of_fewer_symbols(code, head, named):
+    spec = HeaderSpec(code=code, repeats=1, frame_samples=32)
+    for modes, blocks in (([3] * 32, head), ([3] * 31 + [30], head + named)):
+        outcome = carry_headers(np.array(modes), spec, 32, 0, Awgn(), 30.0, Draws(0, np.arange(32)))
+        assert outcome.header_symbols == blocks * CODES[code].symbols
+        assert outcome.mode.tolist() == modes
+
+
+def test_a_head_that_is_not_padded_with_zeros_is_lost():
+    # Base mode 00010, uniform 1, in blocks of 4 bits: 0001 01, and two bits of padding.
+    spec = HeaderSpec(code="rm-1-3", repeats=1, frame_samples=4, threshold=0.0)
+    frames = frames_of(Draws(0, np.arange(4)), 4)
+    for last, lost in ((0b01_00, False), (0b01_01, True), (0b01_10, True)):
+        x = encode([[0b0001, last]], 1, CODES["rm-1-3"]).reshape(1, -1, 2)
+        modes, found = read_headers(x, np.full(x.shape[:2], 0.1, np.float32), frames, spec, 3)
+        assert found.tolist() == [lost]
+        assert lost or modes.tolist() == [2, 2, 2, 2]
 
 
 def test_the_blocks_hold_base_mode_uniform_bit_and_modes_in_the_order_of_the_sample_numbers():

@@ -106,7 +106,7 @@ EDITS = {
     ),
     "an unknown header code": (
         lambda raw: raw.update(modes=[mode(raw)] * 2, header={"code": "repetition"}),
-        "header.code: Input should be 'rm-1-5'",
+        "header.code: Input should be 'rm-1-3', 'rm-1-4' or 'rm-1-5'",
     ),
     "a frame of more samples than a header can hold": (
         lambda raw: raw.update(modes=[mode(raw)] * 2, header={"frame_samples": 65}),

@@ -3,7 +3,8 @@
     sentence ─> pieces ─> transformer ─> m latent tokens a piece ─> link ─> transformer ─> a piece a position ─> sentence
 
 A sentence is spelt in pieces of a byte-pair vocabulary, which can spell whatever is UTF-8, and an end. Each piece has latent
-tokens of its own, so the rate follows the length (`train.lengths`), and all pieces are read at once.
+tokens of its own, so the rate follows the length (`train.lengths`); the end has none, it stands where nothing was sent. The
+receiver looks at all that arrived, and names the pieces one after another or all at once.
 
 The data are a folder (`--data`) of plain files, one sentence a line, as `link.sentences` reads them: `train.*`, and `test.*`
 or `val.*`. A part that is absent is held out of the training sentences, and what stands in the test part is not trained on.
@@ -31,6 +32,7 @@ from link.randomness import Draws, permutation
 from link.sentences import read_sentence_parts
 from link.tokenizer import Tokenizer
 from link.truth import UNJUDGED
+from train.autoregressive import AutoregressiveDecoder
 from train.chain import Chain
 from train.pieces import END_ID, build_pieces, learn_pieces
 from train.tasks import TOKENIZER_FACT, Data, Split
@@ -41,6 +43,8 @@ TRANSMITTER_FACTS: Final = (TOKENIZER_FACT,)
 HOLDOUT_SEED: Final = 20_000
 _HELD_OUT_MAX: Final = 1000
 _HELD_OUT_SHARE: Final = 10
+_SURE: Final = 8.0
+"""How much likelier than another piece the end is where nothing was sent, to begin with: nats."""
 _LOGGER: Final = logging.getLogger(__name__)
 
 
@@ -65,8 +69,10 @@ class Options(BaseModel):
         Of both transformers.
     encoder_layers, decoder_layers : int
     decoder : str
-        How pieces are decided: `greedy`, each position by itself, or with its neighbours, `marginal` or `viterbi`
-        (train.chain).
+        How pieces are decided: each given those before it, `autoregressive` (train.autoregressive); all at once, each by
+        itself, `parallel`, or with its neighbours, `marginal` or `viterbi` (train.chain).
+    causal_layers, beam : int
+        Of an autoregressive decoder: its layers, and the hypotheses that it keeps; 1 is greedy.
     candidates, pair_rank : int
         Of a decoder that looks at neighbours: pieces a position that it weighs, and the rank of their pairs' scores.
     """
@@ -83,7 +89,9 @@ class Options(BaseModel):
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     encoder_layers: Annotated[int, Field(ge=1, le=24)] = 2
     decoder_layers: Annotated[int, Field(ge=1, le=24)] = 2
-    decoder: Literal["greedy", "marginal", "viterbi"] = "greedy"
+    decoder: Literal["autoregressive", "parallel", "marginal", "viterbi"] = "autoregressive"
+    causal_layers: Annotated[int, Field(ge=1, le=24)] = 2
+    beam: Annotated[int, Field(ge=1, le=64)] = 1
     candidates: Annotated[int, Field(ge=2, le=256)] = 8
     pair_rank: Annotated[int, Field(ge=1, le=512)] = 32
 
@@ -184,7 +192,7 @@ class TextReconstruction:
 
 
 class Encoder(nn.Module):
-    """Pieces (B, T) and their mask to (B, N, D), zeros past a sentence's end."""
+    """Pieces (B, T) and their mask to (B, N, D), zeros from a sentence's end on."""
 
     def __init__(self, options: Options, dim: int) -> None:
         super().__init__()
@@ -196,7 +204,7 @@ class Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Latent tokens of each sentence."""
         length = input_ids.shape[1]
-        present = attention_mask != 0
+        present = (attention_mask != 0) & (input_ids != END_ID)
         used = longest(present)
         present = present[:, :used]
         states = self.out(self.transformer(self.embedding(input_ids[:, :used]), present)) * present[..., None]
@@ -212,24 +220,51 @@ class Decoder(nn.Module):
         self.tokens_a_piece = options.tokens_a_piece
         self.into = nn.Linear(options.tokens_a_piece * dim, options.width)
         self.transformer = Transformer(options.width, options.heads, options.decoder_layers, options.max_length)
-        self.out = nn.Linear(options.width, options.vocabulary)
-        self.chain = None
-        if options.decoder != "greedy":
-            self.chain = Chain(options.vocabulary, options.candidates, options.pair_rank, options.decoder)
+        self.unsent = nn.Parameter(_SURE * functional.one_hot(torch.tensor(END_ID), options.vocabulary).float())
+        self.out = build_search(options)
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Scores of the pieces at each position."""
+    @property
+    def told(self) -> bool:
+        """Whether pieces are decided given those before, which are told in training."""
+        return isinstance(self.out, AutoregressiveDecoder)
+
+    def forward(self, embedding: Tensor, told: Tensor | None = None) -> Tensor:
+        """Scores of the pieces at each position; of those that nothing was sent for, the end's is the highest."""
         length = embedding.shape[1] // self.tokens_a_piece
         received = embedding.reshape(embedding.shape[0], length, -1)
         present = (received != 0.0).any(dim=-1)
         used = longest(present)
-        states = self.transformer(self.into(received[:, :used]), present[:, :used]) * present[:, :used, None]
-        scores: Tensor = self.out(states)
-        if self.chain is not None:
-            scores = self.chain(scores, present[:, :used])
-        # What nothing was received of is scored alike, whether it was looked at or not.
-        unseen = self.out.bias.expand(scores.shape[0], length - used, -1)
+        sent = present[:, :used]
+        states = self.transformer(self.into(received[:, :used]), sent) * sent[..., None]
+        scores = self.out(states, sent) if told is None else self.out(states, sent, told[:, :used])
+        scores = torch.where(sent[..., None], scores, self.unsent)
+        unseen = self.unsent.expand(scores.shape[0], length - used, -1)
         return torch.cat([scores, unseen], dim=1) if used < length else scores
+
+
+class Parallel(nn.Module):
+    """States (B, T, H) to scores of the pieces (B, T, V), each position by itself or beside its neighbours."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.scores = nn.Linear(options.width, options.vocabulary)
+        self.chain = None
+        if options.decoder in ("marginal", "viterbi"):
+            self.chain = Chain(options.vocabulary, options.candidates, options.pair_rank, options.decoder)
+
+    def forward(self, states: Tensor, present: Tensor) -> Tensor:
+        """Scores at each position; those that are not `present`, (B, T), say nothing of their neighbours."""
+        scores: Tensor = self.scores(states)
+        return scores if self.chain is None else self.chain(scores, present)
+
+
+def build_search(options: Options) -> nn.Module:
+    """What makes pieces of states."""
+    if options.decoder == "autoregressive":
+        return AutoregressiveDecoder(
+            options.vocabulary, options.width, options.heads, options.causal_layers, options.beam
+        )
+    return Parallel(options)
 
 
 class Texts(NamedTuple):

@@ -35,6 +35,7 @@ OPTIONS = {
     "heads": 2,
     "encoder_layers": 1,
     "decoder_layers": 1,
+    "decoder": "parallel",
 }
 
 
@@ -165,7 +166,7 @@ def test_what_lies_behind_a_sentence_changes_nothing(task, data):
     encoder, decoder = task.encoder(24, 8).eval(), task.head(24, 8).eval()
     ids, mask = (torch.from_numpy(data.test.inputs[name]) for name in ("input_ids", "attention_mask"))
     tokens = encoder(ids, mask)
-    own = mask.sum(dim=1)
+    own = mask.sum(dim=1) - 1  # the end takes no tokens
     short = int(own.argmin())
     assert own[short] < own.max()
     assert not tokens[short, 2 * own[short] :].any()
@@ -174,12 +175,12 @@ def test_what_lies_behind_a_sentence_changes_nothing(task, data):
     scores = decoder(tokens)
     assert torch.allclose(alone[0], tokens[short], atol=1e-5)
     assert torch.allclose(decoder(alone)[0], scores[short], atol=1e-5)
-    assert (scores[short, own[short] :] == decoder.out.bias).all()
+    assert (scores[short, own[short] :].argmax(dim=-1) == task.text.end_id).all()
 
 
 def test_the_rate_follows_the_length(link, data):
     sent = link.transmitter(data.test.inputs)
-    own = 2 * data.test.inputs["attention_mask"].sum(axis=1)
+    own = 2 * (data.test.inputs["attention_mask"].sum(axis=1) - 1)  # the end takes none
     lengths = np.array([mode.tokens for mode in link.manifest.modes])
     assert np.array_equal(lengths[sent.mode], [min(length for length in lengths if length >= count) for count in own])
     assert len(set(sent.num_symbols)) > 1
@@ -244,8 +245,17 @@ def test_the_manifest_says_what_is_answered_and_a_checkpoint_is_held_to_it(bundl
     assert checkpoints.task_of(checkpoints.load(run)[0]).text == task.text
 
 
-def test_a_receiver_whose_neighbours_decide_together_joins_the_bundle(recipe, run, folder, data, train_run, tmp_path):
-    options = OPTIONS | {"decoder": "viterbi", "candidates": 4, "pair_rank": 4}
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {"decoder": "viterbi", "candidates": 4, "pair_rank": 4},
+        {"decoder": "autoregressive", "causal_layers": 1},
+        {"decoder": "autoregressive", "causal_layers": 1, "beam": 3},
+    ],
+    ids=["viterbi", "greedy", "beam"],
+)
+def test_a_receiver_that_decides_otherwise_joins_the_bundle(decoder, recipe, run, folder, data, train_run, tmp_path):
+    options = OPTIONS | decoder
     schedule = recipe.schedule.model_copy(update={"epochs": 3, "warmup_epochs": 1, "alignment_start_epoch": 2})
     other = recipe.model_copy(update={"name": "beside", "task_options": options, "schedule": schedule})
     beside = train_run(other, data_folder=folder, transmitter=run)
