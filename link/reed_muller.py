@@ -1,7 +1,7 @@
 """The block codes of the header: first-order Reed-Muller RM(1, m) on QPSK, decoded softly.
 
-A block is m + 1 bits in n = 2^m: a row of the n x n Hadamard matrix chosen by m of them, its sign by the other one. Any two
-of the 2 n codewords are opposite or orthogonal (the code is biorthogonal; distance n / 2). n bits are n / 2 Gray QPSK symbols,
+A block is m + 1 bits in n = 2^m: a row of the n x n Hadamard matrix chosen by m of them, its sign by the other. Any two of
+the 2 n codewords are opposite or orthogonal (the code is biorthogonal; distance n / 2). n bits are n / 2 Gray QPSK symbols,
 and every symbol is sent `repeats` times. With m = 5, the most robust:
 
     6 bits ──> (-1)^(b0 + <b1..b5, j>), j = 0..31 ──> 16 QPSK symbols ──> the same 16 again, `repeats` in all
