@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -22,9 +23,27 @@ class Answered(NamedTuple):
     score: Tensor
 
 
+class Deciding(Protocol):
+    """A head whose pieces follow from those before."""
+
+    def decide(self, embedding: Tensor, *side: Tensor) -> Answered:
+        """The pieces (B, T), and the log probability of each given those before, nats."""
+
+
 def follows(head: nn.Module) -> bool:
     """Whether each piece that a head answers follows from those before it: in training it is told the right ones."""
     return bool(getattr(head, "told", False))
+
+
+def answer(head: nn.Module, embedding: Tensor, side: Sequence[Tensor] = ()) -> Answered:
+    """What a receiver says of what it received, (B, N, D), and of what it has of its own.
+
+    A head whose pieces follow from one another says itself which it decides (`decide`): the likeliest text is not made of
+    the likeliest pieces.
+    """
+    if follows(head):
+        return cast(Deciding, head).decide(embedding, *side)
+    return answered(head(embedding, *side))
 
 
 def answered(logits: Tensor) -> Answered:

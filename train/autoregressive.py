@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 
+from train.answers import Answered
 from train.pieces import END_ID
 from train.transformer import ABSENT, Block
 
@@ -35,8 +36,10 @@ class _Search(NamedTuple):
         The position that is decided next.
     pieces : (B, W, T) int64
         Of each hypothesis, the best first; the end from there on.
+    score : (B, W, T) float32
+        Log probability of each piece, nats.
     total : (B, W) float32
-        Log probability of each.
+        Of each hypothesis.
     states : (B, W, T, H) float32
         What each piece was decided by.
     memory : (layers, 2, B, W, heads, T, H / heads) float32
@@ -45,6 +48,7 @@ class _Search(NamedTuple):
 
     place: Tensor
     pieces: Tensor
+    score: Tensor
     total: Tensor
     states: Tensor
     memory: Tensor
@@ -82,6 +86,11 @@ class AutoregressiveDecoder(nn.Module):
         found = self._search(received, present)
         return foremost(self._scores(found.states[:, 0]), found.pieces[:, 0])
 
+    def decide(self, received: Tensor, present: Tensor) -> Answered:
+        """The pieces that it decides, and the log probability of each given those before."""
+        found = self._search(received, present)
+        return Answered(found.pieces[:, 0], found.score[:, 0])
+
     def _scores(self, states: Tensor) -> Tensor:
         scores: Tensor = self.out(self.norm(states))
         return scores
@@ -102,6 +111,7 @@ class AutoregressiveDecoder(nn.Module):
         start = _Search(
             torch.zeros((), dtype=torch.int64, device=received.device),
             torch.full((rows, self.beam, length), END_ID, device=received.device),
+            received.new_zeros(rows, self.beam, length),
             torch.where(first, 0.0, _NEVER).to(received.dtype).expand(rows, -1).clone(),
             received.new_zeros(rows, self.beam, length, width),
             received.new_zeros(len(self.blocks), 2, rows, self.beam, heads, length, width // heads),
@@ -145,9 +155,12 @@ class AutoregressiveDecoder(nn.Module):
         )
         best, piece = torch.where(ended[..., None], only_end, log_p).topk(self.beam, dim=-1)
         total, chosen = (search.total[..., None] + best).flatten(1).topk(self.beam, dim=-1)
-        piece, kept = piece.flatten(1).gather(1, chosen), chosen // self.beam
-        pieces = torch.where(here, piece[..., None], _taken(search.pieces, kept))
-        return _Search(search.place + 1, pieces, total, _taken(states, kept), _taken(memory, kept, dim=2))
+        kept = chosen // self.beam
+        pieces, score = (
+            torch.where(here, new.flatten(1).gather(1, chosen)[..., None], _taken(old, kept))
+            for new, old in ((piece, search.pieces), (best, search.score))
+        )
+        return _Search(search.place + 1, pieces, score, total, _taken(states, kept), _taken(memory, kept, dim=2))
 
 
 def _taken(tensor: Tensor, kept: Tensor, dim: int = 0) -> Tensor:

@@ -34,7 +34,7 @@ from link.interface import (
 from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TokenizerSpec
 from link.randomness import Draws, Stream
 from train.agreement import parts
-from train.answers import answered
+from train.answers import answer
 from train.graphs import RECEIVED, ReceiverGraph, TransmitterGraph
 from train.receivers import Source, sources_of
 from train.tasks import Split, Task, TextTask, receiver_inputs_of
@@ -345,19 +345,19 @@ def check_receiver(link: Link, model: Transceiver, task: Task, sample: Split) ->
     with torch.no_grad():
         given = torch.from_numpy(llr_in.astype(np.float32))
         own = [torch.from_numpy(values) for values in side.values()]
-        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode, own)
-    answer = answered(expected.logits)
+        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode, answers=False)
+        said = answer(model.head, expected.embedding, own)
     file = link.manifest.receiver.file
     for name, found, wanted, tolerance in (
         ("llr", heard.llr, expected.llr, LLR_TOLERANCE),
-        ("logits" if heard.log_prob is None else "log_prob", heard.score, answer.score, LOGIT_TOLERANCE),
+        ("logits" if heard.log_prob is None else "log_prob", heard.score, said.score, LOGIT_TOLERANCE),
     ):
         worst = float(np.abs(found - wanted.numpy()).max())
         if not worst <= tolerance:
             raise BundleError(f"{name} of {file} and torch differ by {worst:.2e}, more than {tolerance:g}")
     for name, chosen, meant in (
         ("find the same codeword", heard.indices_hat, expected.indices_hat),
-        ("answer the same", heard.decisions, answer.decisions),
+        ("answer the same", heard.decisions, said.decisions),
     ):
         agreeing = float((chosen == meant.numpy()).mean())
         if agreeing < 1.0 - 1e-3:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from link.codebook import lookup
-from train.answers import answered
+from train.answers import answer
 from train.lengths import nested
 from train.transceiver import Transceiver, padded
 
@@ -78,16 +78,16 @@ class ReceiverGraph(nn.Module):
         """llr, indices_hat, and logits or pieces and log_prob. Where there is one mode, `mode` decides nothing."""
         recipe = self.transceiver.recipe
         if not recipe.modes or nested(recipe):
-            heard = self.transceiver.receive(symbols, no, llr_in, mode, side)
-            return heard.llr, heard.indices_hat, *_answer(heard.logits)
+            heard = self.transceiver.receive(symbols, no, llr_in, mode, answers=False)
+            return heard.llr, heard.indices_hat, *self._answer(heard.embedding, side)
         every = [codec.decode(symbols, no, llr_in)[1:] for codec in self.transceiver.modes]
         llr, indices_hat, embedding = (_select(mode, list(column)) for column in zip(*every, strict=True))
-        return llr, indices_hat, *_answer(self.transceiver.head(embedding, *side))
+        return llr, indices_hat, *self._answer(embedding, side)
 
-
-def _answer(logits: Tensor) -> tuple[Tensor, ...]:
-    """What a receiver says: the scores of all classes, or the best piece at each position."""
-    return (logits,) if logits.dim() == 2 else tuple(answered(logits))
+    def _answer(self, embedding: Tensor, side: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What the receiver says: the scores of all classes, or a piece at each position and its log probability."""
+        said = answer(self.transceiver.head, embedding, side)
+        return tuple(said) if said.decisions.dim() == 2 else (said.score,)
 
 
 def _select(mode: Tensor, results: Sequence[Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from link.manifest import Manifest
 from link.runtime import Transmission
 from train.agreement import EPS32, ROWS, SAFETY, Frozen, allowed_near_ties, parts
-from train.answers import answered, follows, score_of
+from train.answers import answer, follows, score_of
 from train.pieces import END_ID
 from train.receptions import Case, Known, channel_cases, noiseless_case, saturated_cases
 from train.transceiver import Heard, Transceiver
@@ -309,20 +309,14 @@ class _Comparison:
         Where pieces follow from those before, the first that differs in a row is one decision, and the rest follows from it:
         their scores tie, or those of the two texts, a position.
         """
-        heard = _receive(self._exact, case)
-        pieces = heard.logits.shape[-1]
-        inside = (chosen >= 0) & (chosen < pieces)
-        logits, differ = heard.logits, chosen != meant
-        if follows(self._model.head):
-            differ &= differ.cumsum(dim=1) == 1
-            logits = self._exact.head(heard.embedding, told=meant)
-            totals = [
-                _text_score(self._exact.head(heard.embedding, told=text), text) for text in (meant, chosen * inside)
-            ]
-        gap = (score_of(logits, meant) - score_of(logits, chosen * inside)).abs()
-        if follows(self._model.head):
-            gap = torch.minimum(gap, ((totals[0] - totals[1]).abs() / chosen.shape[1])[:, None])
-        return differ, torch.where(inside, gap, torch.inf)
+        heard, side = _receive(self._exact, case)
+        head, differ = self._exact.head, chosen != meant
+        if not follows(head):
+            return differ, _apart(head(heard.embedding, *side), chosen, meant)
+        first = differ & (differ.cumsum(dim=1) == 1)
+        said, other = (head(heard.embedding, *side, told=text) for text in (meant, chosen.clamp_min(0)))
+        texts = (_text_score(said, meant) - _text_score(other, chosen.clamp_min(0))).abs() / chosen.shape[1]
+        return first, torch.minimum(_apart(said, chosen, meant), texts[:, None])
 
     def _hold_to_manifest(self, name: str, known: Known, llr: NDArray[Any], indices_hat: NDArray[Any]) -> None:
         if known.llr is not None and not np.array_equal(llr, known.llr):
@@ -346,17 +340,26 @@ class _Said(NamedTuple):
 
     @classmethod
     def of(cls, model: Transceiver, case: Case) -> _Said:
-        heard = _receive(model, case)
-        return cls(heard.llr, heard.indices_hat, *answered(heard.logits))
+        heard, side = _receive(model, case)
+        return cls(heard.llr, heard.indices_hat, *answer(model.head, heard.embedding, side))
 
 
-def _receive(model: Transceiver, case: Case) -> Heard:
+def _receive(model: Transceiver, case: Case) -> tuple[Heard, list[Tensor]]:
+    """What a model makes of a case, its answer left out, and what it has of its own."""
     dtype = model.quantizer.codebook.dtype
     y, no = (torch.from_numpy(values).to(dtype) for values in (case.y, case.no))
     llr_in = None if case.llr_in is None else torch.from_numpy(case.llr_in).to(dtype)
     side = [torch.from_numpy(values) for values in case.side.values()]
     side = [values.to(dtype) if values.is_floating_point() else values for values in side]
-    return model.receive(y, no, llr_in, None if case.mode is None else torch.from_numpy(case.mode), side)
+    mode = None if case.mode is None else torch.from_numpy(case.mode)
+    return model.receive(y, no, llr_in, mode, side, answers=False), side
+
+
+def _apart(logits: Tensor, chosen: Tensor, meant: Tensor) -> Tensor:
+    """Distance of the scores of two decisions by logits (..., C), nats; infinite where one is none of theirs."""
+    inside = (chosen >= 0) & (chosen < logits.shape[-1])
+    gap = (score_of(logits, meant) - score_of(logits, chosen * inside)).abs()
+    return gap.masked_fill(~inside, torch.inf)
 
 
 def _text_score(logits: Tensor, pieces: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from link.randomness import Draws, permutation
 from link.sentences import read_sentence_parts
 from link.tokenizer import Tokenizer
 from link.truth import UNJUDGED
+from train.answers import Answered
 from train.autoregressive import AutoregressiveDecoder
 from train.chain import Chain
 from train.pieces import END_ID, build_pieces, learn_pieces
@@ -230,16 +231,34 @@ class Decoder(nn.Module):
 
     def forward(self, embedding: Tensor, told: Tensor | None = None) -> Tensor:
         """Scores of the pieces at each position; of those that nothing was sent for, the end's is the highest."""
-        length = embedding.shape[1] // self.tokens_a_piece
-        received = embedding.reshape(embedding.shape[0], length, -1)
+        states, sent = self._states(embedding)
+        scores = self.out(states, sent) if told is None else self.out(states, sent, told[:, : states.shape[1]])
+        scores = torch.where(sent[..., None], scores, self.unsent)
+        missing = self._positions(embedding) - scores.shape[1]
+        unseen = self.unsent.expand(scores.shape[0], missing, -1)
+        return torch.cat([scores, unseen], dim=1) if missing else scores
+
+    def decide(self, embedding: Tensor) -> Answered:
+        """The pieces that an autoregressive decoder decides, (B, T), and the log probability of each."""
+        states, sent = self._states(embedding)
+        pieces, score = cast(AutoregressiveDecoder, self.out).decide(states, sent)
+        missing = (0, self._positions(embedding) - pieces.shape[1])
+        pieces, score, sent = (
+            functional.pad(found, missing, value=value)
+            for found, value in ((pieces, END_ID), (score, 0.0), (sent, False))
+        )
+        return Answered(pieces, torch.where(sent, score, self.unsent.log_softmax(dim=-1)[END_ID]))
+
+    def _positions(self, embedding: Tensor) -> int:
+        return embedding.shape[1] // self.tokens_a_piece
+
+    def _states(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """States of positions (B, T, H) up to the last that something was sent for in any row, and where it was, (B, T)."""
+        received = embedding.reshape(embedding.shape[0], self._positions(embedding), -1)
         present = (received != 0.0).any(dim=-1)
         used = longest(present)
         sent = present[:, :used]
-        states = self.transformer(self.into(received[:, :used]), sent) * sent[..., None]
-        scores = self.out(states, sent) if told is None else self.out(states, sent, told[:, :used])
-        scores = torch.where(sent[..., None], scores, self.unsent)
-        unseen = self.unsent.expand(scores.shape[0], length - used, -1)
-        return torch.cat([scores, unseen], dim=1) if used < length else scores
+        return self.transformer(self.into(received[:, :used]), sent) * sent[..., None], sent
 
 
 class Parallel(nn.Module):
