@@ -127,6 +127,13 @@ Data = Annotated[
         parser=path_of,
     ),
 ]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave out lines, rows and images that cannot be used, and say how many, in place of ending with the first.",
+    ),
+]
 Radio = Annotated[
     Path | None,
     typer.Option(

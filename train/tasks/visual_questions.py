@@ -36,6 +36,7 @@ from train.visual_rows import Parts, VisualRow, VisualRows, read_published, read
 
 TRANSMITTER_OPTIONS: Final = ("question", "image_size", "max_length")
 TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "vocabulary")
+SKIP_BAD: Final = "skip_bad_rows"
 HOLDOUT_SEED: Final = 20_000
 _LOGGER: Final = logging.getLogger(__name__)
 _VOCABULARY: Final = 8_000
