@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +61,45 @@ def test_a_bundle_is_swept_on_the_test_rows_of_its_table(bundle, hardpath):
     (point,) = json.loads(stdout)["points"]
     # A tenth of the images, and two questions of each.
     assert (point["samples"], point["symbols_per_sample"]) == (4, 12.0)
+
+
+@pytest.fixture
+def elsewhere(bundle, folder, tmp_path):
+    """Bundle and folder, of whose table the bundle's own machine knows alone where it lay."""
+    shutil.copytree(folder, tmp_path / "data")
+    shutil.copytree(bundle, tmp_path / "bundle")
+    file = tmp_path / "bundle" / "manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    options = manifest["provenance"]["recipe"]["task_options"]
+    options |= {"csv_path": "/away/train.csv", "image_folder": "/away/images"}
+    file.write_text(json.dumps(manifest), encoding="utf-8")
+    return tmp_path / "bundle", tmp_path / "data"
+
+
+def test_on_another_machine_a_bundle_is_swept_on_a_folder_with_its_table(elsewhere, bundle, hardpath):
+    copy, data = elsewhere
+    options = ("--snr-db", "12", "--draws", "1", "--json")
+    assert hardpath("sweep", copy, *options).refused(2) == (
+        "csv_path /away/train.csv does not exist: where the files are elsewhere, name a folder with train.csv and images "
+        "in it (--data, of call --inputs)"
+    )
+    points = [hardpath("sweep", *what, *options).json["points"] for what in ((copy, "--data", data), (bundle,))]
+    assert points[0] == points[1]
+
+
+def test_rows_without_their_image_are_left_out_and_counted_where_that_is_asked_for(elsewhere, hardpath, caplog):
+    copy, data = elsewhere
+    with (data / "train.csv").open("a", encoding="utf-8") as stream:
+        stream.writelines(f"{number}.png,màu gì?,đỏ\n" for number in range(24, 64))
+    options = ("--data", data, "--snr-db", "12", "--draws", "1", "--json")
+    assert "png is not in" in hardpath("sweep", copy, *options).refused(2)
+    answer = hardpath("sweep", copy, *options, "--skip-bad")
+    left, samples = 64 // 10, answer.json["points"][0]["samples"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    # Of the images that are held out, those that are there are asked two questions each, the others one.
+    gone = int(re.search(r"train\.csv: (\d+) of \d+ rows are left out; the first, line \d+: image", said)[1])
+    assert 0 < gone < left
+    assert samples == 2 * (left - gone)
 
 
 def test_a_bundle_is_swept_on_arrays_and_texts_of_ones_own(bundle, hardpath, tmp_path):

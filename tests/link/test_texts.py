@@ -243,7 +243,9 @@ def test_rows_that_are_broken_are_passed_over_where_that_is_asked_for(case, writ
 
 
 def test_a_file_of_which_no_row_is_left_says_why(write):
-    with pytest.raises(ArgumentError, match=r"a\.tsv has no row that can be used; the first, line 2: the text is empty"):
+    with pytest.raises(
+        ArgumentError, match=r"a\.tsv has no row that can be used; the first, line 2: the text is empty"
+    ):
         read_texts(write("a.tsv", "label\ttext\n0\t \n1\t \n"), skip_bad=True)
     with pytest.raises(ArgumentError, match="is UTF-16: save it as UTF-8"):
         read_texts(write("b.tsv", "label\ttext\n0\ta\n".encode("utf-16")), skip_bad=True)
