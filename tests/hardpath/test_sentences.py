@@ -164,6 +164,11 @@ def test_a_checkpoint_is_measured_piece_by_piece(hardpath, trained, data):
     assert 0.2 < hard["accuracy"]["value"] < 1.0
 
 
+def test_what_texts_rest_on_is_refused_before_data_are_read(hardpath, trained, tmp_path):
+    line = hardpath("evaluate", trained, "--intervene", "zero", "--data", tmp_path).refused(2)
+    assert line == "--intervene must be absent: text-reconstruction answers texts, which have no priors to lay beside"
+
+
 def test_a_call_shows_the_sentence_that_arrived(hardpath, trained):
     with Server(trained / "bundle", port=0) as server:
         answer = hardpath("call", server.address, "--text", "a man runs.", "--snr-db", 15, "--json")
