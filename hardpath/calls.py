@@ -271,8 +271,7 @@ def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: 
     output.give(client, {**used, "mode": options["mode"], **told}, answers, title, reply)
     if not output.as_json:
         note_frames(reply.frames)
-        note_texts(reply.truncated, "have too many tokens for the model: cut")
-        note_texts(reply.unknown, "have no token that the model knows")
+        note_texts(reply)
 
 
 def _encode(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:
@@ -287,6 +286,8 @@ def _decode(client: Client, file: Path, arrays: Mapping[str, Any], first: int, o
         found = client.decode(**arrays, include_llr=output.out is not None, progress=update)
     answers = decoded_answers(found, first)
     output.give(client, {}, answers, f"{file} decoded", found)
+    if not output.as_json:
+        note_texts(found)
 
 
 def _sweep(

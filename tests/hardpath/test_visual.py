@@ -176,3 +176,9 @@ def test_a_served_bundle_is_called_with_images_and_questions(bundle, folder, har
         assert code == 0, stderr
         decisions = [[row["decision"] for row in found["samples"]] for found in (sent, json.loads(stdout))]
         assert decisions[0] == decisions[1]
+        arrays["text"] = np.array(["màu gì? " * 9, "màu gì?", "màu gì?"])
+        np.savez(tmp_path / "long.npz", **arrays)
+        code, stdout, stderr = hardpath("call", server.address, "--decode", tmp_path / "long.npz")
+        assert code == 0, stderr
+        assert "truncated" in stdout
+        assert "1 of 3 texts have too many tokens for the model: cut" in stderr

@@ -63,6 +63,17 @@ def test_decode_takes_the_receivers_own_inputs(link, client, received, integers,
     assert np.abs(turned.logits - found.logits).max() > 0.1
 
 
+def test_decode_says_which_of_the_receivers_own_texts_were_cut_or_say_nothing(server, received, integers):
+    texts = [*TEXTS[:6], "\U0001f600"]
+    for client in (Client(server.address), Client(server.address, max_batch=2)):
+        with client:
+            found = client.decode(*received, inputs={"text": texts})
+            assert found.truncated.tolist() == [False, False, True, False, False, False, False]
+            assert found.unknown.tolist() == [False] * 6 + [True]
+            given = client.decode(*received, inputs=integers)
+            assert given.truncated is given.unknown is None
+
+
 def test_a_batch_in_pieces_keeps_each_sample_beside_its_own_inputs(server, client, received):
     whole = client.decode(*received, inputs={"text": TEXTS})
     with Client(server.address, max_batch=2) as cutting:
