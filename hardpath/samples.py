@@ -6,7 +6,7 @@ import logging
 import sys
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,6 +17,7 @@ from link.errors import ArgumentError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from link.interface import TensorSpec
     from link.manifest import Manifest
     from link.sentences import Sentences
     from link.texts import TextRows
@@ -193,11 +194,55 @@ def _read_arrays(file: Path, manifest: Manifest) -> Samples:
     if isinstance(arrays, np.ndarray):
         if len(names) != 1:
             raise ArgumentError("data", f"{file} holds one array, this bundle takes {', '.join(names)}: save an .npz")
-        return Samples({names[0]: arrays}, None)
+        arrays = {names[0]: arrays}
     spec = manifest.tokenizer
     if spec is not None and spec.text not in arrays and all(name in arrays for name in spec.becomes):
         names = [*spec.becomes, *names[1:]]
     missing = [name for name in names if name not in arrays]
     if missing:
         raise ArgumentError("data", f"{file} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
-    return Samples({name: arrays[name] for name in names}, arrays.get("labels"))
+    labels = arrays.get("labels")
+    arrays = {name: arrays[name] for name in names}
+    _check_rows(file, arrays if labels is None else {**arrays, "labels": labels})
+    _check_inputs(file, arrays, manifest)
+    return Samples(arrays, labels)
+
+
+def _check_rows(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse arrays of which one has no rows, or others than the first."""
+    first, *others = arrays
+    for name, value in arrays.items():
+        if not value.ndim:
+            raise ArgumentError("data", f"{file}: {name} must have a row for each sample, got a single number")
+    for name in others:
+        if len(arrays[name]) != len(arrays[first]):
+            rows = f"{len(arrays[first])} rows of {first} and {len(arrays[name])} of {name}"
+            raise ArgumentError("data", f"{file} holds {rows}: save as many of each")
+
+
+def _check_inputs(file: Path, arrays: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:
+    """Refuse what the bundle does not take, by file and row."""
+    from link.tensors import check_inputs
+    from link.tokenizer import as_texts
+
+    specs = tuple(spec for spec in manifest.sample_inputs if spec.name in arrays)
+    numbers = {spec.name: arrays[spec.name] for spec in specs}
+    try:
+        for name in arrays.keys() - numbers.keys():
+            as_texts(name, arrays[name])
+        check_inputs(specs, numbers)
+    except ArgumentError as error:
+        row = _refused_row(specs, numbers) if error.field.startswith("inputs.") else None
+        raise ArgumentError("data", f"{file}: {error if row is None else row}") from None
+
+
+def _refused_row(specs: tuple[TensorSpec, ...], arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """The first row that is refused by itself, and why."""
+    from link.tensors import check_inputs
+
+    for row in range(max(map(len, arrays.values()))):
+        try:
+            check_inputs(specs, {name: value[row : row + 1] for name, value in arrays.items()})
+        except ArgumentError as error:
+            return f"row {row}: {str(error).removeprefix('inputs.')}"
+    return None

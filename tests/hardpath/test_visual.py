@@ -55,6 +55,14 @@ def bundle(run, hardpath):
     return run.parent / "bundle"
 
 
+@pytest.fixture(scope="module")
+def address(bundle):
+    from serve.server import Server
+
+    with Server(bundle, port=0) as server:
+        yield server.address
+
+
 def test_a_bundle_is_swept_on_the_test_rows_of_its_table(bundle, hardpath):
     code, stdout, stderr = hardpath("sweep", bundle, "--snr-db", "12", "--draws", "1", "--json")
     assert code == 0, stderr
@@ -113,6 +121,30 @@ def test_a_bundle_is_swept_on_arrays_and_texts_of_ones_own(bundle, hardpath, tmp
     code, _, stderr = hardpath("sweep", bundle, "--data", tmp_path / "half.npz", "--snr-db", "12")
     assert code
     assert "half.npz lacks text" in stderr
+
+
+PIXELS = np.full((3, 16, 16, 3), 128)
+QUESTIONS = np.array(["màu gì?"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": np.array(["màu gì?", " ", "màu gì?"])}, "text[1] is empty"),
+        ({"image": PIXELS + np.array([0, 0, 200])[:, None, None, None]}, "row 2: image does not fit into uint8"),
+        ({"image": PIXELS[:, :8]}, "row 0: image must have shape (batch, 16, 16, 3), got (1, 8, 16, 3)"),
+        ({"labels": np.array([0, 1])}, "holds 3 rows of text and 2 of labels: save as many of each"),
+        ({"image": PIXELS[:2]}, "holds 3 rows of text and 2 of image: save as many of each"),
+        ({"image": np.array(3)}, "image must have a row for each sample, got a single number"),
+    ],
+)
+def test_arrays_that_cannot_be_sent_are_named_by_file_and_row(bundle, address, hardpath, tmp_path, changes, message):
+    own = tmp_path / "own.npz"
+    np.savez(own, **{"image": PIXELS, "text": QUESTIONS, "labels": np.array([0, 1, 2])} | changes)
+    line = hardpath("sweep", bundle, "--data", own, "--snr-db", "12").refused(2)
+    assert line.replace(f"{own}:", str(own)) == f"data {own} {message}"
+    line = hardpath("call", address, "--inputs", own).refused(2)
+    assert line.replace(f"{own}:", str(own)) == f"--inputs {own} {message}"
 
 
 def test_a_bundle_is_verified_against_its_run(bundle, run, hardpath):
