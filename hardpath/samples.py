@@ -221,12 +221,14 @@ def _check_rows(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _check_inputs(file: Path, arrays: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:
-    """Refuse what the bundle does not take, by file and row."""
+    """Refuse rows that the bundle does not take, by file and number; whether there are any is for those who ask for some."""
     from link.tensors import check_inputs
     from link.tokenizer import as_texts
 
     specs = tuple(spec for spec in manifest.sample_inputs if spec.name in arrays)
     numbers = {spec.name: arrays[spec.name] for spec in specs}
+    if not all(map(len, arrays.values())):
+        return
     try:
         for name in arrays.keys() - numbers.keys():
             as_texts(name, arrays[name])
