@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hardpath.options import Bundle, Data, Json, ReceiverName, Seed, SnrGrid, TaskData, path_of, receivers_of
+from hardpath.options import Bundle, Data, Json, ReceiverName, Seed, SkipBad, SnrGrid, TaskData, path_of, receivers_of
 from hardpath.terminal import say, say_json, waiting, write_text
 
 commands = typer.Typer()
@@ -60,6 +60,7 @@ def verify(
     max_draws: Annotated[int, typer.Option(min=1, help="Budget: draws of the whole data set at each SNR.")] = 200,
     seed: Seed = 0,
     data: Data = None,
+    skip_bad: SkipBad = False,
     out: Annotated[
         Path | None, typer.Option(help="Also write the verification as JSON into this file.", parser=path_of)
     ] = None,
@@ -71,7 +72,7 @@ def verify(
     from train.verify import VerifySettings, render
 
     settings = VerifySettings(snr_db=parse_grid(snr_db), margin=margin, max_draws=max_draws, seed=seed)
-    verification = run_verification(bundle, checkpoint, settings, grpc, data, receiver)
+    verification = run_verification(bundle, checkpoint, settings, grpc, data, receiver, skip_bad=skip_bad)
     text = verification.model_dump_json(indent=2)
     # Said first: a file that cannot be written must not cost the verdict.
     say(text if as_json else render(verification))

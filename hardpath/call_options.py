@@ -8,7 +8,7 @@ import typer
 
 from link.errors import ArgumentError
 
-_SAMPLES: Final = {"inputs", "text", "texts"}
+_SAMPLES: Final = {"inputs", "text", "texts", "skip_bad"}
 _LINK: Final = {
     "channel", "block_symbols", "k_factor_db", "csi", "pilots", "no_offset_db", "seed", "snr_error_db",
 }  # fmt: skip

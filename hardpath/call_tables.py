@@ -71,8 +71,7 @@ def transmitted_answers(reply: Transmitted, batch: Batch) -> Answers:
             "symbols": int(reply.sent.num_symbols[index]),
         }
         | ({} if reply.header is None else _header_columns(reply.header, int(reply.sent.mode[index]), index))
-        | ({} if reply.truncated is None else {"truncated": bool(reply.truncated[index])})
-        | ({} if reply.unknown is None else {"unknown": bool(reply.unknown[index])})
+        | _texts_read(reply, index)
         | ({} if batch.labels is None else {"correct": _is_right(reply.decoded, index, batch.labels[index])})
         for index in range(len(reply.bit_errors))
     ]
@@ -93,7 +92,10 @@ def encoded_answers(sent: Transmission, batch: Batch) -> Answers:
 
 def decoded_answers(found: Decoded, first: int) -> Answers:
     """A row a sample."""
-    return [{"row": first + index} | _decision(found, index) for index in range(len(found.decisions))]
+    return [
+        {"row": first + index} | _decision(found, index) | _texts_read(found, index)
+        for index in range(len(found.decisions))
+    ]
 
 
 def point_answers(points: Sequence[SweepPoint]) -> Answers:
@@ -143,10 +145,14 @@ def show_points(title: str, points: Sequence[SweepPoint], confidence: float) -> 
     say_table(title, head + (("stopped by",) if ends else ()), rows)
 
 
-def note_texts(which: NDArray[Any] | None, what: str) -> None:
-    """Say of how many texts something is true, if of any."""
-    if which is not None and which.any():
-        note(f"{which.sum()} of {len(which)} texts {what}")
+def note_texts(read: Transmitted | Decoded) -> None:
+    """Say how many texts were cut, or say nothing to the model, if any."""
+    for which, what in (
+        (read.truncated, "have too many tokens for the model: cut"),
+        (read.unknown, "have no token that the model knows"),
+    ):
+        if which is not None and which.any():
+            note(f"{which.sum()} of {len(which)} texts {what}")
 
 
 def frames_told(frames: FrameCounts) -> dict[str, Any]:
@@ -185,6 +191,12 @@ def _is_right(found: Decoded, index: int, label: Any) -> bool:
     if isinstance(label, str):
         return found.answers[index].strip() == label.strip()
     return bool(((found.decisions[index] == label) | (label == UNJUDGED)).all())
+
+
+def _texts_read(read: Transmitted | Decoded, index: int) -> dict[str, bool]:
+    """Whether a sample's text was cut, or says nothing to the model, where texts were given."""
+    found = {"truncated": read.truncated, "unknown": read.unknown}
+    return {name: bool(which[index]) for name, which in found.items() if which is not None}
 
 
 def _header_columns(header: HeaderOutcome, mode: int, index: int) -> dict[str, Any]:

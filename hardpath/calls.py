@@ -48,6 +48,7 @@ from hardpath.options import (
     RelWidth,
     Seed,
     ServerChannel,
+    SkipBad,
     SnrError,
     TargetErrors,
     path_of,
@@ -104,6 +105,7 @@ def call(
             parser=path_of,
         ),
     ] = None,
+    skip_bad: SkipBad = False,
     rows: Annotated[
         str | None,
         typer.Option(
@@ -194,7 +196,7 @@ def call(
     job = _only_one({"--encode": encode, "--decode": decode is not None, "--sweep": sweep is not None})
     refuse_what_does_nothing(context, job, channel)
     check_out(out, arrays=job != "--sweep")
-    given = texts_given(text or [], texts, inputs)
+    given = texts_given(text or [], texts, inputs, skip_bad=skip_bad)
     rows = rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
     chosen = slice(0, None) if rows is None else row_range(rows)
     options = {
@@ -223,7 +225,7 @@ def call(
             _decode(client, decode, arrays | ({"inputs": own} if own else {}), chosen.start, output)
             return
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
-        found = text_samples(given, manifest) if given else _samples(inputs, manifest, named)
+        found = text_samples(given, manifest) if given else _samples(inputs, manifest, named, skip_bad=skip_bad)
         batch = Batch.of(found, manifest, chosen)
         _check_rows(rows, chosen, _rows(found.inputs), as_json=as_json)
         if encode:
@@ -269,8 +271,7 @@ def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: 
     output.give(client, {**used, "mode": options["mode"], **told}, answers, title, reply)
     if not output.as_json:
         note_frames(reply.frames)
-        note_texts(reply.truncated, "have too many tokens for the model: cut")
-        note_texts(reply.unknown, "have no token that the model knows")
+        note_texts(reply)
 
 
 def _encode(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:
@@ -285,6 +286,8 @@ def _decode(client: Client, file: Path, arrays: Mapping[str, Any], first: int, o
         found = client.decode(**arrays, include_llr=output.out is not None, progress=update)
     answers = decoded_answers(found, first)
     output.give(client, {}, answers, f"{file} decoded", found)
+    if not output.as_json:
+        note_texts(found)
 
 
 def _sweep(
@@ -347,11 +350,11 @@ def _model(client: Client, model: str) -> ModelInfo:
         raise ArgumentError("--model", f"must name one of the models that the server holds: {names}") from None
 
 
-def _samples(inputs: Path | None, manifest: Manifest, named: str) -> Samples:
+def _samples(inputs: Path | None, manifest: Manifest, named: str, *, skip_bad: bool) -> Samples:
     from hardpath.samples import load_samples
 
     try:
-        return load_samples(inputs, manifest, named)
+        return load_samples(inputs, manifest, named, skip_bad=skip_bad)
     except ArgumentError as error:
         if error.field == "data":
             raise ArgumentError("--inputs", error.message) from None

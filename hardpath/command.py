@@ -24,7 +24,7 @@ import typer
 
 from hardpath import bundles, calls, radio, reload, servers, sweeps, top, training
 from hardpath.options import Json, path_of
-from hardpath.terminal import GOES_ON, INTERRUPTED, ends_with, exit_with_line, exit_with_usage, say, say_json
+from hardpath.terminal import GOES_ON, INTERRUPTED, Once, ends_with, exit_with_line, exit_with_usage, say, say_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever called: there is nobody to tell
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    told = logging.StreamHandler(sys.stderr)
+    told.addFilter(Once(("train", "hardpath")))
+    logging.basicConfig(level=logging.WARNING, handlers=[told], format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it misses fonts that no figure here uses
     # Each command says itself what is wrong, in one line; set before grpc is imported, which looks once.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

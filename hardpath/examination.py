@@ -136,11 +136,12 @@ def run_intervention(
 ) -> InterventionReport:
     """Measure what a checkpoint's answers rest on."""
     from train import checkpoint as checkpoints
-    from train.intervention import intervene
+    from train.intervention import intervene, require_intervention
 
     file = checkpoints.checkpoint_file(checkpoint)
     found, model = checkpoints.load(file)
     task = checkpoints.task_of(found)
+    require_intervention(model, task)
     with waiting(f"intervening in {file}"):
         parts = task.load(data)
         measured = intervene(
@@ -161,6 +162,7 @@ def run_intervention(
 
 def intervention_text(found: InterventionReport) -> None:
     """The interventions as a table on stdout."""
+    asked = any(one.image_prior is not None for one in found.measured)
     rows = [
         (
             one.kind,
@@ -170,7 +172,7 @@ def intervention_text(found: InterventionReport) -> None:
             f"{percent(one.accuracy.low)} .. {percent(one.accuracy.high)}",
             percent(one.independent),
             percent(one.question_prior),
-            percent(one.image_prior),
+            *(() if one.image_prior is None else (percent(one.image_prior),)),
         )
         for one in found.measured
     ]
@@ -183,8 +185,7 @@ def intervention_text(found: InterventionReport) -> None:
             "accuracy %",
             "95 % interval",
             "by chance %",
-            "question alone %",
-            "image alone %",
+            *(("question alone %", "image alone %") if asked else ("most frequent %",)),
         ),
         rows,
     )

@@ -135,13 +135,15 @@ def run_verification(
     grpc: str | None,
     data: Path | None,
     receiver: str | None = None,
+    *,
+    skip_bad: bool = False,
 ) -> Verification:
     """Verify a bundle, by one of its receivers, against its checkpoint and, where an address is given, a server."""
     from link.bundle import load_bundle
     from train.verify import verify
 
     found = load_bundle(bundle, receiver)
-    samples = load_samples(data, found.manifest)
+    samples = load_samples(data, found.manifest, skip_bad=skip_bad)
     with ExitStack() as stack:
         remote = None
         if grpc is not None:
@@ -167,6 +169,7 @@ def run_sweep(
     out: Path | None,
     receiver: str | None = None,
     *,
+    skip_bad: bool = False,
     workers: int = 1,
     backend: str = "loky",
     max_time: float | None = None,
@@ -178,7 +181,7 @@ def run_sweep(
     from link.sweep import sweep
 
     link = Link(load_bundle(bundle, receiver), device=device)
-    samples = load_samples(data, link.manifest)
+    samples = load_samples(data, link.manifest, skip_bad=skip_bad)
     with live_table(f"sweeping {spec.channel}", "wrong decisions", workers) as watch:
         return sweep(
             link,
@@ -208,6 +211,8 @@ def run_baselines(
     data: Path | None,
     result: SweepResult,
     out: Path | None,
+    *,
+    skip_bad: bool = False,
 ) -> dict[str, tuple[BaselinePoint, ...]]:
     """What a bundle has to beat, at the points of its sweep: its own decision, sent over as many symbols.
 
@@ -223,7 +228,7 @@ def run_baselines(
     from link.separate import sweep_separate
 
     link = Link(load_bundle(bundle, receiver))
-    samples = load_samples(data, link.manifest)
+    samples = load_samples(data, link.manifest, skip_bad=skip_bad)
     decisions, labels = clean_decisions(link, samples.inputs), labels_of(samples)
     classes, draws = len(link.manifest.task.classes), max(point.draws for point in result.points)
 

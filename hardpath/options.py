@@ -122,9 +122,16 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="An .npz with the inputs by name and `labels`, texts and labels as .tsv, .csv or .jsonl, or a folder with the "
-        "task's files; where absent, the task's own test set.",
+        help="An .npz with the inputs by name and `labels`, texts and labels as .tsv, .csv or .jsonl, sentences as .txt, or "
+        "a folder with the task's files; where absent, the task's own test set.",
         parser=path_of,
+    ),
+]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave out lines, rows and images that cannot be used, and say how many, in place of ending with the first.",
     ),
 ]
 Radio = Annotated[

@@ -33,6 +33,7 @@ from hardpath.options import (
     Seed,
     SimulatedChannel,
     SimulationDevice,
+    SkipBad,
     SnrError,
     SnrGrid,
     Spacing,
@@ -85,6 +86,7 @@ def sweep(
     max_time: MaxTime = None,
     snr_error_db: SnrError = 0.0,
     data: Data = None,
+    skip_bad: SkipBad = False,
     baseline: Baselines = None,
     device: SimulationDevice = "cpu",
     workers: Workers = 1,
@@ -122,9 +124,18 @@ def sweep(
     check_baselines(kinds, bundle, receiver)
     with shown_where_interrupted(lambda found: show_sweep(found, {}, out, as_json=as_json), out):
         result = run_sweep(
-            bundle, spec, data, out, receiver, workers=workers, backend=backend, max_time=max_time, device=device
+            bundle,
+            spec,
+            data,
+            out,
+            receiver,
+            skip_bad=skip_bad,
+            workers=workers,
+            backend=backend,
+            max_time=max_time,
+            device=device,
         )
-    beside = run_baselines(kinds, bundle, receiver, data, result, out)
+    beside = run_baselines(kinds, bundle, receiver, data, result, out, skip_bad=skip_bad)
     show_sweep(result, beside, out, as_json=as_json)
 
 

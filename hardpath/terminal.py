@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -76,6 +76,31 @@ _EXTRAS: Final = {
     "opentelemetry": "otel",
     "google": "serve",
 }
+
+
+class Once(logging.Filter):
+    """Passes what is said of data the first time alone: data are read twice, to know what to train for and to train.
+
+    Parameters
+    ----------
+    packages : collection of str
+        Whose loggers it looks at; a server repeats itself on purpose.
+    """
+
+    def __init__(self, packages: Collection[str]) -> None:
+        super().__init__()
+        self._packages = packages
+        self._said: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is new, or none of these packages'."""
+        if record.name.partition(".")[0] not in self._packages:
+            return True
+        said = (record.name, record.getMessage())
+        if said in self._said:
+            return False
+        self._said.add(said)
+        return True
 
 
 @contextmanager

@@ -95,14 +95,19 @@ class InputReader:
         Raises
         ------
         ArgumentError
-            If an input is missing, unknown, of the wrong shape, not finite or out of range, or a text is empty.
+            If an input is missing, unknown, of the wrong shape, not finite or out of range, or a text is empty, be it as
+            integers.
         MissingExtra
             If there are texts, and `tokenizers` is not installed.
         """
         spec = self._text
         given = [] if spec is None else [name for name in spec.becomes if name in inputs]
-        if spec is None or (given and spec.text not in inputs):
+        if spec is None:
             return TaskInputs(check_inputs(self._specs, inputs, batch), None)
+        if given and spec.text not in inputs:
+            found = check_inputs(self._specs, inputs, batch)
+            _require_tokens(f"inputs.{spec.attention_mask}", found[spec.attention_mask])
+            return TaskInputs(found, None)
         for name in inputs:
             if name in given:
                 raise ArgumentError(f"inputs.{name}", f"must be absent where inputs.{spec.text} is given")
@@ -121,3 +126,10 @@ class InputReader:
             raise ArgumentError(field, f"must hold as many texts as there are samples, {rows}, got {len(encoded.cut)}")
         arrays |= {spec.input_ids: encoded.input_ids, spec.attention_mask: encoded.attention_mask}
         return TaskInputs(check_inputs(self._specs, arrays, batch), encoded.cut, encoded.unknown)
+
+
+def _require_tokens(field: str, mask: NDArray[np.int64]) -> None:
+    """Refuse a text (B, T) without a token, as one that is empty: attention to nothing has no value."""
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if len(empty):
+        raise ArgumentError(field, f"must have a token in each row, got none in row {empty[0]}")

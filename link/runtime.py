@@ -231,7 +231,7 @@ class Receiver:
         ArgumentError
             If an array has the wrong shape or a value outside its range, or an input of its own is missing or unknown.
         """
-        found = self._read(symbols, no, mode, llr_in, inputs)
+        found = self.read(symbols, no, mode, llr_in, inputs)
         self._side.tell(found)
         return self.run(found.arrays)
 
@@ -253,18 +253,8 @@ class Receiver:
         mode: ArrayLike | None = None,
         llr_in: ArrayLike | None = None,
         inputs: Mapping[str, ArrayLike] | None = None,
-    ) -> dict[str, NDArray[Any]]:
-        """The arrays as the graph takes them, checked; arguments and errors as for a call."""
-        return self._read(symbols, no, mode, llr_in, inputs).arrays
-
-    def _read(
-        self,
-        symbols: ArrayLike,
-        no: ArrayLike,
-        mode: ArrayLike | None,
-        llr_in: ArrayLike | None,
-        inputs: Mapping[str, ArrayLike] | None,
     ) -> TaskInputs:
+        """The arrays as the graph takes them, checked; arguments and errors as for a call."""
         y = as_tensor("symbols", symbols, "float32", (None, self.manifest.num_symbols, 2), finite=False)
         batch = len(y)
         if not within(y, -SYMBOL_MAX, SYMBOL_MAX):

@@ -9,10 +9,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from link.errors import ArgumentError
 
@@ -23,13 +24,15 @@ ABSENT: Final = object()
 """The cell of a JSON object that lacks a key which the first object has."""
 
 _HEADER_WORDS: Final = 3
+_Cells = TypeVar("_Cells")
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of equal length and, where the file says them, the names of their cells.
 
-    Where it was read leniently, `ragged` are lines of another length, and why they are no rows.
+    Where it was read leniently, `ragged` are lines that are no rows like the others, and why.
     """
 
     file: str
@@ -63,19 +66,19 @@ def read_table(path: Path, header_words: Collection[str], *, lenient: bool = Fal
         same, is a header.
     lenient : bool
         Whether bytes that are no UTF-8 are left to the caller, who finds them in a row's cells (`is_utf8`), and so are
-        lines with more or fewer columns than the first (`Table.ragged`).
+        lines that are no rows: of another length than the first, or no JSON (`Table.ragged`).
 
     Raises
     ------
     ArgumentError
-        If the file cannot be read, is empty, or a line is broken.
+        If the file cannot be read, is empty, names two columns alike, or a line is broken.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ArgumentError("data", f"{path} must end in one of {', '.join(SUFFIXES)}")
     file, content = str(path), decode(str(path), read_bytes(path), lenient=lenient)
     if suffix in (".jsonl", ".ndjson", ".json"):
-        table = _json_table(file, content)
+        table = _json_table(file, content, lenient=lenient)
     elif suffix == ".csv":
         rows = list(_csv_rows(file, content, header_words))
         remark = " (a cell with the separator in it needs quotes)"
@@ -122,7 +125,12 @@ def _delimited_table(
         ragged.append((line, reason))
     if not rows or not _is_header([row for _, row in rows], header_words):
         return Table(file, None, tuple(rows), tuple(ragged))
-    return Table(file, tuple(name.strip() for name in rows[0][1]), tuple(rows[1:]), tuple(ragged))
+    line, names = rows[0][0], tuple(name.strip() for name in rows[0][1])
+    alike = next((key for key, count in Counter(map(column_key, names)).items() if key and count > 1), None)
+    if alike is not None:
+        twice = [name for name in names if column_key(name) == alike]
+        refuse_line(file, line, f"names two columns alike, {twice[0]} and {twice[1]}: give each a name of its own")
+    return Table(file, names, tuple(rows[1:]), tuple(ragged))
 
 
 def _is_header(rows: list[list[str]], header_words: Collection[str]) -> bool:
@@ -151,30 +159,62 @@ def _csv_rows(file: str, content: str, header_words: Collection[str]) -> Iterato
         refuse_line(file, start, reason)
 
 
-def _json_table(file: str, content: str) -> Table:
+def _json_table(file: str, content: str, *, lenient: bool) -> Table:
     names: tuple[str, ...] | None = None
     rows: list[tuple[int, Sequence[Any]]] = []
-    for line, text in lines_of(content):
-        if not text.strip():
-            continue
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep or a number too long"
-            refuse_line(file, line, f"is no JSON: {reason} (one object a line)")
-        if not isinstance(value, dict | list | str) or value in ({}, []):
-            refuse_line(file, line, f"must be an object, a list or a string, got {shortened(text)}")
+
+    def read(line: int, text: str) -> None:
+        nonlocal names
+        value = _json_value(file, line, text)
         if not rows:
             names = tuple(value) if isinstance(value, dict) else None
         if isinstance(value, dict) != (names is not None):
             refuse_line(file, line, f"must be like line {rows[0][0]}, {'an object' if names else 'no object'}")
         if isinstance(value, dict):
-            rows.append((line, [value.get(name, ABSENT) for name in names or ()]))
-        else:
-            rows.append((line, value if isinstance(value, list) else [value]))
-            if len(rows[-1][1]) != len(rows[0][1]):
-                refuse_line(file, line, f"has {len(rows[-1][1])} values where line {rows[0][0]} has {len(rows[0][1])}")
-    return Table(file, names, tuple(rows))
+            value = [value.get(name, ABSENT) for name in names or ()]
+        elif rows and len(value) != len(rows[0][1]):
+            refuse_line(file, line, f"has {len(value)} values where line {rows[0][0]} has {len(rows[0][1])}")
+        rows.append((line, value))
+
+    lines = [(line, text) for line, text in lines_of(content) if text.strip()]
+    _, ragged = sift(file, lines, read, skip_bad=lenient)
+    return Table(file, names, tuple(rows), tuple(ragged))
+
+
+def _json_value(file: str, line: int, text: str) -> dict[str, Any] | list[Any]:
+    """What a line holds, a string as a list of its own."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep or a number too long"
+        refuse_line(file, line, f"is no JSON: {reason} (one object a line)")
+    if not isinstance(value, dict | list | str) or value in ({}, []):
+        refuse_line(file, line, f"must be an object, a list or a string, got {shortened(text)}")
+    return [value] if isinstance(value, str) else value
+
+
+def sift(
+    file: str, lines: Iterable[tuple[int, _Cells]], read: Callable[[int, _Cells], _Row], *, skip_bad: bool
+) -> tuple[list[_Row], list[tuple[int, str]]]:
+    """Rows of the lines that can be read, and of the others their numbers and what is wrong.
+
+    Parameters
+    ----------
+    read : callable
+        Makes a row of a line's number and its cells, or raises ArgumentError.
+    skip_bad : bool
+        Whether to go on past a line that is refused.
+    """
+    rows: list[_Row] = []
+    wrong: list[tuple[int, str]] = []
+    for line, cells in lines:
+        try:
+            rows.append(read(line, cells))
+        except ArgumentError as error:
+            if not skip_bad:
+                raise
+            wrong.append((line, error.message.removeprefix(f"{file}: line {line}: ")))
+    return rows, wrong
 
 
 def shortened(text: str) -> str:
@@ -197,11 +237,11 @@ def decode(file: str, content: bytes, field: str = "data", *, lenient: bool = Fa
 
     Where it is `lenient`, bytes that are none become halves of surrogate pairs, which no text holds.
     """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ArgumentError(field, f"{file} is UTF-16: save it as UTF-8")
     try:
         return content.decode("utf-8-sig", errors="surrogateescape" if lenient else "strict")
     except UnicodeDecodeError as error:
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise ArgumentError(field, f"{file} is UTF-16: save it as UTF-8") from None
         before = len(re.findall(rb"\r\n|\r|\n", error.object[: error.start]))
         refuse_line(
             file, before + 1, f"is no UTF-8 (byte 0x{error.object[error.start]:02x}): save the file as UTF-8", field

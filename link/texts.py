@@ -30,14 +30,25 @@ from link.table import (
     column_key,
     decode,
     is_integer,
+    is_utf8,
     lines_of,
     read_bytes,
     read_table,
     refuse_line,
     shortened,
+    sift,
 )
 
-__all__ = ["SUFFIXES", "TextRows", "class_names", "class_numbers", "read_lines", "read_texts"]
+__all__ = [
+    "SUFFIXES",
+    "TextRows",
+    "class_names",
+    "class_numbers",
+    "lines_in",
+    "of_known_classes",
+    "read_lines",
+    "read_texts",
+]
 
 LABEL_NAMES: Final = frozenset(
     ("label", "labels", "class", "class_name", "class_index", "intent", "category", "target", "sentiment", "topic")
@@ -68,18 +79,33 @@ class TextRows:
         None where the file has no column of labels.
     lines : tuple of n int
         Line of the file where each row begins, counted from 1.
+    wrong : tuple of (int, str)
+        Lines that were passed over, and what is wrong with each.
     """
 
     file: str
     texts: tuple[str, ...]
     labels: tuple[str, ...] | None
     lines: tuple[int, ...]
+    wrong: tuple[tuple[int, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def skipped(self) -> int:
+        """How many were passed over."""
+        return len(self.wrong)
 
-def read_texts(file: Path | str, *, text_column: str | None = None, label_column: str | None = None) -> TextRows:
+    @property
+    def first_skipped(self) -> str | None:
+        """The first of them and why, as "line 7: the text is empty"."""
+        return f"line {self.wrong[0][0]}: {self.wrong[0][1]}" if self.wrong else None
+
+
+def read_texts(
+    file: Path | str, *, text_column: str | None = None, label_column: str | None = None, skip_bad: bool = False
+) -> TextRows:
     r"""Read texts and, where there are any, labels.
 
     Parameters
@@ -88,11 +114,14 @@ def read_texts(file: Path | str, *, text_column: str | None = None, label_column
         UTF-8, with or without a byte order mark; the suffix tells the format.
     text_column, label_column : str, optional
         Name of the column in the header (the key in JSON lines), or its number counted from 1. Found where absent.
+    skip_bad : bool
+        Whether to pass over rows that are broken, and keep account of them, rather than refuse the file.
 
     Raises
     ------
     ArgumentError
-        If the file cannot be read, a line is broken (it is named by its number), or the columns stay in doubt.
+        If the file cannot be read, holds no row that can be used, the columns stay in doubt, or, unless they are skipped, a
+        line is broken (it is named by its number).
 
     Examples
     --------
@@ -105,19 +134,28 @@ def read_texts(file: Path | str, *, text_column: str | None = None, label_column
     """
     given = [name for name in (text_column, label_column) if name is not None]
     table = read_table(
-        Path(file), LABEL_NAMES | TEXT_NAMES | {column_key(name) for name in given if not is_integer(name)}
+        Path(file),
+        LABEL_NAMES | TEXT_NAMES | {column_key(name) for name in given if not is_integer(name)},
+        lenient=skip_bad,
     )
     text, label = _columns(table, text_column, label_column)
-    return TextRows(
-        table.file,
-        tuple(_text(table, line, text, row) for line, row in table.rows),
-        None if label is None else tuple(_label(table, line, label, row[label]) for line, row in table.rows),
-        tuple(line for line, _ in table.rows),
-    )
+
+    def read(line: int, row: Sequence[Any]) -> tuple[int, str, str]:
+        return line, _text(table, line, text, row), "" if label is None else _label(table, line, label, row[label])
+
+    rows, wrong = sift(table.file, table.rows, read, skip_bad=skip_bad)
+    return _rows(table.file, rows, [*table.ragged, *wrong], labelled=label is not None)
 
 
 def read_lines(file: Path | str, content: bytes | None = None, *, field: str = "data") -> tuple[str, ...]:
-    """One text a line, blank lines at the end left out.
+    """One text a line, blank lines at the end left out; parameters and errors as for `lines_in`."""
+    return lines_in(file, content, field=field).texts
+
+
+def lines_in(
+    file: Path | str, content: bytes | None = None, *, field: str = "data", skip_bad: bool = False
+) -> TextRows:
+    """One text a line, without labels, blank lines at the end left out.
 
     Parameters
     ----------
@@ -127,21 +165,29 @@ def read_lines(file: Path | str, content: bytes | None = None, *, field: str = "
         UTF-8; read from `file` where absent.
     field : str
         What messages call the argument.
+    skip_bad : bool
+        As for `read_texts`.
 
     Raises
     ------
     ArgumentError
-        If there is no line, or a line is empty, no UTF-8, or holds a NUL; it is named by its number.
+        If there is no line that can be used; or, unless they are skipped, a line is empty, no UTF-8, or holds a NUL (it is
+        named by its number).
     """
-    text = decode(str(file), read_bytes(Path(file), field) if content is None else content, field)
-    lines = [line.strip() for _, line in lines_of(text.rstrip())]
-    if not lines:
+    text = decode(str(file), read_bytes(Path(file), field) if content is None else content, field, lenient=skip_bad)
+    if not text.strip():
         raise ArgumentError(field, f"{file} holds no text")
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            refuse_line(str(file), number, "is empty", field)
-        check_characters(str(file), number, line, field)
-    return tuple(lines)
+
+    def read(line: int, text: str) -> tuple[int, str, str]:
+        if not text.strip():
+            refuse_line(str(file), line, "is empty", field)
+        if not is_utf8(text):
+            refuse_line(str(file), line, "is no UTF-8", field)
+        check_characters(str(file), line, text, field)
+        return line, text.strip(), ""
+
+    rows, wrong = sift(str(file), lines_of(text.rstrip()), read, skip_bad=skip_bad)
+    return _rows(str(file), rows, wrong, labelled=False, field=field)
 
 
 def class_names(labels: Sequence[str]) -> tuple[str, ...]:
@@ -181,20 +227,66 @@ def class_numbers(rows: TextRows, classes: Sequence[str], *, names: Sequence[str
     >>> class_numbers(rows, ("Business", "Sports"), names=("World", "Sports", "Business"))
     [1, 0]
     """
+    place = _places(rows, classes, names)
+    for line, label in zip(rows.lines, rows.labels or (), strict=True):
+        if label not in place:
+            refuse_line(rows.file, line, _no_class(label, classes))
+    return [place[label] for label in rows.labels or ()]
+
+
+def of_known_classes(rows: TextRows, classes: Sequence[str], *, names: Sequence[str] | None = None) -> TextRows:
+    """The rows whose labels `class_numbers` knows; the others are passed over.
+
+    Raises
+    ------
+    ArgumentError
+        If there are no labels, or none is a class.
+
+    Examples
+    --------
+    >>> rows = of_known_classes(TextRows("a.csv", ("goal", "?"), ("Sports", "Spots"), (1, 2)), ("Business", "Sports"))
+    >>> rows.texts, rows.wrong
+    (('goal',), ((2, "class 'Spots' is none of the 2 known: Business, Sports"),))
+    """
+    place = _places(rows, classes, names)
+    cells = list(zip(rows.lines, rows.texts, rows.labels or (), strict=True))
+    wrong = [(line, _no_class(label, classes)) for line, _, label in cells if label not in place]
+    return _rows(rows.file, [row for row in cells if row[2] in place], [*rows.wrong, *wrong], labelled=True)
+
+
+def _rows(
+    file: str,
+    rows: Sequence[tuple[int, str, str]],
+    wrong: Sequence[tuple[int, str]],
+    *,
+    labelled: bool,
+    field: str = "data",
+) -> TextRows:
+    """Of lines, texts and labels, and of what was passed over."""
+    if not rows:
+        line, reason = min(wrong)
+        raise ArgumentError(field, f"{file} has no row that can be used; the first, line {line}: {reason}")
+    lines, texts, labels = zip(*rows, strict=True)
+    return TextRows(file, texts, labels if labelled else None, lines, tuple(sorted(wrong)))
+
+
+def _places(rows: TextRows, classes: Sequence[str], names: Sequence[str] | None) -> dict[str, int]:
+    """Places among the classes of those labels of the rows that are one."""
     if rows.labels is None:
         raise ArgumentError("data", f"{rows.file} has no column of labels: name one `label` in a header line")
     place = {name: index for index, name in enumerate(classes)}
-    labels = rows.labels
-    numbered = all(map(is_integer, labels)) and not any(map(is_integer, classes))
-    if numbered and names is not None and all(1 <= int(label) <= len(names) for label in labels):
-        labels = tuple(names[int(label) - 1] for label in labels)
-    elif numbered and "0" in labels:
-        place = {str(index): index for index in range(len(classes))}
-    for line, label in zip(rows.lines, labels, strict=True):
-        if label not in place:
-            shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
-            refuse_line(rows.file, line, f"class {label!r} is none of the {len(classes)} known: {shown}")
-    return [place[label] for label in labels]
+    labels = set(rows.labels)
+    numbers = {label for label in labels if is_integer(label)}
+    if labels & place.keys() or any(map(is_integer, classes)):
+        return place
+    if names is not None and numbers and all(1 <= int(label) <= len(names) for label in numbers):
+        return {label: place[name] for label in numbers if (name := names[int(label) - 1]) in place}
+    return {str(index): index for index in range(len(classes))} if "0" in labels else place
+
+
+def _no_class(label: str, classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+    return f"class {label!r} is none of the {len(classes)} known: {shown}"
 
 
 def _columns(table: Table, text_column: str | None, label_column: str | None) -> tuple[list[int], int | None]:
@@ -281,6 +373,8 @@ def _text(table: Table, line: int, columns: Sequence[int], row: Sequence[Any]) -
     text = " ".join(cell for index in columns if (cell := row[index].strip()))
     if not text:
         refuse_line(table.file, line, "the text is empty")
+    if not is_utf8(text):
+        refuse_line(table.file, line, "the text is no UTF-8")
     check_characters(table.file, line, text)
     return text
 
@@ -295,6 +389,8 @@ def _label(table: Table, line: int, index: int, cell: Any) -> str:
         refuse_line(table.file, line, f"{_named(table, index, 'label')} {what}")
     if not cell.strip():
         refuse_line(table.file, line, "the label is empty")
+    if not is_utf8(cell):
+        refuse_line(table.file, line, "the label is no UTF-8")
     check_characters(table.file, line, cell)
     return cell.strip()
 

@@ -109,6 +109,9 @@ class Decoded(NamedTuple):
         None where it is part of a whole transmission, which has its own.
     log_prob : (B, T) float32, optional
         Log of the probability of each piece, nats; None where classes are answered.
+    truncated, unknown : (B,) bool, optional
+        Of the texts that the receiver was given of its own, as of Encoded; None where it was given none, and where this is
+        part of a whole transmission.
     """
 
     decisions: NDArray[np.int64]
@@ -119,6 +122,8 @@ class Decoded(NamedTuple):
     llr: NDArray[np.float32] | None
     timing: Timing | None = None
     log_prob: NDArray[np.float32] | None = None
+    truncated: NDArray[np.bool_] | None = None
+    unknown: NDArray[np.bool_] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -107,7 +107,8 @@ def decode_image(content: bytes, where: str, side: int) -> NDArray[np.uint8]:
     """An image file as (side, side, 3) uint8 RGB.
 
     Of an animation the first frame counts, turned as the camera says. Transparent pixels keep their colour, 16 bits of grey
-    become 8, and what is no square of that size is resized to it, each axis by itself.
+    become 8, and what is no square of that size is resized to it, each axis by itself. Of floating-point, signed and 32-bit
+    pixels nobody knows which value is white.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ def decode_image(content: bytes, where: str, side: int) -> NDArray[np.uint8]:
     Raises
     ------
     ArgumentError
-        If it is no image, truncated, or of more than PIXELS_MAX pixels.
+        If it is no image, truncated, of more than PIXELS_MAX pixels, or of pixels that count to nobody knows what.
     MissingExtra
         If Pillow is not installed.
     """
@@ -134,8 +135,16 @@ def decode_image(content: bytes, where: str, side: int) -> NDArray[np.uint8]:
                     raise ArgumentError(
                         "data", f"{where} is enormous: {width} x {height} pixels, at most {PIXELS_MAX:,} in all"
                     )
+                if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                    raise ArgumentError(
+                        "data",
+                        f"{where} has floating-point, signed or 32-bit pixels, which do not say what white is: save it with "
+                        "8 or 16 bits a channel",
+                    )
                 image.load()
                 pixels: Any = ImageOps.exif_transpose(image)
+                if pixels.mode == "P":
+                    pixels = pixels.convert("RGBA")  # straight to RGB Pillow warns of transparency
                 if pixels.mode.startswith("I;16") or pixels.mode == "I":
                     grey = np.asarray(pixels).astype(np.int64).clip(0, 65535) >> 8
                     pixels = Image.fromarray(grey.astype(np.uint8))

@@ -12,7 +12,8 @@ accuracy: of these very answers, if given the question they had nothing to do wi
     sum over q, a of   rows of q with label a  x  rows of q answered a  /  rows of q   , over all rows.
 
 An accuracy above it by more than its interval is information that went round the link. Beside them the image-only prior: the
-best single answer to all that is asked of an image, by its own labels, as an oracle would choose it.
+best single answer to all that is asked of an image, by its own labels, as an oracle would choose it. Where the receiver has
+no inputs of its own, all samples are asked the same: the first prior is the most frequent answer, and there is no second.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from link.randomness import Draws, Stream, permutation
 from link.snr import millidecibels, no_from_esn0_db
 from train.evaluate import chunks, encode, side_tensors, tensors
 from train.questions import asked
-from train.tasks import Split, Task, receiver_inputs_of
+from train.tasks import Split, Task, receiver_inputs_of, text_of
 from train.transceiver import Transceiver
 
 Kind = Literal["none", "zero", "noise", "swap"]
@@ -53,7 +54,7 @@ class Intervened(BaseModel):
     independent : float
         What these answers would reach by chance, given the question.
     question_prior, image_prior : float
-        Accuracies that know one of the two alone.
+        Accuracies that know one of the two alone; None of an image where nothing else is asked of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,7 +65,7 @@ class Intervened(BaseModel):
     accuracy: Proportion
     independent: float
     question_prior: float
-    image_prior: float
+    image_prior: float | None
 
 
 class Groups(NamedTuple):
@@ -103,15 +104,12 @@ def intervene(
     Raises
     ------
     ArgumentError
-        If the model has several modes, or all rows are of one input.
+        As `require_intervention`, or if all rows are of one input.
     """
-    if model.recipe.modes:
-        raise ArgumentError(
-            "--intervene", "must be absent for a link of several modes: a mode would tell of the sample"
-        )
+    require_intervention(model, task)
     groups = groups_of(task, split)
     prior = question_prior(task, train, split, len(task.classes))
-    oracle = most_frequent(groups.image, split.labels)
+    oracle = most_frequent(groups.image, split.labels) if receiver_inputs_of(task) else None
     found = []
     for kind in kinds:
         answers = decide(model, task, split, kind, groups.image, snr_db=snr_db, seed=seed)
@@ -127,10 +125,22 @@ def intervene(
                     accuracy=clustered_proportion(np.bincount(image, right).astype(np.int64), np.bincount(image)),
                     independent=independent_accuracy(groups.question[rows], part, labels),
                     question_prior=float((prior[rows] == labels).mean()),
-                    image_prior=float((oracle[rows] == labels).mean()),
+                    image_prior=None if oracle is None else float((oracle[rows] == labels).mean()),
                 )
             )
     return found
+
+
+def require_intervention(model: Transceiver, task: Task) -> None:
+    """Raise ArgumentError where taking the latent away would say nothing of what answers rest on."""
+    if text_of(task) is not None:
+        raise ArgumentError(
+            "--intervene", f"must be absent: {task.name} answers texts, which have no priors to lay beside"
+        )
+    if model.recipe.modes:
+        raise ArgumentError(
+            "--intervene", "must be absent for a link of several modes: a mode would tell of the sample"
+        )
 
 
 @torch.no_grad()

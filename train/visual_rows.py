@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from link.errors import ArgumentError
-from link.table import ABSENT, check_characters, column_key, decode, is_utf8, read_bytes, read_table, refuse_line
+from link.table import ABSENT, check_characters, column_key, decode, is_utf8, read_bytes, read_table, refuse_line, sift
 
 _LOGGER: Final = logging.getLogger(__name__)
 _COLUMNS: Final = {
@@ -187,15 +187,9 @@ def _rows(
     *,
     skip_bad: bool,
 ) -> VisualRows:
-    found, wrong = [], list(broken)
-    for line, row in cells:
-        try:
-            found.append(_checked(file, line, row))
-        except ArgumentError as error:
-            if not skip_bad:
-                raise
-            wrong.append((line, error.message.removeprefix(f"{file}: line {line}: ")))
-    return _report(VisualRows(file, images, tuple(found)), sorted(wrong), len(cells) + len(broken), skip_bad)
+    found, wrong = sift(file, cells, lambda line, row: _checked(file, line, row), skip_bad=skip_bad)
+    wrong = sorted([*broken, *wrong])
+    return _report(VisualRows(file, images, tuple(found)), wrong, len(cells) + len(broken), skip_bad)
 
 
 def _checked(file: str, line: int, row: list[object]) -> VisualRow:

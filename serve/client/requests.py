@@ -20,7 +20,7 @@ from serve.client.pieces import Job, Part, Piece
 from serve.messages import convert
 from serve.messages.manifest import model_from_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
-from serve.results import Decoded, ModelInfo, Settings, Timing, Transmitted
+from serve.results import Decoded, ModelInfo, Settings, Transmitted
 
 Result = TypeVar("Result")
 Inputs = ArrayLike | Mapping[str, ArrayLike]
@@ -336,9 +336,7 @@ def _read_encoded(reply: pb.EncodeResponse) -> Part:
 
 
 def _read_decoded(reply: pb.DecodeResponse) -> Part:
-    spent = reply.timing
-    timing = Timing(spent.transmitter_us, spent.channel_us, spent.receiver_us, spent.queue_us)
-    return Part(convert.decoded_from_message(reply.decoded)._replace(timing=timing), reply.model_digest)
+    return Part(convert.decoded_from_response(reply), reply.model_digest)
 
 
 def _read_transmitted(reply: pb.TransmitResponse) -> Part:

@@ -336,11 +336,12 @@ class Model:
         """Run each operation on batches of a few sizes: the first run of a graph is slow, and cost is to be known."""
         manifest = self.link.manifest
         settings = Settings(snr_db=12.0)
+        mask = None if manifest.tokenizer is None else manifest.tokenizer.attention_mask  # a text of full length
         for rows in _CALIBRATION_ROWS:
             if rows > self.means.max_batch:
                 break
             both: dict[str, Any] = {
-                spec.name: np.full((rows, *spec.sizes), spec.low or 0, dtype=spec.dtype)
+                spec.name: np.full((rows, *spec.sizes), 1 if spec.name == mask else spec.low or 0, dtype=spec.dtype)
                 for spec in manifest.sample_inputs
             }
             inputs = {spec.name: both[spec.name] for spec in manifest.task_inputs}

@@ -116,8 +116,10 @@ class Decode:
         decoded = _decoded(self._link, self._link.receiver.run(joined.arrays))
         spent = 1e6 * (perf_counter() - start)
         return joined.results(
-            _rows(decoded, rows)._replace(timing=Timing(0.0, 0.0, spent, 1e6 * job.queued_s))
-            for job, rows in zip(joined.jobs, _slices(joined.jobs), strict=True)
+            _rows(decoded, rows)._replace(
+                timing=Timing(0.0, 0.0, spent, 1e6 * job.queued_s), truncated=read.cut, unknown=read.unknown
+            )
+            for job, rows, read in zip(joined.jobs, _slices(joined.jobs), joined.reads, strict=True)
         )
 
     def _read(self, inputs: Mapping[str, ArrayLike]) -> TaskInputs:
@@ -127,7 +129,7 @@ class Decode:
         symbols, no, mode, llr_in = received
         assert symbols is not None
         assert no is not None
-        return TaskInputs(self._link.receiver.read(symbols, no, mode, llr_in, own), None)
+        return self._link.receiver.read(symbols, no, mode, llr_in, own)
 
 
 class Transmit:

@@ -265,6 +265,18 @@ def decode_response(decoded: Decoded, request: pb.DecodeRequest, model: ModelId)
         timing=None if decoded.timing is None else timing_to_message(decoded.timing),
         model_version=model.version,
         model_digest=model.digest,
+        truncated=() if decoded.truncated is None else decoded.truncated.tolist(),
+        unknown=() if decoded.unknown is None else decoded.unknown.tolist(),
+    )
+
+
+def decoded_from_response(message: pb.DecodeResponse) -> Decoded:
+    """Inverse of `decode_response`."""
+    timing = message.timing
+    return decoded_from_message(message.decoded)._replace(
+        timing=Timing(timing.transmitter_us, timing.channel_us, timing.receiver_us, timing.queue_us),
+        truncated=np.array(message.truncated, dtype=np.bool_) if message.truncated else None,
+        unknown=np.array(message.unknown, dtype=np.bool_) if message.unknown else None,
     )
 
 

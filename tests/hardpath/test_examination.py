@@ -73,6 +73,16 @@ def test_wrong_choices_are_usage_errors(hardpath, run_folder):
     assert hardpath("evaluate", run_folder, "--split", "train").code == 2
 
 
+def test_where_no_question_is_asked_an_intervention_says_what_is_most_frequent(hardpath, run_folder):
+    shown = hardpath("evaluate", run_folder, "--intervene", "zero")
+    assert shown.code == 0, shown
+    assert "most frequent %" in shown.out
+    assert "alone" not in shown.out
+    measured = hardpath("evaluate", run_folder, "--intervene", "zero", "--json").json["measured"]
+    assert [one["kind"] for one in measured] == ["none", "zero"]
+    assert all(one["image_prior"] is None for one in measured)
+
+
 def test_a_healthy_run_is_said_to_be_healthy_and_exits_with_0(hardpath, run_folder, tmp_path):
     answer = hardpath("diagnose", run_folder, "--plot", tmp_path / "run.png")
     assert answer.code == 0, answer

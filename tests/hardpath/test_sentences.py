@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -100,6 +102,46 @@ def test_a_file_of_sentences_is_swept_against_itself(hardpath, trained, tmp_path
     assert "line 2: is empty" in answer.refused(2)
 
 
+def test_lines_that_are_no_sentences_are_left_out_and_counted_where_that_is_asked_for(
+    hardpath, trained, data, tmp_path, caplog
+):
+    (tmp_path / "mine.txt").write_bytes(
+        b"two dogs sit.\n\na man \xff.\na \0 girl.\n" + b"long " * 2001 + b"\na man runs.\n"
+    )
+    options = ("--snr-db", "12", "--skip-bad", "--json")
+    answer = hardpath("sweep", trained / "bundle", "--data", tmp_path / "mine.txt", *options)
+    assert answer.json["points"][0]["samples"] == 2
+    assert "mine.txt: 4 of 6 lines are left out; the first, line 2: is empty" in caplog.text
+    (tmp_path / "mine.jsonl").write_text('{"text": "two dogs sit."}\n{"text": 7}\n{"text": "a man runs."}\n')
+    answer = hardpath("sweep", trained / "bundle", "--data", tmp_path / "mine.jsonl", *options)
+    assert answer.json["points"][0]["samples"] == 2
+    assert "mine.jsonl: 1 of 3 lines are left out; the first, line 2: 'text' must be a string, got 7" in caplog.text
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "train.en.txt").write_bytes((data / "train.en.txt").read_bytes())
+    (folder / "test.en.txt").write_bytes(b"two dogs sit.\n\na man runs.\n")
+    assert "line 2: is empty" in hardpath("sweep", trained / "bundle", "--data", folder, *options[:2]).refused(2)
+    answer = hardpath("sweep", trained / "bundle", "--data", folder, *options)
+    assert answer.json["points"][0]["samples"] == 2
+    assert "test.en.txt: 1 of 3 lines are left out; the first, line 2: is empty" in caplog.text
+
+
+def test_what_is_amiss_with_data_that_are_read_twice_is_said_once(data, tmp_path):
+    (tmp_path / "few.toml").write_text(RECIPE, encoding="utf-8")
+    lines = (data / "train.en.txt").read_bytes()
+    (tmp_path / "train.txt").write_bytes(
+        lines + b"\xff\n" + b"a man and a dog and a girl and some people are playing.\n"
+    )
+    # Refused once it has found its facts and loaded its data.
+    options = ("--data", tmp_path, "--set", "task_options.skip_bad_lines=true", "--set", "link.lengths=[8,12]")
+    command = [sys.executable, "-m", "hardpath", "train", tmp_path / "few.toml", *options, "--out", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if line.startswith("WARNING train.")]
+    for said in ("lines are left out", "held out for test", "held out for validation", "are cut there"):
+        assert sum(said in line for line in told) == 1, done.stderr
+
+
 def test_classes_have_no_part_in_sentences(hardpath, trained, data):
     out = data / "with_baselines"
     options = ("--data", data, "--snr-db", "12", "--baseline", "repetition", "--out", out)
@@ -120,6 +162,11 @@ def test_a_checkpoint_is_measured_piece_by_piece(hardpath, trained, data):
     assert hard["decisions"] % 10 == 0
     assert hard["decisions"] > 10 * len(SENTENCES) / 8
     assert 0.2 < hard["accuracy"]["value"] < 1.0
+
+
+def test_what_texts_rest_on_is_refused_before_data_are_read(hardpath, trained, tmp_path):
+    line = hardpath("evaluate", trained, "--intervene", "zero", "--data", tmp_path).refused(2)
+    assert line == "--intervene must be absent: text-reconstruction answers texts, which have no priors to lay beside"
 
 
 def test_a_call_shows_the_sentence_that_arrived(hardpath, trained):

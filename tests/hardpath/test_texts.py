@@ -119,9 +119,28 @@ def test_a_broken_line_is_named_by_its_number(hardpath, tmp_path, content, messa
     assert message in line
 
 
+def test_broken_lines_are_left_out_and_counted_where_that_is_asked_for(
+    hardpath, address, tmp_path, caplog, monkeypatch
+):
+    (tmp_path / "texts.txt").write_bytes(b"a film\n\ncaf\xe9\ndull\n")
+    answer = hardpath("call", address, "--texts", tmp_path / "texts.txt", "--skip-bad", "--json")
+    assert [sample["text"] for sample in answer.json["samples"]] == ["a film", "dull"]
+    assert "texts.txt: 2 of 4 lines are left out; the first, line 2: is empty" in caplog.text
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\0\ndull\n")))
+    answer = hardpath("call", address, "--texts", "-", "--skip-bad", "--json")
+    assert [sample["text"] for sample in answer.json["samples"]] == ["dull"]
+    assert "stdin: 1 of 2 lines are left out; the first, line 1: holds a NUL character" in caplog.text
+    (tmp_path / "texts.tsv").write_text("label\tsentence\n1\n0\tdull\n")
+    answer = hardpath("call", address, "--texts", tmp_path / "texts.tsv", "--skip-bad", "--json")
+    assert [sample["text"] for sample in answer.json["samples"]] == ["dull"]
+    assert "texts.tsv: 1 of 2 lines are left out; the first, line 2: has 1 column where line 1 has 2" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--text", "a", "--skip-bad"), "--skip-bad must be absent beside --text alone: it is for lines of a file"),
+        (("--decode", "a.npz", "--skip-bad"), "--skip-bad must be absent beside --decode"),
         (("--text", "a", "--text", " "), "--text[1] is empty"),
         (("--texts", "missing.txt"), "--texts missing.txt does not exist"),
         (("--text", "a", "--inputs", "data.npz"), "--inputs must be absent beside --text and --texts"),
@@ -183,6 +202,23 @@ def test_an_unseen_class_is_named_with_its_line(hardpath, text_bundle, labelled)
     labelled.write_text(labelled.read_text() + "11\ta film\n")
     line = hardpath("sweep", text_bundle, "--data", labelled).refused(2)
     assert line.endswith("test.tsv: line 6: class '11' is none of the 10 known: 0, 1, 2, 3, 4, 5, 6, 7, ...")
+
+
+def test_rows_of_no_class_are_left_out_and_counted_where_that_is_asked_for(hardpath, text_bundle, labelled, caplog):
+    options = ("--data", labelled, "--snr-db", "6", "--draws", 3, "--json")
+    expected = points(hardpath("sweep", text_bundle, *options))
+    labelled.write_text(labelled.read_text() + "11\ta film\n3\t\n")
+    assert points(hardpath("sweep", text_bundle, *options, "--skip-bad")) == expected
+    assert "test.tsv: 2 of 6 lines are left out; the first, line 6: class '11' is none of the 10 known" in caplog.text
+
+
+def test_where_nothing_can_be_left_out_that_is_said(hardpath, text_bundle, tmp_path):
+    np.savez(tmp_path / "own.npz", text=np.array(["dull"]), labels=[0])
+    line = hardpath("sweep", text_bundle, "--data", tmp_path / "own.npz", "--skip-bad").refused(2)
+    assert line == f"--skip-bad must be absent: {tmp_path / 'own.npz'} holds arrays, not lines, of which any may be bad"
+    assert hardpath("sweep", text_bundle, "--skip-bad").refused(2) == (
+        "--skip-bad must be absent: the task digits leaves out no rows"
+    )
 
 
 def test_texts_without_labels_have_no_accuracy(hardpath, text_bundle, tmp_path):

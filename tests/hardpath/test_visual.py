@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -53,12 +55,59 @@ def bundle(run, hardpath):
     return run.parent / "bundle"
 
 
+@pytest.fixture(scope="module")
+def address(bundle):
+    from serve.server import Server
+
+    with Server(bundle, port=0) as server:
+        yield server.address
+
+
 def test_a_bundle_is_swept_on_the_test_rows_of_its_table(bundle, hardpath):
     code, stdout, stderr = hardpath("sweep", bundle, "--snr-db", "12", "--draws", "1", "--json")
     assert code == 0, stderr
     (point,) = json.loads(stdout)["points"]
     # A tenth of the images, and two questions of each.
     assert (point["samples"], point["symbols_per_sample"]) == (4, 12.0)
+
+
+@pytest.fixture
+def elsewhere(bundle, folder, tmp_path):
+    """Bundle and folder, of whose table the bundle's own machine knows alone where it lay."""
+    shutil.copytree(folder, tmp_path / "data")
+    shutil.copytree(bundle, tmp_path / "bundle")
+    file = tmp_path / "bundle" / "manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    options = manifest["provenance"]["recipe"]["task_options"]
+    options |= {"csv_path": "/away/train.csv", "image_folder": "/away/images"}
+    file.write_text(json.dumps(manifest), encoding="utf-8")
+    return tmp_path / "bundle", tmp_path / "data"
+
+
+def test_on_another_machine_a_bundle_is_swept_on_a_folder_with_its_table(elsewhere, bundle, hardpath):
+    copy, data = elsewhere
+    options = ("--snr-db", "12", "--draws", "1", "--json")
+    assert hardpath("sweep", copy, *options).refused(2) == (
+        "csv_path /away/train.csv does not exist: where the files are elsewhere, name a folder with train.csv and images "
+        "in it (--data, of call --inputs)"
+    )
+    points = [hardpath("sweep", *what, *options).json["points"] for what in ((copy, "--data", data), (bundle,))]
+    assert points[0] == points[1]
+
+
+def test_rows_without_their_image_are_left_out_and_counted_where_that_is_asked_for(elsewhere, hardpath, caplog):
+    copy, data = elsewhere
+    with (data / "train.csv").open("a", encoding="utf-8") as stream:
+        stream.writelines(f"{number}.png,màu gì?,đỏ\n" for number in range(24, 64))
+    options = ("--data", data, "--snr-db", "12", "--draws", "1", "--json")
+    assert "png is not in" in hardpath("sweep", copy, *options).refused(2)
+    answer = hardpath("sweep", copy, *options, "--skip-bad")
+    left, samples = 64 // 10, answer.json["points"][0]["samples"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    # Of the images that are held out, those that are there are asked two questions each, the others one.
+    gone = int(re.search(r"train\.csv: (\d+) of \d+ rows are left out; the first, line \d+: image", said)[1])
+    assert 0 < gone < left
+    assert samples == 2 * (left - gone)
 
 
 def test_a_bundle_is_swept_on_arrays_and_texts_of_ones_own(bundle, hardpath, tmp_path):
@@ -72,6 +121,30 @@ def test_a_bundle_is_swept_on_arrays_and_texts_of_ones_own(bundle, hardpath, tmp
     code, _, stderr = hardpath("sweep", bundle, "--data", tmp_path / "half.npz", "--snr-db", "12")
     assert code
     assert "half.npz lacks text" in stderr
+
+
+PIXELS = np.full((3, 16, 16, 3), 128)
+QUESTIONS = np.array(["màu gì?"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": np.array(["màu gì?", " ", "màu gì?"])}, "text[1] is empty"),
+        ({"image": PIXELS + np.array([0, 0, 200])[:, None, None, None]}, "row 2: image does not fit into uint8"),
+        ({"image": PIXELS[:, :8]}, "row 0: image must have shape (batch, 16, 16, 3), got (1, 8, 16, 3)"),
+        ({"labels": np.array([0, 1])}, "holds 3 rows of text and 2 of labels: save as many of each"),
+        ({"image": PIXELS[:2]}, "holds 3 rows of text and 2 of image: save as many of each"),
+        ({"image": np.array(3)}, "image must have a row for each sample, got a single number"),
+    ],
+)
+def test_arrays_that_cannot_be_sent_are_named_by_file_and_row(bundle, address, hardpath, tmp_path, changes, message):
+    own = tmp_path / "own.npz"
+    np.savez(own, **{"image": PIXELS, "text": QUESTIONS, "labels": np.array([0, 1, 2])} | changes)
+    line = hardpath("sweep", bundle, "--data", own, "--snr-db", "12").refused(2)
+    assert line.replace(f"{own}:", str(own)) == f"data {own} {message}"
+    line = hardpath("call", address, "--inputs", own).refused(2)
+    assert line.replace(f"{own}:", str(own)) == f"--inputs {own} {message}"
 
 
 def test_a_bundle_is_verified_against_its_run(bundle, run, hardpath):
@@ -135,3 +208,9 @@ def test_a_served_bundle_is_called_with_images_and_questions(bundle, folder, har
         assert code == 0, stderr
         decisions = [[row["decision"] for row in found["samples"]] for found in (sent, json.loads(stdout))]
         assert decisions[0] == decisions[1]
+        arrays["text"] = np.array(["màu gì? " * 9, "màu gì?", "màu gì?"])
+        np.savez(tmp_path / "long.npz", **arrays)
+        code, stdout, stderr = hardpath("call", server.address, "--decode", tmp_path / "long.npz")
+        assert code == 0, stderr
+        assert "truncated" in stdout
+        assert "1 of 3 texts have too many tokens for the model: cut" in stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from link.errors import ArgumentError
-from link.texts import TextRows, class_names, class_numbers, read_lines, read_texts
+from link.texts import TextRows, class_names, class_numbers, lines_in, of_known_classes, read_lines, read_texts
 
 DATA = Path(os.environ.get("HARDPATH_DATA", "no such folder"))
 FILMS = ("a fine film", "dull", "a joy", "endless, and dull")
@@ -176,6 +176,9 @@ REFUSED = {
     "a header in unknown words, classes with names": (
         "a.tsv", "plot\tverdict\nfine\tgood\ndull\tbad\nok\tgood\nno\tbad\n", "line 1: looks like a header",
     ),
+    "two columns of one name": (
+        "a.csv", "Label,text,label\n1,fine,0\n0,dull,1\n", "line 1: names two columns alike, Label and label: give each",
+    ),
     "another kind of file": ("a.parquet", "PAR1", "must end in one of .tsv, .tab, .csv, .jsonl"),
 }  # fmt: skip
 
@@ -186,6 +189,72 @@ def test_what_is_broken_or_in_doubt_is_refused(case, write):
     file = write(name, content)
     assert message in refusal(file)
     assert refusal(file).startswith(f"data {file}")
+
+
+def test_columns_without_a_name_may_be_several(write):
+    assert read_texts(write("a.csv", "label,text,,\n1,fine,,\n0,dull,,\n")).texts == ("fine", "dull")
+
+
+SKIPPED = {
+    "tsv": (
+        "a.tsv",
+        b"label\ttext\n1\tfine\n0\n0\t \n1\tcaf\xe9\n0\tfi\0ne\n\tdull\n0\tdull\n",
+        [
+            (3, "has 1 column where line 1 has 2"),
+            (4, "the text is empty"),
+            (5, "the text is no UTF-8"),
+            (6, "holds a NUL character"),
+            (7, "the label is empty"),
+        ],
+    ),
+    "csv": (
+        "a.csv",
+        b'text,label\nfine,1\n"so\nso",1,2\ndull,0\n,1\n',
+        [
+            (3, "has 3 columns where line 1 has 2 (a cell with the separator in it needs quotes)"),
+            (6, "the text is empty"),
+        ],
+    ),
+    "json lines": (
+        "a.jsonl",
+        b'{"text":\n{"text": "fine", "label": 1}\n7\n["dull"]\n{"text": "\xff", "label": 0}\n{"label": 1}\n'
+        b'{"text": "dull", "label": 0}\n',
+        [
+            (1, "is no JSON: Expecting value (one object a line)"),
+            (3, "must be an object, a list or a string, got 7"),
+            (4, "must be like line 2, an object"),
+            (5, "the text is no UTF-8"),
+            (6, "'text' is absent"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SKIPPED)
+def test_rows_that_are_broken_are_passed_over_where_that_is_asked_for(case, write):
+    name, content, wrong = SKIPPED[case]
+    file = write(name, content)
+    found = read_texts(file, skip_bad=True)
+    assert (found.texts, found.labels) == (("fine", "dull"), ("1", "0"))
+    assert found.wrong == tuple(wrong)
+    assert found.skipped == len(wrong)
+    assert found.first_skipped == f"line {wrong[0][0]}: {wrong[0][1]}"
+    assert refusal(file)  # where it is not
+
+
+def test_a_file_of_which_no_row_is_left_says_why(write):
+    with pytest.raises(
+        ArgumentError, match=r"a\.tsv has no row that can be used; the first, line 2: the text is empty"
+    ):
+        read_texts(write("a.tsv", "label\ttext\n0\t \n1\t \n"), skip_bad=True)
+    with pytest.raises(ArgumentError, match="is UTF-16: save it as UTF-8"):
+        read_texts(write("b.tsv", "label\ttext\n0\ta\n".encode("utf-16")), skip_bad=True)
+
+
+def test_lines_that_are_no_texts_are_passed_over_where_that_is_asked_for():
+    found = lines_in("stdin", b"a film\n\ncaf\xe9\nd\0ll\ndull\n\n", skip_bad=True)
+    assert (found.texts, found.lines) == (("a film", "dull"), (1, 5))
+    assert found.wrong == ((2, "is empty"), (3, "is no UTF-8"), (4, "holds a NUL character"))
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_named(tmp_path):
@@ -250,6 +319,22 @@ def test_a_label_that_is_no_class_is_named_with_its_line(rows, classes, names, m
     with pytest.raises(ArgumentError, match=r"^data ") as refused:
         class_numbers(rows, classes, names=names)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "names", "left"),
+    [
+        (("b", "?", "a"), ("a", "b"), None, [1, 0]),
+        (("0", "?", "1", "7"), ("a", "b"), None, [0, 1]),
+        (("2", "?", "1"), ("a", "b"), ("b", "a"), [0, 1]),
+    ],
+)
+def test_rows_of_no_class_are_passed_over_where_that_is_asked_for(labels, classes, names, left):
+    found = of_known_classes(rows_of(*labels), classes, names=names)
+    assert class_numbers(found, classes, names=names) == left
+    assert found.wrong[0][0] == 3
+    assert found.wrong[0][1].startswith("class '?' is none of the 2 known: a, b")
+    assert len(found) + found.skipped == len(labels)
 
 
 REAL = {

@@ -106,6 +106,10 @@ def test_integers_were_never_cut(link, integers):
         ({"text": ["a"], "sound": [1.0]}, "inputs.sound is unknown; this bundle takes text"),
         ({"text": ["a"], "input_ids": [[0] * 6]}, "inputs.input_ids must be absent where inputs.text is given"),
         ({"input_ids": [[0] * 6]}, "inputs.attention_mask is missing"),
+        (
+            {"input_ids": [[1] * 6] * 3, "attention_mask": [[1] * 6, [0, 0, 1, 0, 0, 0], [0] * 6]},
+            "inputs.attention_mask must have a token in each row, got none in row 2",
+        ),
         ({"input_ids": [[10] * 6], "attention_mask": [[1] * 6]}, "inputs.input_ids must be in [0, 9], got [10, 10]"),
     ],
 )

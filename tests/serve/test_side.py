@@ -11,6 +11,8 @@ from link.channel import Awgn
 from link.errors import ArgumentError
 from link.randomness import Draws
 from serve.client import AsyncClient, Client
+from serve.engine.means import Means
+from serve.engine.model import Model
 from serve.server import Server
 
 TEXTS = ["a fine film", "dull", "a dull film and a fine one", "one", "film", "a", "one and one"]
@@ -61,6 +63,17 @@ def test_decode_takes_the_receivers_own_inputs(link, client, received, integers,
     np.testing.assert_array_equal(found.llr, expected.llr)
     turned = client.decode(*received, inputs={"text": TEXTS[::-1]})
     assert np.abs(turned.logits - found.logits).max() > 0.1
+
+
+def test_decode_says_which_of_the_receivers_own_texts_were_cut_or_say_nothing(server, received, integers):
+    texts = [*TEXTS[:6], "\U0001f600"]
+    for client in (Client(server.address), Client(server.address, max_batch=2)):
+        with client:
+            found = client.decode(*received, inputs={"text": texts})
+            assert found.truncated.tolist() == [False, False, True, False, False, False, False]
+            assert found.unknown.tolist() == [False] * 6 + [True]
+            given = client.decode(*received, inputs=integers)
+            assert given.truncated is given.unknown is None
 
 
 def test_a_batch_in_pieces_keeps_each_sample_beside_its_own_inputs(server, client, received):
@@ -114,6 +127,10 @@ def test_encode_takes_what_is_sent_alone(link, client, images):
     [
         (None, "inputs.text is missing"),
         ({"question": TEXTS}, "inputs.question is unknown; this bundle takes text"),
+        (
+            {"input_ids": np.ones((7, 6), int), "attention_mask": np.eye(7, 6, dtype=int)},
+            "inputs.attention_mask must have a token in each row, got none in row 6",
+        ),
         ({"text": TEXTS[:2]}, "inputs.text must hold as many texts as there are samples, 7, got 2"),
         ({"symbols": np.zeros((7, 4, 2), np.float32)}, "inputs.symbols is no input of the receiver's own"),
     ],
@@ -122,6 +139,11 @@ def test_a_wrong_input_of_the_receiver_is_named(client, received, inputs, messag
     with pytest.raises(ArgumentError) as refused:
         client.decode(*received, inputs=inputs)
     assert message in str(refused.value)
+
+
+def test_what_each_operation_costs_is_known_before_the_first_call(asked_bundle_path):
+    costs = Model(load_bundle(asked_bundle_path), Means()).costs
+    assert [operation for operation, cost in costs.items() if not cost.known] == []
 
 
 def test_a_receiver_without_any_refuses_what_it_is_given(bundle_path, received):

@@ -17,6 +17,7 @@ from train.intervention import (
     intervene,
     most_frequent,
     question_prior,
+    require_intervention,
 )
 from train.tasks import Split, load_task
 
@@ -167,6 +168,21 @@ def test_a_link_of_several_modes_is_refused(routed_run, task):
     data = signs.load(None)
     with pytest.raises(ArgumentError, match="must be absent for a link of several modes"):
         intervene(routed, signs, data.train, data.validation, ("zero",), snr_db=12.0, seed=0)
+
+
+def test_a_task_that_answers_texts_is_refused(model):
+    texts = load_task("text-reconstruction")
+    with pytest.raises(ArgumentError, match="must be absent: text-reconstruction answers texts"):
+        require_intervention(model, texts)
+
+
+def test_where_nothing_is_asked_of_an_image_it_has_no_prior_of_its_own(signs_run):
+    signs = load_task("signs")
+    data = signs.load(None)
+    (one,) = intervene(load(signs_run)[1], signs, data.train, data.validation, ("zero",), snr_db=12.0, seed=0)
+    frequent = np.bincount(data.train.labels).argmax()
+    assert one.question_prior == float((data.validation.labels == frequent).mean())
+    assert one.image_prior is None
 
 
 def test_noise_has_the_power_that_reaches_the_receiver():

@@ -8,7 +8,8 @@ frozen pydantic model of `task_options`) and two functions:
     build(options, facts) -> Task      the task, from a checkpoint as from a folder
 
 `TRANSMITTER_OPTIONS` and `TRANSMITTER_FACTS`, where such a file has them, name the options and facts that the encoder
-depends on: behind a transmitter that is kept they are that transmitter's (train.transmitter). A task that asks several
+depends on: behind a transmitter that is kept they are that transmitter's (train.transmitter). `SKIP_BAD` names the option by
+which rows that cannot be used are counted and left out, where it has one. A task that asks several
 questions of one input has `questions`, and a head of theirs (train.questions). A task whose receiver has something of its
 own, that never passes the channel, has `receiver_inputs`, and a head that takes them (link.side).
 """
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from link.errors import RecipeError
+from link.errors import ArgumentError, RecipeError
 from link.interface import TensorSpec
 from link.manifest import Manifest, TextSpec
 from link.randomness import Draws
@@ -260,10 +261,26 @@ def transmitter_options(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in getattr(module, "TRANSMITTER_OPTIONS", ())}
 
 
-def task_of_manifest(manifest: Manifest) -> Task:
-    """What a bundle's receiver answers, by what its provenance keeps: without its tokenizer."""
-    made = manifest.provenance
-    task = load_task(manifest.task.name, made.recipe.get("task_options", {}), made.facts)
+def task_of_manifest(manifest: Manifest, *, skip_bad: bool = False) -> Task:
+    """What a bundle's receiver answers, by what its provenance keeps: without its tokenizer.
+
+    Parameters
+    ----------
+    skip_bad : bool
+        Whether rows that cannot be used are left out, whatever the recipe says.
+
+    Raises
+    ------
+    ArgumentError
+        If the task cannot leave any out.
+    """
+    made, options = manifest.provenance, {}
+    if skip_bad:
+        option = getattr(_module(manifest.task.name), "SKIP_BAD", None)
+        if option is None:
+            raise ArgumentError("--skip-bad", f"must be absent: the task {manifest.task.name} leaves out no rows")
+        options[option] = True
+    task = load_task(manifest.task.name, {**made.recipe.get("task_options", {}), **options}, made.facts)
     question = manifest.task.question
     return task if question is None else questions_of(task)[question]
 

@@ -41,6 +41,7 @@ from train.transformer import Transformer, longest
 
 TRANSMITTER_OPTIONS: Final = ("max_length", "tokens_a_piece", "vocabulary", "width", "heads", "encoder_layers")
 TRANSMITTER_FACTS: Final = (TOKENIZER_FACT,)
+SKIP_BAD: Final = "skip_bad_lines"
 HOLDOUT_SEED: Final = 20_000
 _HELD_OUT_MAX: Final = 1000
 _HELD_OUT_SHARE: Final = 10
@@ -307,7 +308,10 @@ def read_texts(options: Options, folder: Path | None) -> Texts:
     found = read_sentence_parts(folder, language=options.language, test=options.test, skip_bad=options.skip_bad_lines)
     for part in filter(None, found):
         if part.skipped:
-            _LOGGER.warning("%s: %d lines are left out, the first: %s", part.file, part.skipped, part.first_skipped)
+            lines = len(part) + part.skipped
+            _LOGGER.warning(
+                "%s: %d of %d lines are left out; the first, %s", part.file, part.skipped, lines, part.first_skipped
+            )
     train, validation, test = (() if part is None else part.texts for part in found)
     if found.test is None:
         train, test = _hold_out(train, "test", found.train.file)

@@ -4,8 +4,10 @@
                                                              [question] ──────┘
 
 The data are a folder (`--data`) as easy-VQA publishes it (train.visual_rows), or, with `task_options.csv_path`, a table with
-the columns image, question and answer, in UTF-8 and any language, beside `task_options.image_folder`. Rows without a table
-of their own are held out of the training rows by image, so that no picture that is asked about was trained on.
+the columns image, question and answer, in UTF-8 and any language, beside `task_options.image_folder`; where they are
+not there, they are looked for in the folder as they lay. Rows without a table of their own are held out of the
+training rows by image, so that no picture that is asked about was trained on; a test table of one's own that asks about
+such pictures is used as it is, which is said.
 
 The head sees what the link delivers and, where `task_options.question` says so, the question; nothing else of the image.
 """
@@ -13,6 +15,7 @@ The head sees what the link delivers and, where `task_options.question` says so,
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -36,6 +39,7 @@ from train.visual_rows import Parts, VisualRow, VisualRows, read_published, read
 
 TRANSMITTER_OPTIONS: Final = ("question", "image_size", "max_length")
 TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "vocabulary")
+SKIP_BAD: Final = "skip_bad_rows"
 HOLDOUT_SEED: Final = 20_000
 _LOGGER: Final = logging.getLogger(__name__)
 _VOCABULARY: Final = 8_000
@@ -215,6 +219,13 @@ class VisualQuestions:
         train, test = parts
         if test is None:
             train, test = hold_out(train, options.test_images, "test")
+        elif shared := images_of(train) & images_of(test):
+            _LOGGER.warning(
+                "%s: %d of %d images are in the training rows too: what is measured is no answer about new images",
+                test.file,
+                len(shared),
+                len(images_of(test)),
+            )
         train, validation = hold_out(train, options.validation_images, "validation")
         known = set(self.classes)
 
@@ -267,7 +278,7 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
     Raises
     ------
     ArgumentError
-        If there is no folder, one is given that nothing is read of, or a table cannot be used.
+        If there is no folder, one is given that nothing is read of, or a table is not there or cannot be used.
     """
     if options.csv_path is None or options.image_folder is None:
         if folder is None:
@@ -276,16 +287,36 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
             raise ArgumentError("data", f"{folder} is no folder: name one with the questions and images in it")
         return read_published(folder, skip_bad=options.skip_bad_rows)
     named = (options.csv_path, options.image_folder, options.test_csv_path, options.test_image_folder)
-    if folder is not None and all(Path(name).is_absolute() for name in named if name is not None):
+    own = [Path(name) for name in named if name is not None]
+    moved = _moved([path for path in own if path.is_absolute()])
+    if folder is None and moved:
+        there = " and ".join(map(str, moved.values()))
+        raise ArgumentError(
+            "csv_path",
+            f"{next(iter(moved))} does not exist: where the files are elsewhere, name a folder with {there} in it (--data, "
+            "of call --inputs)",
+        )
+    if folder is not None and not moved and all(path.is_absolute() for path in own):
         raise ArgumentError("data", f"{folder} is not read: the rows are those of {options.csv_path}; leave out --data")
-    base = folder or Path()
-    images = base / options.image_folder
-    train = read_rows(base / options.csv_path, images, skip_bad=options.skip_bad_rows)
+
+    def found(name: str) -> Path:
+        return (folder or Path()) / moved.get(Path(name), Path(name))
+
+    images = found(options.image_folder)
+    train = read_rows(found(options.csv_path), images, skip_bad=options.skip_bad_rows)
     if options.test_csv_path is None:
         return Parts(train, None)
     if options.test_image_folder is not None:
-        images = base / options.test_image_folder
-    return Parts(train, read_rows(base / options.test_csv_path, images, skip_bad=options.skip_bad_rows))
+        images = found(options.test_image_folder)
+    return Parts(train, read_rows(found(options.test_csv_path), images, skip_bad=options.skip_bad_rows))
+
+
+def _moved(files: Sequence[Path]) -> dict[Path, Path]:
+    """Of files of which one is not there: each as it lay below the folder that held them all."""
+    if all(file.exists() for file in files):
+        return {}
+    above = os.path.commonpath(files)
+    return {file: file.relative_to(above) for file in files}
 
 
 def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows, VisualRows]:
@@ -303,6 +334,12 @@ def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows
     held = {names[place] for place in permutation(HOLDOUT_SEED, len(names))[:count]}
     apart = [row.image in held for row in rows.rows]
     return rows.take([not away for away in apart]), rows.take(apart)
+
+
+def images_of(rows: VisualRows) -> set[Path]:
+    """The images that rows ask about, as files."""
+    folder = rows.images.resolve()
+    return {folder / row.image for row in rows.rows}
 
 
 def kinds_of(rows: Sequence[VisualRow], classes: Sequence[str]) -> list[int]:

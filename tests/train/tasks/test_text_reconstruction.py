@@ -137,7 +137,7 @@ def test_bad_lines_are_counted_and_left_out_when_told_to(tmp_path, caplog):
     (tmp_path / "train.txt").write_bytes(b"a\n\nb\n\xff\nc\nd\n")
     texts = read_texts(Options(skip_bad_lines=True), tmp_path)
     assert set().union(*texts) == set("abcd")
-    assert "2 lines are left out, the first: line 2: is empty" in caplog.text
+    assert "train.txt: 2 of 6 lines are left out; the first, line 2: is empty" in caplog.text
 
 
 def test_a_sentence_that_is_too_long_is_cut_and_told(task, tmp_path, caplog):

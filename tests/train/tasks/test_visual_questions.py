@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 import unicodedata
 import zipfile
 
@@ -318,6 +319,42 @@ def test_a_folder_that_nothing_is_read_of_is_refused(folder, tmp_path):
     own = OWN | {key: str(folder / OWN[key]) for key in ("csv_path", "image_folder")}
     assert "is not read: the rows are those of " in refusal(tmp_path, **own)
     find(Options(**own), None)
+
+
+def test_tables_of_another_machine_are_found_in_a_folder_as_they_lay(folder, tmp_path):
+    away = OWN | {"csv_path": "/away/rows/train.csv", "image_folder": "/away/images"}
+    there = tmp_path / "rows"
+    there.mkdir()
+    (there / "train.csv").write_bytes((folder / "train.csv").read_bytes())
+    assert refusal(None, **away) == (
+        "csv_path /away/rows/train.csv does not exist: where the files are elsewhere, name a folder with rows/train.csv and "
+        "images in it (--data, of call --inputs)"
+    )
+    (tmp_path / "images").symlink_to(folder / "images")
+    facts = find(Options(**OWN), folder)
+    assert find(Options(**away), tmp_path) == facts
+    here, moved = (
+        load_task("visual-questions", options, facts).load(base) for options, base in ((OWN, folder), (away, tmp_path))
+    )
+    assert moved.sha256 == here.sha256
+
+
+def test_test_images_that_are_trained_on_are_counted(folder, tmp_path, caplog):
+    rows = [("1.png", "hình có màu đỏ không?", "không"), ("2.png", "màu của hình là gì?", "vàng")]
+    write_table(tmp_path / "test.csv", [*rows, *rows])
+    options = OWN | {"csv_path": str(folder / "train.csv"), "test_csv_path": "test.csv"}
+    options["image_folder"] = str(folder / "images")
+    task = load_task("visual-questions", options, find(Options(**options), tmp_path))
+    task.load(tmp_path)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.endswith(
+        "test.csv: 2 of 2 images are in the training rows too: what is measured is no answer about new images"
+    )
+    caplog.clear()
+    shutil.copytree(folder / "images", tmp_path / "others")
+    options["test_image_folder"] = "others"  # images of the same names, and others
+    load_task("visual-questions", options, find(Options(**options), tmp_path)).load(tmp_path)
+    assert not caplog.records
 
 
 def test_a_table_without_a_column_says_which(broken):

@@ -228,16 +228,20 @@ class DecodeRequest(_message.Message):
     def __init__(self, symbols: _Optional[_Union[Tensor, _Mapping]] = ..., no: _Optional[_Union[Tensor, _Mapping]] = ..., mode: _Optional[_Iterable[int]] = ..., llr_in: _Optional[_Union[Tensor, _Mapping]] = ..., tensor_format: _Optional[_Union[TensorFormat, str]] = ..., include_llr: _Optional[bool] = ..., bits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[str] = ..., inputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
 
 class DecodeResponse(_message.Message):
-    __slots__ = ("decoded", "timing", "model_version", "model_digest")
+    __slots__ = ("decoded", "timing", "model_version", "model_digest", "truncated", "unknown")
     DECODED_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     decoded: Reception
     timing: Timing
     model_version: int
     model_digest: str
-    def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    truncated: _containers.RepeatedScalarFieldContainer[bool]
+    unknown: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, decoded: _Optional[_Union[Reception, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model_version: _Optional[int] = ..., model_digest: _Optional[str] = ..., truncated: _Optional[_Iterable[bool]] = ..., unknown: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class TransmitRequest(_message.Message):
     __slots__ = ("inputs", "settings", "tensor_format", "include_llr", "include_symbols", "model", "mode")
