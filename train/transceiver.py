@@ -204,7 +204,7 @@ class Transceiver(nn.Module):
                 ((link.num_bits,), (link.num_bits,), (link.tokens,), (link.tokens, link.dim)),
                 lambda codec, rows: codec.decode(symbols[rows], no[rows], None if llr_in is None else llr_in[rows]),
             )
-        logits = self.head(embedding, *side) if answers else embedding.new_empty(len(embedding), 0)
+        logits = self.head(embedding, *side) if answers else embedding.new_empty(embedding.shape[0], 0)
         return Heard(channel_llr, llr, indices_hat, embedding, logits)
 
     def noise_met(self, no: Tensor) -> Tensor:
