@@ -134,8 +134,9 @@ def build_backbone(config: Mapping[str, Any]) -> nn.Module:
         raise RecipeError(
             f"transformers {transformers.__version__} cannot build this encoder: {first_line(error)}"
         ) from None
-    # A head that nothing reads would be saved, exported and given weight decay for nothing.
-    if getattr(backbone, "pooler", None) is not None:
+    # A head that nothing reads would be saved, exported and given weight decay for nothing; one without weights may stay.
+    pooler = getattr(backbone, "pooler", None)
+    if pooler is not None and list(pooler.parameters()):
         backbone.pooler = None
     # Dropout draws from torch's global generator: a run that is resumed would not go on as it had begun.
     for module in backbone.modules():

@@ -1,0 +1,442 @@
+"""Questions about images with pretrained encoders by name: what is kept of them, what is trained, and what is refused."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from link.bundle import load_bundle
+from link.chain import Link
+from link.errors import CheckpointError, MissingExtra, RecipeError, ServerError
+from link.sweep import SweepSpec, sweep
+from train import checkpoint as checkpoints
+from train.backbones import backbones_of
+from train.checkpoint import build_transceiver, load
+from train.encoders import build_backbone, learn_tokenizer, load_weights
+from train.evaluate import decide_without_link
+from train.intervention import intervene
+from train.recipe_file import parse_recipe
+from train.run import train
+from train.tasks import load_task, task_facts
+from train.tasks.visual_questions import Options, find
+from train.visual_backbones import PretrainedVision, VisionModel, find_vision_model
+
+SIDE = 16
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+VIT = {"model_type": "vit", "image_size": SIDE, "patch_size": 8, **SMALL}
+BERT = {"model_type": "bert", "max_position_embeddings": 16, "pad_token_id": 0, **SMALL}
+PREPROCESSOR = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "rescale_factor": 1 / 255,
+    "size": {"height": SIDE, "width": SIDE},
+}
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
+QUESTIONS = ("what colour is it?", "is it red?")
+
+
+def save_model(folder, config, preprocessor=PREPROCESSOR, tokenizer=None):
+    """A model with weights drawn at random, in the format of transformers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        build_backbone(config).save_pretrained(folder)
+    if preprocessor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    if tokenizer is not None:
+        (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("vit"), VIT)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    tokenizer = learn_tokenizer([*QUESTIONS, *QUESTIONS], 100)
+    described = BERT | {"vocab_size": len(json.loads(tokenizer)["model"]["vocab"])}
+    return save_model(tmp_path_factory.mktemp("bert"), described, None, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """20 images, each asked two things."""
+    base = tmp_path_factory.mktemp("data")
+    (base / "images").mkdir()
+    rows = [("image", "question", "answer")]
+    for number in range(20):
+        colour = list(COLOURS)[number % 2]
+        pixels = np.full((SIDE, SIDE, 3), COLOURS[colour], dtype=np.uint8)
+        pixels[number % 12] = 250
+        Image.fromarray(pixels).save(base / "images" / f"{number}.png")
+        rows += [(number, QUESTIONS[0], colour), (number, QUESTIONS[1], "yes" if colour == "red" else "no")]
+    with (base / "train.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    return base
+
+
+@pytest.fixture(scope="module")
+def make_recipe(vit, bert):
+    """A recipe of both models, some of its options and of its optimiser's keys changed; None leaves one out."""
+
+    def make(optimizer=(), **options):
+        named = {
+            "csv_path": "train.csv",
+            "image_folder": "images",
+            "max_length": 10,
+            "vision_model": str(vit),
+            "question_model": str(bert),
+        }
+        return parse_recipe(
+            {
+                "name": "named",
+                "task": "visual-questions",
+                "seed": 2,
+                "task_options": {key: value for key, value in (named | options).items() if value is not None},
+                "link": {"tokens": 3, "codewords": 4, "dim": 4, "order": 4},
+                "schedule": {"epochs": 5, "warmup_epochs": 2, "alignment_start_epoch": 4},
+                "optimizer": {"batch_size": 16, "learning_rate": 5e-3, **dict(optimizer)},
+                "bottleneck": {"enabled": True, "kl_weight": 0.1, "kl_warmup": 5},
+                "channel": {"train_snr_db": [0.0, 16.0], "eval_snr_db": [12.0], "eval_draws": 1},
+            },
+            "the test's recipe",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def recipe(make_recipe):
+    return make_recipe()
+
+
+TRAINED = {"encoder_learning_rate": 1e-3, "freeze_vision_epochs": 3, "unfreeze_epoch": 2, "layer_decay": 0.5}
+
+
+@pytest.fixture(scope="module")
+def trained(make_recipe, train_run, folder):
+    """A run whose backbones are trained: that of the questions from epoch 2 on, that of the images from epoch 4."""
+    return train_run(make_recipe(TRAINED), data_folder=folder)
+
+
+def weights_of(run, which="last"):
+    """Weights of each backbone in a checkpoint, by the backbone's name."""
+    return {name: backbone.model.state_dict() for name, backbone in backbones_of(load(run / which)[1]).items()}
+
+
+PLACES = {
+    "both": {"encoder.vision.backbone", "encoder.reason.question.backbone", "head.reason.question.backbone"},
+    "receiver": {"encoder.vision.backbone", "head.reason.question.backbone"},
+    "transmitter": {"encoder.vision.backbone", "encoder.reason.question.backbone"},
+}
+
+
+@pytest.mark.parametrize("question", PLACES)
+def test_a_question_is_read_at_each_end_that_knows_it(make_recipe, folder, question):
+    recipe = make_recipe(question=question)
+    task = load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
+    assert set(backbones_of(build_transceiver(recipe, task))) == PLACES[question]
+
+
+@pytest.mark.parametrize(("left_out", "left"), [("vision_model", 2), ("question_model", 1)])
+def test_each_of_both_may_be_left_out(make_recipe, folder, left_out, left):
+    recipe = make_recipe(**{left_out: None, "image_size": SIDE})
+    task = load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
+    data = task.load(folder)
+    model = build_transceiver(recipe, task)
+    assert len(backbones_of(model)) == left
+    assert decide_without_link(model, task, data.test).shape == data.test.labels.shape
+
+
+def test_pixels_are_what_the_models_own_preprocessor_makes_of_them(vit):
+    """Recomputed by transformers, for an image that need not be resized; to the rounding of float32 at values below 4."""
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    described = find_vision_model(str(vit))
+    image = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    wanted = ViTImageProcessorPil(**PREPROCESSOR)(list(image), return_tensors="pt")["pixel_values"]
+    found = PretrainedVision(described).pixels(torch.from_numpy(image))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=4e-6)
+
+
+def test_what_is_seen_comes_from_the_weights_of_that_name(vit, recipe, folder, run):
+    """The run's vision model, frozen, makes of an image what transformers makes of it by itself."""
+    from transformers import AutoModel
+
+    _, model = load(run)
+    image = torch.arange(SIDE * SIDE * 3, dtype=torch.uint8).reshape(1, SIDE, SIDE, 3)
+    pixels = model.encoder.vision.pixels(image)
+    with torch.no_grad():
+        wanted = AutoModel.from_pretrained(vit).eval()(pixel_values=pixels).last_hidden_state
+        found = model.encoder.vision.backbone.model(pixel_values=pixels).last_hidden_state
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_frozen_weights_are_kept_once_and_are_those_of_the_start(run, vit, bert, same_tensors):
+    kept = load_file(run / "backbone.safetensors")
+    assert {name.partition(".model.")[0] for name in kept} == PLACES["both"]
+    for which in ("best", "last"):
+        tensors = load_file(run / which / "model.safetensors")
+        assert not [name for name in tensors if ".backbone." in name]
+        assert [name for name in tensors if name.startswith("model.encoder.vision.queries")]
+    found = weights_of(run)
+    start = {"vision": load_weights(str(vit), VIT, part=True), "question": load_weights(str(bert), config_of(bert))}
+    for name, weights in found.items():
+        assert same_tensors(weights, start["vision" if "vision" in name else "question"])
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_a_checkpoint_needs_neither_the_named_models_nor_the_hub(make_recipe, folder, vit, bert, tmp_path, same_tensors):
+    gone = [shutil.copytree(model, tmp_path / model.name) for model in (vit, bert)]
+    short = make_recipe(vision_model=str(gone[0]), question_model=str(gone[1]))
+    train(short, tmp_path / "run", data_folder=folder)
+    before = load(tmp_path / "run")[1].state_dict()
+    for model in gone:
+        shutil.rmtree(model)
+    assert same_tensors(load(tmp_path / "run")[1].state_dict(), before)
+    (tmp_path / "run" / "backbone.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"backbone\.safetensors cannot be read"):
+        load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("optimizer", [{}, TRAINED])
+def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
+    make_recipe, folder, run, trained, train_until, tmp_path, optimizer, same_tensors
+):
+    whole = trained if optimizer else run
+    recipe = make_recipe(optimizer)
+    for epoch in (2, 4):
+        train_until(epoch, recipe, tmp_path / "run", data_folder=folder)
+    train(recipe, tmp_path / "run", data_folder=folder)
+    assert same_tensors(load(tmp_path / "run" / "last")[1].state_dict(), load(whole / "last")[1].state_dict())
+
+
+def test_a_run_does_not_go_on_behind_weights_that_have_changed(make_recipe, folder, vit, tmp_path, train_until):
+    copied = shutil.copytree(vit, tmp_path / "vit")
+    recipe = make_recipe(vision_model=str(copied))
+    train_until(1, recipe, tmp_path / "run", data_folder=folder)
+    with torch.no_grad():
+        other = build_backbone(VIT)
+        other.layernorm.weight.mul_(2.0)
+    other.save_pretrained(copied)
+    with pytest.raises(CheckpointError, match=r"behind an encoder whose weights have changed since"):
+        train(recipe, tmp_path / "run", data_folder=folder)
+
+
+def test_backbones_are_trained_from_their_own_epochs_on(make_recipe, folder, train_until, tmp_path, run):
+    start = weights_of(run)
+
+    def changed(epoch, which):
+        train_until(epoch, make_recipe(TRAINED), tmp_path / str(epoch), data_folder=folder)
+        found = weights_of(tmp_path / str(epoch))
+        return {
+            name
+            for name, weights in found.items()
+            if any(not torch.equal(tensor, start[name][key]) for key, tensor in weights.items())
+        }
+
+    questions = {name for name in PLACES["both"] if "question" in name}
+    assert changed(1, run) == set()
+    assert changed(3, run) == questions
+    assert changed(4, run) == PLACES["both"]
+
+
+def test_what_is_trained_is_in_every_checkpoint(trained):
+    assert not (trained / "backbone.safetensors").exists()
+    tensors = load_file(trained / "last" / "model.safetensors")
+    for name in PLACES["both"]:
+        assert [key for key in tensors if key.startswith(f"model.{name}.")]
+
+
+def test_training_draws_no_random_numbers_and_moves_no_running_statistics(tmp_path):
+    """Dropout, dropped paths and batch norm are as deployed, whatever mode the module around them is in."""
+    resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "num_channels": 3}
+    vision = PretrainedVision(find_vision_model(str(save_model(tmp_path, resnet)))).train()
+    image = torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in vision.state_dict().items()}
+    state = torch.get_rng_state()
+    seen = vision(image)
+    assert torch.equal(seen[1:], vision(image[1:])) or torch.allclose(seen[1:], vision(image[1:]), atol=1e-6)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in vision.state_dict().items())
+    seen.square().sum().backward()
+    assert all(weight.grad is not None for weight in vision.parameters())
+
+
+OTHERS = {
+    "dinov2": {"image_size": 32, "patch_size": 8, **SMALL},
+    "swin": {"image_size": SIDE, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
+    "convnext": {"image_size": SIDE, "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+    "clip": {
+        "vision_config": {"image_size": SIDE, "patch_size": 8, **SMALL},
+        "text_config": {"vocab_size": 50, **SMALL},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_vision_models_are_looked_through_as_well(kind, tmp_path):
+    folder = save_model(tmp_path, {"model_type": kind, **OTHERS[kind]})
+    described = find_vision_model(str(folder))
+    assert described.image_size == SIDE
+    vision = PretrainedVision(VisionModel.model_validate_json(described.model_dump_json()))
+    vision.backbone.model.load_state_dict(load_weights(str(folder), described.config, part=True))
+    assert vision(torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)).shape == (2, vision.features)
+
+
+@pytest.mark.parametrize(
+    ("changes", "side"),
+    [
+        ({"size": 16}, 16),
+        ({"size": {"shortest_edge": 16}}, 16),
+        ({"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}, "do_center_crop": True}, 16),
+        ({"size": {"shortest_edge": 20}, "crop_size": 16}, 16),
+        ({"size": 16, "crop_size": 12, "do_center_crop": False}, 16),
+        ({"size": {"shortest_edge": 800, "longest_edge": 1333}}, 16),
+        ({"size": 800, "max_size": 1333}, 16),
+        ({"size": None}, 16),
+    ],
+)
+def test_the_size_of_an_image_is_what_the_preprocessor_cuts_it_to(tmp_path, changes, side):
+    assert find_vision_model(str(save_model(tmp_path, VIT, PREPROCESSOR | changes))).image_size == side
+
+
+def without(*keys):
+    return {key: value for key, value in PREPROCESSOR.items() if key not in keys}
+
+
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+REFUSED = {
+    "a text encoder": (BERT | {"vocab_size": 40}, PREPROCESSOR, r"is no vision encoder: its config\.json describes a bert"),
+    "no image size": (RESNET, without("size"), r"has no image size: neither its preprocessor nor its config has a square"),
+    "no square": (RESNET, PREPROCESSOR | {"size": {"height": 8, "width": 16}}, r"has no image size"),
+    "another size than its own": (VIT, PREPROCESSOR | {"size": 24}, r"is no vision encoder of RGB images of 24 x 24"),
+    "grey images": (VIT | {"num_channels": 1}, PREPROCESSOR, r"is no vision encoder of RGB images of 16 x 16"),
+    "no preprocessor": (VIT, None, r"cannot be loaded: .*preprocessor_config\.json"),
+    "no mean": (VIT, without("image_mean"), r"preprocessor_config\.json: image_mean: Input should be a valid tuple"),
+    "a spread of 0": (VIT, PREPROCESSOR | {"image_std": [0, 1, 1]}, r"image_std\.0: Input should be greater than 0"),
+    "channels the other way": (VIT, PREPROCESSOR | {"do_flip_channel_order": True}, r"has do_flip_channel_order, which"),
+    "places at random": (
+        {"model_type": "vit_mae", "image_size": SIDE, "patch_size": 8, **SMALL},
+        PREPROCESSOR,
+        r"describes a vit_mae: it looks at places that are drawn at random",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_look_at_images_is_refused_in_one_line(tmp_path, name):
+    config, preprocessor, message = REFUSED[name]
+    folder = save_model(tmp_path, config, preprocessor)
+    with pytest.raises(RecipeError, match=message) as refused:
+        find_vision_model(str(folder))
+    assert str(refused.value).startswith("vision_model ")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("role", ["vision_model", "question_model"])
+def test_a_model_that_is_not_there_is_told_by_the_option_that_names_it(make_recipe, folder, role, monkeypatch):
+    class Hub:
+        def repo_info(self, name, **options):
+            raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(RecipeError, match=rf"^{role} folder \./none does not exist$"):
+        task_facts(make_recipe(**{role: "./none"}), folder)
+    with pytest.raises(ServerError) as refused:
+        task_facts(make_recipe(**{role: "no-such-owner/no-such-model"}), folder)
+    assert str(refused.value) == (
+        f"{role} 'no-such-owner/no-such-model' is not on this machine and the hub cannot be reached (Name or service not "
+        f"known); name a folder with task_options.{role}"
+    )
+
+
+def test_a_picture_model_does_not_read_questions(make_recipe, folder, vit):
+    with pytest.raises(RecipeError, match=r"^question_model .* is no encoder of texts: its config\.json describes a vit$"):
+        task_facts(make_recipe(question_model=str(vit)), folder)
+
+
+def test_questions_longer_than_the_model_has_positions_for_are_refused(make_recipe, folder):
+    recipe = make_recipe(max_length=17)
+    with pytest.raises(RecipeError, match=r"task_options\.max_length must be at most 16 for this encoder, got 17"):
+        load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
+
+
+def test_an_image_size_of_its_own_must_be_the_models(make_recipe, folder, vit):
+    recipe = make_recipe(image_size=24)
+    with pytest.raises(RecipeError) as refused:
+        load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
+    assert str(refused.value) == (
+        f"task_options.image_size must be 16, that of vision_model '{vit}', or absent, got 24"
+    )
+    same = make_recipe(image_size=SIDE)
+    load_task(same.task, same.task_options, task_facts(same, folder))
+
+
+def test_without_transformers_the_extra_is_named(folder, vit, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    options = Options(csv_path="train.csv", image_folder="images", vision_model=str(vit))
+    with pytest.raises(MissingExtra, match="hub"):
+        find(options, folder)
+
+
+@pytest.fixture(scope="module")
+def bundle(run, export_run, folder):
+    return load_bundle(export_run(run, data_folder=folder))
+
+
+def test_a_bundle_takes_images_of_the_models_size_and_its_own_tokenizer(bundle, bert):
+    manifest = bundle.manifest
+    (image,) = [spec for spec in manifest.transmitter.inputs if spec.name == "image"]
+    assert (image.dtype, image.shape) == ("uint8", ("batch", SIDE, SIDE, 3))
+    assert manifest.input_names == ("text", "image")
+    assert (bundle.folder / "tokenizer.json").read_text(encoding="utf-8") == (bert / "tokenizer.json").read_text()
+
+
+def test_a_bundle_is_swept_and_answers_as_its_checkpoint(bundle, task, folder, run):
+    rows = task.load(folder).train
+    (point,) = sweep(Link(bundle), rows.inputs, rows.labels, SweepSpec(snr_db=(60.0,), draws=1)).points
+    _, model = load(run)
+    inputs = [torch.from_numpy(rows.inputs[spec.name]) for spec in task.inputs]
+    side = [torch.from_numpy(rows.inputs[spec.name]) for spec in task.receiver_inputs]
+    with torch.no_grad():
+        sent = model.send_hard(model.encode(*inputs))
+        heard = model.receive(sent.symbols, torch.full(sent.symbols.shape[:2], 1e-6), side=side)
+    right = (heard.logits.argmax(dim=-1).numpy() == rows.labels).mean()
+    assert point.accuracy.value == pytest.approx(right)
+
+
+def test_interventions_are_measured_as_on_any_codec(run, task, folder):
+    data = task.load(folder)
+    found = intervene(load(run)[1], task, data.train, data.train, ("none", "zero", "swap"), snr_db=12.0, seed=1)
+    assert [one.kind for one in found if one.group == "all"] == ["none", "zero", "swap"]
+
+
+def test_a_head_is_trained_behind_a_transmitter_whose_models_are_gone(make_recipe, folder, vit, tmp_path, same_tensors):
+    """It takes the transmitter's weights from its run, and its own reader of questions by name."""
+    copied = shutil.copytree(vit, tmp_path / "vit")
+    recipe = make_recipe(vision_model=str(copied))
+    train(recipe, tmp_path / "first", data_folder=folder)
+    for file in copied.glob("*.safetensors"):
+        file.unlink()
+    train(recipe, tmp_path / "second", data_folder=folder, transmitter=tmp_path / "first")
+    first, second = (load(tmp_path / name)[1] for name in ("first", "second"))
+    assert same_tensors(second.encoder.state_dict(), first.encoder.state_dict())
+    reader = "reason.question.backbone"
+    assert same_tensors(
+        second.head.get_submodule(reader).state_dict(), first.head.get_submodule(reader).state_dict()
+    )
+    assert not torch.equal(second.head.reason.last[0].weight, first.head.reason.last[0].weight)
+    assert checkpoints.read(tmp_path / "second").backbone_sha256 is not None
