@@ -1,11 +1,11 @@
-"""Pretrained models inside an encoder or a head: which they are, what stays as it is, and what is trained from which epoch on.
+"""Pretrained models inside an encoder or a head: which they are, what is frozen, and what is trained from which epoch on.
 
-    model ─┬─ encoder.vision.backbone            `vision_model`      the first epochs of freeze_vision_epochs behind the others
+    model ─┬─ encoder.vision.backbone            `vision_model`      trained no earlier than freeze_vision_epochs are over
            ├─ encoder.reason.question.backbone   `question_model`
            └─ head.reason.question.backbone      `question_model`    a receiver has weights of its own
 
-Frozen for good (`optimizer.encoder_learning_rate` 0) their weights lie once in the run's folder, not in each checkpoint. What
-they see is not kept on disk as an encoder's states are (train.features): they look at every batch anew.
+Frozen for good (`optimizer.encoder_learning_rate` 0), their weights lie once in the run's folder, not in each checkpoint.
+Their states are not kept on disk, as those of a text's encoder are (train.features): they look at every batch anew.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Thaw:
         self._epoch = 0
 
     def until(self, epoch: int) -> list[tuple[float, list[nn.Parameter]]]:
-        """Learning rate and parameters of each layer that is trained from this epoch on, or an earlier one, and was not before.
+        """Rate and parameters of each layer that is trained from this epoch on, or an earlier one, and was not before.
 
         They come in the same order whether each epoch is asked for or the last one alone: an optimiser's state goes by it.
         """

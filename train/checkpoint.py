@@ -140,9 +140,7 @@ def save(
 ) -> None:
     """Write a checkpoint into `folder`, replacing the one there in one step; what is kept apart is left out."""
     apart = weights_apart(model)
-    tensors = {
-        _MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in apart
-    }
+    tensors = {_MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in apart}
     if optimizer is not None:
         for index, parameter in enumerate(_parameters(optimizer)):
             # What no gradient has reached yet, as a router before it learns, stands where AdamW begins.

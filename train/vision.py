@@ -125,9 +125,7 @@ class ReasoningEncoder(nn.Module):
         None where the transmitter knows no question.
     """
 
-    def __init__(
-        self, tokens: int, dim: int, vision: VisionEncoder | PretrainedVision, reader: Reader | None
-    ) -> None:
+    def __init__(self, tokens: int, dim: int, vision: VisionEncoder | PretrainedVision, reader: Reader | None) -> None:
         super().__init__()
         self.shape = (tokens, dim)
         self.vision = vision

@@ -147,7 +147,9 @@ def find_vision_model(name: str) -> VisionModel:
         )
     side = _side(wants, described.get("image_size"))
     if side is None:
-        raise RecipeError(f"{VISION_ROLE} {name!r} has no image size: neither its preprocessor nor its config has a square")
+        raise RecipeError(
+            f"{VISION_ROLE} {name!r} has no image size: neither its preprocessor nor its config has a square"
+        )
     normalised = wants.get("do_normalize", True)
     try:
         return VisionModel(
@@ -178,7 +180,7 @@ def load_backbone(backbone: Backbone, name: str) -> None:
     backbone.model.load_state_dict(weights)
 
 
-class _NoDraws(TorchDispatchMode):
+class _NoDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses random numbers: a model that masks at random, as it is trained to, does not see the same image twice alike."""
 
     def __torch_dispatch__(
@@ -212,7 +214,7 @@ def _hidden(name: str, config: Mapping[str, Any], side: int) -> int:
             model: Any = build_backbone(config).eval()
             if model.main_input_name != "pixel_values":
                 raise RecipeError(f"{VISION_ROLE} {name!r} is no vision encoder: its config.json describes a {kind}")
-            with _NoDraws():
+            with _NoDraws():  # type: ignore[no-untyped-call]
                 states = _states(model, torch.zeros(1, 3, side, side))
     except RecipeError:
         raise
@@ -231,7 +233,7 @@ def _states(model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def _side(wants: Mapping[str, Any], described: object) -> int | None:
-    """Side of the squares that a preprocessor cuts or resizes to, or else that the architecture names; None where none is."""
+    """Side of the squares that a preprocessor cuts or resizes to, or else the architecture names; None without any."""
     cropped = wants.get("crop_size") if wants.get("do_center_crop", True) else None
     resized = None if "max_size" in wants else wants.get("size")
     sides = (_square(size) for size in (cropped, resized, described))

@@ -124,7 +124,11 @@ def find(options: Options, folder: Path | None) -> dict[str, Any]:
         "classes": classes,
         "kinds": kinds_of(train, classes),
         **_find_question_model(options, [row.question for row in train]),
-        **({} if options.vision_model is None else {VISION_ROLE: find_vision_model(options.vision_model).model_dump(mode="json")}),
+        **(
+            {}
+            if options.vision_model is None
+            else {VISION_ROLE: find_vision_model(options.vision_model).model_dump(mode="json")}
+        ),
     }
 
 

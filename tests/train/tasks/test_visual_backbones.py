@@ -27,7 +27,7 @@ from train.tasks.visual_questions import Options, find
 from train.visual_backbones import PretrainedVision, VisionModel, find_vision_model
 
 SIDE = 16
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 VIT = {"model_type": "vit", "image_size": SIDE, "patch_size": 8, **SMALL}
 BERT = {"model_type": "bert", "max_position_embeddings": 16, "pad_token_id": 0, **SMALL}
 PREPROCESSOR = {
@@ -198,7 +198,9 @@ def config_of(folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def test_a_checkpoint_needs_neither_the_named_models_nor_the_hub(make_recipe, folder, vit, bert, tmp_path, same_tensors):
+def test_a_checkpoint_needs_neither_the_named_models_nor_the_hub(
+    make_recipe, folder, vit, bert, tmp_path, same_tensors
+):
     gone = [shutil.copytree(model, tmp_path / model.name) for model in (vit, bert)]
     short = make_recipe(vision_model=str(gone[0]), question_model=str(gone[1]))
     train(short, tmp_path / "run", data_folder=folder)
@@ -277,7 +279,14 @@ def test_training_draws_no_random_numbers_and_moves_no_running_statistics(tmp_pa
 
 OTHERS = {
     "dinov2": {"image_size": 32, "patch_size": 8, **SMALL},
-    "swin": {"image_size": SIDE, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
+    "swin": {
+        "image_size": SIDE,
+        "patch_size": 2,
+        "embed_dim": 8,
+        "depths": [1, 1],
+        "num_heads": [1, 2],
+        "window_size": 4,
+    },
     "convnext": {"image_size": SIDE, "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
     "clip": {
         "vision_config": {"image_size": SIDE, "patch_size": 8, **SMALL},
@@ -319,15 +328,27 @@ def without(*keys):
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
 REFUSED = {
-    "a text encoder": (BERT | {"vocab_size": 40}, PREPROCESSOR, r"is no vision encoder: its config\.json describes a bert"),
-    "no image size": (RESNET, without("size"), r"has no image size: neither its preprocessor nor its config has a square"),
+    "a text encoder": (
+        BERT | {"vocab_size": 40},
+        PREPROCESSOR,
+        r"is no vision encoder: its config\.json describes a bert",
+    ),
+    "no image size": (
+        RESNET,
+        without("size"),
+        r"has no image size: neither its preprocessor nor its config has a square",
+    ),
     "no square": (RESNET, PREPROCESSOR | {"size": {"height": 8, "width": 16}}, r"has no image size"),
     "another size than its own": (VIT, PREPROCESSOR | {"size": 24}, r"is no vision encoder of RGB images of 24 x 24"),
     "grey images": (VIT | {"num_channels": 1}, PREPROCESSOR, r"is no vision encoder of RGB images of 16 x 16"),
     "no preprocessor": (VIT, None, r"cannot be loaded: .*preprocessor_config\.json"),
     "no mean": (VIT, without("image_mean"), r"preprocessor_config\.json: image_mean: Input should be a valid tuple"),
     "a spread of 0": (VIT, PREPROCESSOR | {"image_std": [0, 1, 1]}, r"image_std\.0: Input should be greater than 0"),
-    "channels the other way": (VIT, PREPROCESSOR | {"do_flip_channel_order": True}, r"has do_flip_channel_order, which"),
+    "channels the other way": (
+        VIT,
+        PREPROCESSOR | {"do_flip_channel_order": True},
+        r"has do_flip_channel_order, which",
+    ),
     "places at random": (
         {"model_type": "vit_mae", "image_size": SIDE, "patch_size": 8, **SMALL},
         PREPROCESSOR,
@@ -364,7 +385,9 @@ def test_a_model_that_is_not_there_is_told_by_the_option_that_names_it(make_reci
 
 
 def test_a_picture_model_does_not_read_questions(make_recipe, folder, vit):
-    with pytest.raises(RecipeError, match=r"^question_model .* is no encoder of texts: its config\.json describes a vit$"):
+    with pytest.raises(
+        RecipeError, match=r"^question_model .* is no encoder of texts: its config\.json describes a vit$"
+    ):
         task_facts(make_recipe(question_model=str(vit)), folder)
 
 
@@ -402,7 +425,7 @@ def test_a_bundle_takes_images_of_the_models_size_and_its_own_tokenizer(bundle, 
     (image,) = [spec for spec in manifest.transmitter.inputs if spec.name == "image"]
     assert (image.dtype, image.shape) == ("uint8", ("batch", SIDE, SIDE, 3))
     assert manifest.input_names == ("text", "image")
-    assert (bundle.folder / "tokenizer.json").read_text(encoding="utf-8") == (bert / "tokenizer.json").read_text()
+    assert (bundle.path / "tokenizer.json").read_text(encoding="utf-8") == (bert / "tokenizer.json").read_text()
 
 
 def test_a_bundle_is_swept_and_answers_as_its_checkpoint(bundle, task, folder, run):
@@ -435,8 +458,6 @@ def test_a_head_is_trained_behind_a_transmitter_whose_models_are_gone(make_recip
     first, second = (load(tmp_path / name)[1] for name in ("first", "second"))
     assert same_tensors(second.encoder.state_dict(), first.encoder.state_dict())
     reader = "reason.question.backbone"
-    assert same_tensors(
-        second.head.get_submodule(reader).state_dict(), first.head.get_submodule(reader).state_dict()
-    )
+    assert same_tensors(second.head.get_submodule(reader).state_dict(), first.head.get_submodule(reader).state_dict())
     assert not torch.equal(second.head.reason.last[0].weight, first.head.reason.last[0].weight)
     assert checkpoints.read(tmp_path / "second").backbone_sha256 is not None
