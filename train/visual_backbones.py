@@ -130,8 +130,8 @@ def find_vision_model(name: str) -> VisionModel:
     Raises
     ------
     RecipeError
-        If there is none, it is no vision encoder of RGB images, its images have no size, or it wants more than scaled and
-        shifted pixels.
+        If there is none, it is no vision encoder of RGB images, they have no size, or it wants more than scaled and shifted
+        pixels.
     MissingExtra
         If transformers is not installed.
     """
@@ -139,7 +139,8 @@ def find_vision_model(name: str) -> VisionModel:
     whole = load_pretrained(name, transformers.AutoConfig, VISION_ROLE)
     config = getattr(whole, "vision_config", whole)
     described = json.loads(config.to_json_string(use_diff=False))
-    wants = load_pretrained(name, _Preprocessor, VISION_ROLE)
+    model = _without_weights(name, described)
+    wants = _preprocessor(name)
     more = [key for key in _MORE if wants.get(key)]
     if more:
         raise RecipeError(
@@ -158,7 +159,7 @@ def find_vision_model(name: str) -> VisionModel:
             rescale_factor=wants.get("rescale_factor", 1.0 / 255.0) if wants.get("do_rescale", True) else 1.0,
             image_mean=wants.get("image_mean") if normalised else (0.0, 0.0, 0.0),
             image_std=wants.get("image_std") if normalised else (1.0, 1.0, 1.0),
-            hidden=_hidden(name, described, side),
+            hidden=_hidden(name, model, side),
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -200,30 +201,55 @@ class _Preprocessor:
         return found
 
 
-def _hidden(name: str, config: Mapping[str, Any], side: int) -> int:
-    """Size of the states that a model makes of such images, found without computing them.
+def _preprocessor(name: str) -> Mapping[str, Any]:
+    """preprocessor_config.json of a model, where transformers finds it.
 
     Raises
     ------
     RecipeError
-        If it makes none.
+        If there is none that can be read.
     """
-    kind = config.get("model_type")
     try:
-        with torch.device("meta"):
-            model: Any = build_backbone(config).eval()
-            if model.main_input_name != "pixel_values":
-                raise RecipeError(f"{VISION_ROLE} {name!r} is no vision encoder: its config.json describes a {kind}")
-            with _NoDraws():  # type: ignore[no-untyped-call]
-                states = _states(model, torch.zeros(1, 3, side, side))
+        found: Mapping[str, Any] = load_pretrained(name, _Preprocessor, VISION_ROLE)
     except RecipeError:
-        raise
+        raise RecipeError(
+            f"{VISION_ROLE} {name!r} has no preprocessor_config.json that can be read: size and scale of images stand there"
+        ) from None
+    return found
+
+
+def _without_weights(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """A vision model that has shapes alone.
+
+    Raises
+    ------
+    RecipeError
+        If it is none.
+    """
+    with torch.device("meta"):
+        model: Any = build_backbone(config).eval()
+    if model.main_input_name != "pixel_values":
+        kind = config.get("model_type")
+        raise RecipeError(f"{VISION_ROLE} {name!r} is no vision encoder: its config.json describes a {kind}")
+    built: nn.Module = model
+    return built
+
+
+def _hidden(name: str, model: nn.Module, side: int) -> int:
+    """Size of the states that a model without weights makes of images of that side.
+
+    Raises
+    ------
+    RecipeError
+        If it makes none, or draws random numbers.
+    """
+    try:
+        with _NoDraws():  # type: ignore[no-untyped-call]
+            return int(_states(model, torch.zeros(1, 3, side, side, device="meta")).shape[-1])
     except Exception as error:  # what a model of transformers raises is its own affair
         raise RecipeError(
-            f"{VISION_ROLE} {name!r} is no vision encoder of RGB images of {side} x {side}: its config.json describes a "
-            f"{kind}: {first_line(error)}"
+            f"{VISION_ROLE} {name!r} makes no states of RGB images of {side} x {side}: {first_line(error)}"
         ) from None
-    return int(states.shape[-1])
 
 
 def _states(model: nn.Module, pixels: Tensor) -> Tensor:
