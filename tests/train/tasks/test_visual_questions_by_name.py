@@ -214,6 +214,10 @@ def test_backbones_are_trained_from_their_own_epochs_on(make_recipe, folder, tra
 
     questions = {name for name in PLACES["both"] if "question" in name}
     assert changed(1, run) == set()
+    # What reads from the states of the images is trained from the start.
+    found = load(tmp_path / "1" / "last")
+    untrained = build_transceiver(found[0].recipe, checkpoints.task_of(found[0]))
+    assert not torch.equal(*(model.encoder.vision.queries.values.weight for model in (found[1], untrained)))
     assert changed(3, run) == questions
     assert changed(4, run) == PLACES["both"]
 
@@ -317,19 +321,33 @@ def test_interventions_are_measured_as_on_any_codec(run, task, folder):
     assert [one.kind for one in found if one.group == "all"] == ["none", "zero", "swap"]
 
 
-def test_a_head_is_trained_behind_a_transmitter_whose_named_weights_are_gone(
+def test_a_head_is_trained_behind_a_transmitter_whose_named_model_has_changed(
     make_recipe, folder, vit, tmp_path, same_tensors
 ):
-    """It takes the transmitter's weights from its run, and its own reader of questions by name."""
+    """It takes the transmitter's weights and pixels from its run, and its own reader of questions by name, frozen."""
     copied = shutil.copytree(vit, tmp_path / "vit")
-    recipe = make_recipe(vision_model=str(copied))
-    train(recipe, tmp_path / "first", data_folder=folder)
+    train(make_recipe(vision_model=str(copied)), tmp_path / "first", data_folder=folder)
     for file in copied.glob("*.safetensors"):
         file.unlink()
+    scaled = json.loads((vit / "preprocessor_config.json").read_text()) | {"image_mean": [0.1, 0.1, 0.1]}
+    (copied / "preprocessor_config.json").write_text(json.dumps(scaled))
+    recipe = make_recipe(TRAINED, vision_model=str(copied))
     train(recipe, tmp_path / "second", data_folder=folder, transmitter=tmp_path / "first")
     first, second = (load(tmp_path / name)[1] for name in ("first", "second"))
     assert same_tensors(second.encoder.state_dict(), first.encoder.state_dict())
+    torch.testing.assert_close(second.encoder.vision.shift, first.encoder.vision.shift, rtol=0, atol=0)
     reader = "reason.question.backbone"
     assert same_tensors(second.head.get_submodule(reader).state_dict(), first.head.get_submodule(reader).state_dict())
     assert not torch.equal(second.head.reason.last[0].weight, first.head.reason.last[0].weight)
     assert checkpoints.read(tmp_path / "second").backbone_sha256 is not None
+    with pytest.raises(RecipeError, match=r"has task_options\.vision_model '.*', the recipe '.*': set the same"):
+        train(make_recipe(), tmp_path / "third", data_folder=folder, transmitter=tmp_path / "first")
+
+
+def test_questions_are_padded_with_the_models_own_token(make_recipe, folder, bert, tmp_path):
+    copied = shutil.copytree(bert, tmp_path / "bert")
+    (copied / "config.json").write_text(json.dumps(config_of(bert) | {"pad_token_id": 3}))
+    recipe = make_recipe(question_model=str(copied))
+    task = load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
+    assert task.tokenizer(["is it red?"]).input_ids[0, -1] == 3
+    assert task.vocabulary == config_of(bert)["vocab_size"]
