@@ -11,8 +11,8 @@ from train.visual_backbones import PretrainedVision, VisionModel, find_vision_mo
 SIDE = 16
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 VIT = {"model_type": "vit", "image_size": SIDE, "patch_size": 8, **SMALL}
-RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2]}
-SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "patch_size": 2}
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 3]}
+SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 3], "num_heads": [1, 2], "window_size": 4, "patch_size": 2}
 OTHERS = {
     "a map of features": RESNET,
     "windows": SWIN | {"image_size": SIDE},
