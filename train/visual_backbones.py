@@ -3,8 +3,8 @@
     image, uint8 ─> scale, shift ─> vision model ─> states of its places ─> 8 queries attend ─> 256 features
     question     ─> text model   ─> states of its tokens                 ─> 1 query attends  ─>  64 features
 
-An image has the side that the model was trained on, by its preprocessor_config.json, and is scaled and shifted as that file
-says; both are part of the graph that is exported. It is resized to that side, and never cropped.
+Images have the side that the model was trained on, by its preprocessor_config.json: others are resized to it where they are
+read, not cropped. The graph that is exported takes their pixels as they are, and scales and shifts them as that file says.
 """
 
 from __future__ import annotations
