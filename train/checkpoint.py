@@ -2,7 +2,7 @@
 
     run/  best/model.safetensors     the epoch of highest hard accuracy on the validation set
           last/model.safetensors     the last finished epoch, with the optimiser's state: training goes on from here
-          backbone.safetensors       weights of a backbone that stayed frozen, once for all checkpoints of the run
+          backbone.safetensors       weights of backbones that stayed frozen, once for all checkpoints of the run
 
 What is not a tensor (recipe, epoch, phase, temperatures, accuracies) is JSON in the file's metadata, so that one atomic
 rename replaces all of it.
@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from link.errors import CheckpointError
+from train.backbones import backbones_of, weights_apart
 from train.bottleneck import Bottleneck
 from train.defective import DefectiveTransceiver
 from train.recipe import Recipe
@@ -63,7 +64,7 @@ class Checkpoint(BaseModel):
     facts : mapping
         What the task knew of its data (train.tasks.task_facts).
     backbone_sha256 : str or None
-        Of the frozen backbone's weights, which lie in the run's folder; None where the checkpoint holds all weights.
+        Of the frozen backbones' weights, which lie in the run's folder; None where the checkpoint holds all weights.
     ended : str, optional
         Why the run ended with this epoch although the recipe has more; None where it did not.
     labels_sha256 : str
@@ -137,8 +138,9 @@ def task_of(checkpoint: Checkpoint) -> Task:
 def save(
     folder: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Write a checkpoint into `folder`, replacing the one there in one step."""
-    tensors = {_MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    """Write a checkpoint into `folder`, replacing the one there in one step; what is kept apart is left out."""
+    apart = weights_apart(model)
+    tensors = {_MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in apart}
     if optimizer is not None:
         for index, parameter in enumerate(_parameters(optimizer)):
             # What no gradient has reached yet, as a router before it learns, stands where AdamW begins.
@@ -243,7 +245,7 @@ def load(path: Path | str) -> tuple[Checkpoint, Transceiver]:
     """
     checkpoint = read(path)
     model = build_transceiver(checkpoint.recipe, task_of(checkpoint))
-    restore_model(model, _tensors(path) | _frozen_tensors(path, checkpoint))
+    restore_model(model, _tensors(path) | _frozen_tensors(path, checkpoint, model))
     return checkpoint, model.eval()
 
 
@@ -276,7 +278,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load the model's tensors.
+    """Load the model's tensors, but for those that are kept apart from checkpoints.
 
     Raises
     ------
@@ -285,29 +287,29 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     weights = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights_apart(model) | weights)
     except RuntimeError as error:
         raise CheckpointError(
             f"the checkpoint's tensors do not fit its recipe: {str(error).splitlines()[-1].strip()}"
         ) from None
 
 
-def save_backbone(folder: Path, backbone: nn.Module) -> None:
-    """Keep the frozen backbone of a run beside its checkpoints; a file that holds something else is written anew."""
+def save_backbone(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Keep the frozen backbones of a run beside its checkpoints; a file that holds something else is written anew."""
     file = folder / BACKBONE_NAME
     try:
-        if file.is_file() and weights_sha256(load_file(file)) == weights_sha256(backbone.state_dict()):
+        if file.is_file() and weights_sha256(load_file(file)) == weights_sha256(weights):
             return
     except (OSError, SafetensorError):  # cut short, say: all of it is at hand
         pass
     folder.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, temporary)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
     temporary.replace(file)
 
 
-def _frozen_tensors(path: Path | str, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Weights of the frozen backbone, named as those of the model."""
+def _frozen_tensors(path: Path | str, checkpoint: Checkpoint, model: nn.Module) -> dict[str, Tensor]:
+    """Weights of the frozen backbones, named as those of the model; an encoder's own backbone is alone in its file."""
     if checkpoint.backbone_sha256 is None:
         return {}
     file = checkpoint_file(path).parent.parent / BACKBONE_NAME
@@ -319,7 +321,8 @@ def _frozen_tensors(path: Path | str, checkpoint: Checkpoint) -> dict[str, Tenso
         ) from None
     if weights_sha256(weights) != checkpoint.backbone_sha256:
         raise CheckpointError(f"{file} holds another backbone than the one that {path} was trained with")
-    return {_MODEL + "encoder.backbone." + name: tensor for name, tensor in weights.items()}
+    place = _MODEL if backbones_of(model) else _MODEL + "encoder.backbone."
+    return {place + name: tensor for name, tensor in weights.items()}
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
@@ -342,10 +345,10 @@ def _tensors(path: Path | str) -> dict[str, Tensor]:
 def _initialise(model: nn.Module, generator: torch.Generator) -> None:
     """Draw the weights of linear and convolutional layers as torch does (He et al. 2015), but from `generator`.
 
-    A backbone keeps the initialisation of its own library.
+    Backbones keep the initialisation of their own library.
     """
-    backbone = getattr(model.encoder, "backbone", None)
-    own = set() if backbone is None else set(backbone.modules())
+    backbones = [*backbones_of(model).values(), getattr(model.encoder, "backbone", None)]
+    own = {module for backbone in backbones if backbone is not None for module in backbone.modules()}
     for module in (module for module in model.modules() if module not in own):
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)

@@ -108,9 +108,11 @@ def hidden_size(backbone: nn.Module) -> int:
 def layers_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
     """Parameters of each layer of a backbone from its top down, and last of all those of no layer: embeddings, norms.
 
-    Layers are the longest list of modules that it has.
+    Layers are the longest list of modules that it has, lists inside lists left aside: a stage of blocks is one layer.
     """
-    lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+    every = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+    inner = {part for whole in every for part in whole.modules() if part is not whole}
+    lists = [module for module in every if module not in inner]
     layers = [list(layer.parameters()) for layer in max(lists, key=len, default=nn.ModuleList())][::-1]
     inside = {parameter for layer in layers for parameter in layer}
     return [*layers, [parameter for parameter in backbone.parameters() if parameter not in inside]]
@@ -130,10 +132,11 @@ def build_backbone(config: Mapping[str, Any]) -> nn.Module:
         backbone: Any = transformers.AutoModel.from_config(described, attn_implementation="eager")
     except Exception as error:  # what it raises depends on what is wrong with the description
         raise RecipeError(
-            f"transformers {transformers.__version__} cannot build this encoder: {_first_line(error)}"
+            f"transformers {transformers.__version__} cannot build this encoder: {first_line(error)}"
         ) from None
-    # A head that nothing reads would be saved, exported and given weight decay for nothing.
-    if getattr(backbone, "pooler", None) is not None:
+    # A head that nothing reads would be saved, exported and given weight decay for nothing; one without weights may stay.
+    pooler = getattr(backbone, "pooler", None)
+    if pooler is not None and list(pooler.parameters()):
         backbone.pooler = None
     # Dropout draws from torch's global generator: a run that is resumed would not go on as it had begun.
     for module in backbone.modules():
@@ -143,23 +146,36 @@ def build_backbone(config: Mapping[str, Any]) -> nn.Module:
     return built
 
 
-def load_config(name: str) -> dict[str, Any]:
+def load_config(name: str, role: str = "encoder") -> dict[str, Any]:
     """Architecture of an encoder, by its name on the hub or from a folder in the format of transformers.
+
+    `role` is the option of a task that names it: messages begin with it.
 
     Raises
     ------
     RecipeError
         If there is none, or it is no encoder of texts.
     """
-    config = _pretrained(name, import_transformers().AutoConfig)
+    config = load_pretrained(name, import_transformers().AutoConfig, role)
     found: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     if not isinstance(found.get("vocab_size"), int) or found.get("is_encoder_decoder"):
-        raise RecipeError(f"encoder {name!r} is no encoder of texts: its config.json describes a {config.model_type}")
+        raise RecipeError(f"{role} {name!r} is no encoder of texts: its config.json describes a {config.model_type}")
     return found
 
 
-def load_weights(name: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+def load_weights(
+    name: str, config: Mapping[str, Any], role: str = "encoder", *, part: bool = False
+) -> dict[str, Tensor]:
     """Weights of an encoder, by name, for a backbone that was built from `config`.
+
+    Parameters
+    ----------
+    name : str
+    config : mapping
+    role : str
+        As for `load_config`.
+    part : bool
+        Whether it may be a part of what bears the name, as what looks at images is of a model of images and texts.
 
     Raises
     ------
@@ -167,25 +183,27 @@ def load_weights(name: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
         If there are none, some are missing or not finite, or they are another encoder's.
     """
     # What does not fit is not to be put right at random, but said in a line of our own.
-    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    loaded, report = _pretrained(name, import_transformers().AutoModel, **options)
+    options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    if part:
+        options["config"] = import_transformers().AutoConfig.for_model(**config)
+    loaded, report = load_pretrained(name, import_transformers().AutoModel, role, **options)
     found = loaded.state_dict()
     wanted = build_backbone(config).state_dict()
     missing = sorted(wanted.keys() & set(report["missing_keys"]))
     if missing:  # transformers draws them at random, anew at each call
-        raise RecipeError(f"encoder {name!r} lacks {len(missing)} of its weights, {missing[0]} among them")
+        raise RecipeError(f"{role} {name!r} lacks {len(missing)} of its weights, {missing[0]} among them")
     if report["mismatched_keys"]:
         key, held, described = sorted(report["mismatched_keys"])[0]
         raise RecipeError(
-            f"encoder {name!r} holds {key} of shape {tuple(held)}, its config.json describes {tuple(described)}"
+            f"{role} {name!r} holds {key} of shape {tuple(held)}, its config.json describes {tuple(described)}"
         )
     if any(key not in found or found[key].shape != tensor.shape for key, tensor in wanted.items()):
         raise RecipeError(
-            f"encoder {name!r} has changed since the run began: its weights do not fit the architecture kept"
+            f"{role} {name!r} has changed since the run began: its weights do not fit the architecture kept"
         )
     broken = [key for key in wanted if found[key].is_floating_point() and not found[key].isfinite().all()]
     if broken:
-        raise RecipeError(f"encoder {name!r} holds weights that are NaN or infinite, {broken[0]} among them")
+        raise RecipeError(f"{role} {name!r} holds weights that are NaN or infinite, {broken[0]} among them")
     return {key: found[key] for key in wanted}
 
 
@@ -206,7 +224,7 @@ def require_length(config: Mapping[str, Any], length: int) -> None:
         )
 
 
-def load_tokenizer(name: str) -> str:
+def load_tokenizer(name: str, role: str = "encoder") -> str:
     """tokenizer.json of an encoder.
 
     Raises
@@ -215,19 +233,19 @@ def load_tokenizer(name: str) -> str:
         If there is none, or it is not of the fast kind.
     """
     if names_a_folder(name):
-        file = _folder(name) / "tokenizer.json"
+        file = _folder(name, role) / "tokenizer.json"
         if not file.is_file():
-            raise RecipeError(f"encoder folder {name} has no tokenizer.json: save its tokenizer beside it")
+            raise RecipeError(f"{role} folder {name} has no tokenizer.json: save its tokenizer beside it")
         try:
             found = file.read_text(encoding="utf-8")
             _library(found)
         except (OSError, ValueError) as error:
-            raise RecipeError(f"{file} is no tokenizer: {_first_line(error)}") from None
+            raise RecipeError(f"{file} is no tokenizer: {first_line(error)}") from None
         return found
-    tokenizer = _pretrained(name, import_transformers().AutoTokenizer, use_fast=True)
+    tokenizer = load_pretrained(name, import_transformers().AutoTokenizer, role, use_fast=True)
     if not getattr(tokenizer, "is_fast", False):
         raise RecipeError(
-            f"encoder {name!r} has no fast tokenizer: only one that is a tokenizer.json can travel in a bundle"
+            f"{role} {name!r} has no fast tokenizer: only one that is a tokenizer.json can travel in a bundle"
         )
     text: str = tokenizer.backend_tokenizer.to_str()
     return text
@@ -319,17 +337,17 @@ def _library(tokenizer: str) -> Any:
     try:
         return Library.from_str(tokenizer)
     except Exception as error:  # the library's exceptions share no base class but Exception
-        raise ValueError(_first_line(error)) from None
+        raise ValueError(first_line(error)) from None
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str, role: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise RecipeError(f"encoder folder {name} does not exist")
+        raise RecipeError(f"{role} folder {name} does not exist")
     return folder
 
 
-def _pretrained(name: str, kind: Any, **options: Any) -> Any:
+def load_pretrained(name: str, kind: Any, role: str = "encoder", **options: Any) -> Any:
     """What a class of transformers makes of a folder, or of a name on the hub.
 
     Raises
@@ -339,12 +357,12 @@ def _pretrained(name: str, kind: Any, **options: Any) -> Any:
     """
     try:
         if names_a_folder(name):
-            return kind.from_pretrained(_folder(name), local_files_only=True, **options)
-        return from_hub(name, "model", lambda here: kind.from_pretrained(name, local_files_only=here, **options))
+            return kind.from_pretrained(_folder(name, role), local_files_only=True, **options)
+        return from_hub(name, role, lambda here: kind.from_pretrained(name, local_files_only=here, **options))
     except HardpathError:
         raise
     except Exception as error:  # what transformers raises depends on which of its files is broken, and how
-        raise RecipeError(f"encoder {name!r} cannot be loaded: {_first_line(error)}") from None
+        raise RecipeError(f"{role} {name!r} cannot be loaded: {first_line(error)}") from None
 
 
 def import_transformers() -> Any:
@@ -359,6 +377,7 @@ def import_transformers() -> Any:
     return transformers
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception of a library says, in one line."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__

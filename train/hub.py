@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from link.errors import ArgumentError, HardpathError, MissingExtra, ServerError
 from link.texts import TextRows
 
 Found = TypeVar("Found")
 _PATIENCE_S: Final = 5.0
+_FLAGS: Final = {"encoder": "--encoder"}
 
 
 class Source(NamedTuple):
@@ -48,8 +49,15 @@ def names_a_folder(name: str) -> bool:
     return name.startswith((".", "~", "/")) or len(parts) > 2 or Path(name if len(parts) == 1 else parts[0]).is_dir()
 
 
-def from_hub(name: str, kind: Literal["model", "dataset"], fetch: Callable[[bool], Found]) -> Found:
+def from_hub(name: str, role: str, fetch: Callable[[bool], Found]) -> Found:
     """What `fetch` makes of something on the hub; it is told whether to look on this machine alone.
+
+    Parameters
+    ----------
+    name : str
+    role : str
+        `dataset`, or the option of a task that names a model: `encoder`, for instance.
+    fetch : callable
 
     Raises
     ------
@@ -61,25 +69,25 @@ def from_hub(name: str, kind: Literal["model", "dataset"], fetch: Callable[[bool
     try:
         return fetch(True)
     except Exception:  # not here, or not all of it: the libraries' exceptions share no base class
-        _ask_for(name, kind)
+        _ask_for(name, role)
     return fetch(False)
 
 
-def _ask_for(name: str, kind: Literal["model", "dataset"]) -> None:
+def _ask_for(name: str, role: str) -> None:
     """One question to the hub, without the retries of its client."""
     from huggingface_hub import HfApi, errors
 
-    field, option = ("encoder", "--encoder") if kind == "model" else ("dataset", "--data")
+    kind, option = ("dataset", "--data") if role == "dataset" else ("model", _FLAGS.get(role, f"task_options.{role}"))
     try:
         HfApi().repo_info(name, repo_type=kind, timeout=_PATIENCE_S)
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise ArgumentError(
-            field, f"{name!r} is no folder here and nothing that the hub has; name a folder with {option}"
+            role, f"{name!r} is no folder here and nothing that the hub has; name a folder with {option}"
         ) from None
     except Exception as error:  # the network's, the proxy's and the hub's own share no base class
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ServerError(
-            f"{field} {name!r} is not on this machine and the hub cannot be reached ({reason}); name a folder with {option}"
+            f"{role} {name!r} is not on this machine and the hub cannot be reached ({reason}); name a folder with {option}"
         ) from None
 
 

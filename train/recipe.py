@@ -29,7 +29,7 @@ class OptimizerRecipe(_Section):
     Attributes
     ----------
     encoder_learning_rate : float
-        Of a pretrained encoder's backbone; 0 keeps it frozen, and its states are computed once and kept.
+        Of pretrained backbones; 0 keeps them frozen, and the states of a text's encoder are computed once and kept.
     unfreeze_epoch : int
         First epoch in which the backbone is trained, where its learning rate is not 0; refused where none is given.
     unfreeze_layers : int
@@ -40,7 +40,8 @@ class OptimizerRecipe(_Section):
     head_learning_rate : float, optional
         Of the head; learning_rate where absent.
     freeze_vision_epochs : int
-        First epochs in which the part of the encoder that looks at images, its module `vision`, stays as it is.
+        First epochs in which the part of the encoder that looks at images, its module `vision`, stays as it is; of a
+        pretrained one its backbone does, and the queries that read from it are trained.
     precision : str
         Of encoder and head while they train: `float32`, or `bfloat16` (train.precision). The link between them, evaluation
         and bundle are float32 in either.

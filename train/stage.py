@@ -1,12 +1,13 @@
 """What is trained at the moment: all of the model, or all but a backbone that is frozen.
 
-While it is frozen a backbone's states are computed once (`train.features`), and the model, the task and the data that the
-loop sees are those behind it. Unfreezing puts the backbone in front again.
+While it is frozen the states of an encoder's backbone are computed once (`train.features`), and the model, the task and the
+data that the loop sees are those behind it. Unfreezing puts the backbone in front again. Pretrained models inside an encoder
+or a head (`train.backbones`) stay where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from link.errors import RecipeError
 from train import checkpoint as checkpoints
-from train.encoders import hidden_size, layers_of
+from train.backbones import Thaw, backbones_of, weights_apart
+from train.encoders import hidden_size
 from train.features import FrozenEncoder, FrozenTask, Progress, crop, frozen_data
 from train.precision import train_in_bfloat16
 from train.recipe import Recipe
-from train.tasks import Data, PretrainedEncoder, PretrainedTask, Task
+from train.tasks import BackbonesTask, Data, PretrainedEncoder, PretrainedTask, Task
 from train.transmitter import Transmitter, install
 
 
@@ -46,9 +48,9 @@ class Stage:
     task : Task
     data : Data
     frozen : bool
-        Whether there is a backbone that is not trained.
+        Whether there are backbones whose weights checkpoints leave out.
     backbone_sha256 : str or None
-        Of the frozen backbone.
+        Of these weights.
     """
 
     def __init__(
@@ -72,7 +74,6 @@ class Stage:
         self._encoder: PretrainedEncoder | None = None
         self._kept_in: Path | None = None
         self._optimizer_recipe = recipe.optimizer
-        self._thawed = 0
         self._low_precision = recipe.optimizer.precision == "bfloat16"
         if self._low_precision:
             train_in_bfloat16(self.model.encoder)
@@ -82,7 +83,10 @@ class Stage:
             weights = None if self._kept else cast(PretrainedTask, task).pretrained()
             if weights is not None:
                 self._encoder.backbone.load_state_dict(weights)
+            self._thaw = Thaw(recipe.optimizer, [(recipe.optimizer.unfreeze_epoch, self._encoder.backbone)])
             self._freeze(recipe, on_encoding)
+        else:
+            self._thaw = Thaw(recipe.optimizer, self._start_inside())
 
     def train(self) -> None:
         """Put what is trained into training mode; what is kept works as it is deployed."""
@@ -115,7 +119,8 @@ class Stage:
         vision = getattr(self.model.encoder, "vision", None)
         if vision is None:
             raise RecipeError("optimizer.freeze_vision_epochs must be 0: this task's encoder has no vision to freeze")
-        vision.requires_grad_(epoch > epochs)
+        if not backbones_of(vision):  # of a pretrained one it is the backbone, which is thawed
+            vision.requires_grad_(epoch > epochs)
 
     def rows(self, inputs: Sequence[Any], chosen: NDArray[np.int64]) -> list[Tensor]:
         """Some rows of the inputs, without columns that none of them uses."""
@@ -123,39 +128,45 @@ class Stage:
         return batch if self._encoder is None or self.frozen else crop(batch)
 
     def keep_backbone(self, folder: Path) -> None:
-        """Write the frozen backbone into the run's folder, where its checkpoints look for it."""
-        if self.frozen and self._encoder is not None and self._kept_in != folder:
-            checkpoints.save_backbone(folder, self._encoder.backbone)
+        """Write the frozen backbones into the run's folder, where its checkpoints look for them."""
+        if self.frozen and self._kept_in != folder:
+            checkpoints.save_backbone(folder, self._frozen_weights())
             self._kept_in = folder
 
     def thaw(self, epoch: int) -> list[tuple[float, list[nn.Parameter]]]:
-        """Parameters of the backbone that are trained from this epoch on, or an earlier one, and were not before.
+        """Parameters of backbones that are trained from this epoch on, or an earlier one, and were not before.
 
-        With the first of them the backbone stands in front of the model again. Learning rate and parameters of each layer,
-        from the top down.
+        With the first of them an encoder's backbone stands in front of the model again. Learning rate and parameters of each
+        layer, from the top down.
         """
         recipe = self._optimizer_recipe
-        if self._encoder is None or not recipe.encoder_learning_rate or epoch < recipe.unfreeze_epoch:
+        if not recipe.encoder_learning_rate or epoch < recipe.unfreeze_epoch:
             return []
-        layers = layers_of(self._encoder.backbone)
-        if self.frozen:
+        if self.frozen and self._encoder is not None:
             self.model.encoder = cast(nn.Module, self._encoder).requires_grad_(False)
             self._encoder.neck.requires_grad_(True)
             self.task, self.data = self._whole_task, self._whole_data
             self.frozen, self.backbone_sha256 = False, None
-        reached = recipe.unfreeze_layers * (epoch - recipe.unfreeze_epoch + 1)
-        if not recipe.unfreeze_layers or reached >= len(layers) - 1:
-            reached = len(layers)
-        added = [
-            (recipe.encoder_learning_rate * recipe.layer_decay**depth, layers[depth])
-            for depth in range(self._thawed, reached)
-            if layers[depth]
-        ]
-        self._thawed = reached
-        for _, parameters in added:
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-        return added
+        return self._thaw.until(epoch)
+
+    def _start_inside(self) -> list[tuple[int, nn.Module]]:
+        """Load the pretrained models inside encoder and head; each of them, and the first epoch in which it is trained."""
+        recipe = self._optimizer_recipe
+        backbones = backbones_of(self.model)
+        for name, backbone in backbones.items():
+            if not self._kept or name.startswith("head."):
+                cast(BackbonesTask, self.task).load_backbone(backbone)
+            backbone.requires_grad_(False)
+            backbone.apart = self._kept or not recipe.encoder_learning_rate
+        self.frozen = any(backbone.apart for backbone in backbones.values())
+        if self.frozen:
+            self.backbone_sha256 = checkpoints.weights_sha256(self._frozen_weights())
+        waits = {name: recipe.freeze_vision_epochs if name.startswith("encoder.vision.") else 0 for name in backbones}
+        return [(max(recipe.unfreeze_epoch, 1 + waits[name]), backbone) for name, backbone in backbones.items()]
+
+    def _frozen_weights(self) -> Mapping[str, Tensor]:
+        """By their names in the model, or in an encoder's own backbone."""
+        return weights_apart(self.model) if self._encoder is None else self._encoder.backbone.state_dict()
 
     def _freeze(self, recipe: Recipe, on_encoding: Progress | None) -> None:
         assert self._encoder is not None

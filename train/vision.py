@@ -1,5 +1,7 @@
 """Small modules that look at an image, read a question, and answer: trained from nothing.
 
+Pretrained ones may stand in the place of those that look and read (train.visual_backbones).
+
     image ─> convolutions ─> mean and maximum over the picture ─> v ─┐
                                                                      ├─> scaled and shifted by the question ─> N tokens
     question ─> words with their neighbours ─> mean and maximum ─> q ┘
@@ -10,25 +12,38 @@ feature (FiLM, Perez et al. 2018, arXiv:1709.07871). The answer head asks in the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from train.visual_backbones import PretrainedVision
+
 SIDE_STEP: Final = 8
 """An image's side is a multiple of this."""
 _PATCHES: Final = 24
 _SHAPES: Final = 48
-_SEEN: Final = 2 * _SHAPES
-_WORDS: Final = 64
+WORDS: Final = 64
+"""Features of a question."""
 _WIDTH: Final = 128
+
+Reader = Callable[[], nn.Module]
+"""Makes what reads a question: a module from tokens (B, T) and their mask to (B, WORDS)."""
 
 
 class VisionEncoder(nn.Module):
     """(B, S, S, 3) uint8 pixels to (B, 96): patches of 8 x 8 that overlap by half, what neighbours make, where it is most.
 
     Patches at once cost half of what a stack of small strided convolutions does, and tell small shapes apart better.
+
+    Attributes
+    ----------
+    features : int
+        Of an image: 96.
     """
+
+    features = 2 * _SHAPES
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,9 +73,9 @@ class QuestionEncoder(nn.Module):
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary, _WORDS)
-        self.neighbours = nn.Conv1d(_WORDS, _WORDS, 3, padding=1)
-        self.out = nn.Linear(2 * _WORDS, _WORDS)
+        self.words = nn.Embedding(vocabulary, WORDS)
+        self.neighbours = nn.Conv1d(WORDS, WORDS, 3, padding=1)
+        self.out = nn.Linear(2 * WORDS, WORDS)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """What each question says; padding says nothing, and is no neighbour."""
@@ -78,15 +93,15 @@ class Asked(nn.Module):
     Parameters
     ----------
     features, out : int
-    vocabulary : int or None
+    reader : Reader or None
         None where no question is asked.
     """
 
-    def __init__(self, features: int, out: int, vocabulary: int | None) -> None:
+    def __init__(self, features: int, out: int, reader: Reader | None) -> None:
         super().__init__()
         self.first = nn.Sequential(nn.Linear(features, _WIDTH), nn.GELU())
-        self.question = None if vocabulary is None else QuestionEncoder(vocabulary)
-        self.film = None if vocabulary is None else nn.Linear(_WORDS, 2 * _WIDTH)
+        self.question = None if reader is None else reader()
+        self.film = None if reader is None else nn.Linear(WORDS, 2 * _WIDTH)
         self.last = nn.Sequential(nn.Linear(_WIDTH, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, out))
 
     def forward(self, features: Tensor, *question: Tensor) -> Tensor:
@@ -105,15 +120,16 @@ class ReasoningEncoder(nn.Module):
     Parameters
     ----------
     tokens, dim : int
-    vocabulary : int or None
+    vision : VisionEncoder or PretrainedVision
+    reader : Reader or None
         None where the transmitter knows no question.
     """
 
-    def __init__(self, tokens: int, dim: int, vocabulary: int | None) -> None:
+    def __init__(self, tokens: int, dim: int, vision: VisionEncoder | PretrainedVision, reader: Reader | None) -> None:
         super().__init__()
         self.shape = (tokens, dim)
-        self.vision = VisionEncoder()
-        self.reason = Asked(_SEEN, tokens * dim, vocabulary)
+        self.vision = vision
+        self.reason = Asked(vision.features, tokens * dim, reader)
 
     def forward(self, image: Tensor, *question: Tensor) -> Tensor:
         """Tokens of each image."""
@@ -127,13 +143,13 @@ class AnswerHead(nn.Module):
     Parameters
     ----------
     tokens, dim, answers : int
-    vocabulary : int or None
+    reader : Reader or None
         None where the receiver knows no question.
     """
 
-    def __init__(self, tokens: int, dim: int, answers: int, vocabulary: int | None) -> None:
+    def __init__(self, tokens: int, dim: int, answers: int, reader: Reader | None) -> None:
         super().__init__()
-        self.reason = Asked(tokens * dim, answers, vocabulary)
+        self.reason = Asked(tokens * dim, answers, reader)
 
     def forward(self, embedding: Tensor, *question: Tensor) -> Tensor:
         """Scores of the answers."""

@@ -1,5 +1,6 @@
 """A small run of digits, a smaller one of a task of the tests' own, and the bundles of both."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import train.tasks
 from link.bundle import load_bundle
 from link.chain import Link
 from train.checkpoint import load
+from train.encoders import build_backbone
 from train.export import export
 from train.recipe_file import load_recipe, parse_recipe
 from train.run import train as train_recipe
@@ -236,3 +238,39 @@ def clustered_tokens():
     tokens = corners[which] + 0.3 * generator.normal(size=(400, 3))
     order = generator.permutation(400)
     return torch.from_numpy(tokens[order].astype(np.float32)), torch.from_numpy(which[order])
+
+
+@pytest.fixture(scope="session")
+def preprocessor():
+    """preprocessor_config.json of a vision model, for images of 16 x 16."""
+    return {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "rescale_factor": 1 / 255,
+        "size": {"height": 16, "width": 16},
+    }
+
+
+@pytest.fixture(scope="session")
+def save_model():
+    """Function that saves a model with weights drawn at random in the format of transformers; a folder of its own."""
+
+    def save(folder, config, **files):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            build_backbone(config).save_pretrained(folder)
+        for name, content in files.items():
+            (folder / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory, save_model, preprocessor):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {"model_type": "vit", "image_size": 16, "patch_size": 8, **small}
+    return save_model(tmp_path_factory.mktemp("vit"), config, preprocessor_config=preprocessor)

@@ -36,6 +36,7 @@ from link.manifest import Manifest, TextSpec
 from link.randomness import Draws
 from link.tokenizer import Tokenizer
 from link.truth import UNJUDGED
+from train.backbones import Backbone
 from train.recipe import Recipe, nearest_key
 
 TOKENIZER_FACT: Final = "tokenizer"
@@ -201,6 +202,14 @@ class PretrainedTask(Task, Protocol):
 
     def pretrained(self) -> Mapping[str, Tensor] | None:
         """Weights of the backbone to start from, by name; None where it starts from nothing."""
+        ...
+
+
+class BackbonesTask(Task, Protocol):
+    """A task whose encoder or head has pretrained models inside (train.backbones)."""
+
+    def load_backbone(self, backbone: Backbone) -> None:
+        """Give one of them the weights that it starts from."""
         ...
 
 

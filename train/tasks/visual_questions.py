@@ -27,18 +27,28 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from link.errors import ArgumentError
+from link.errors import ArgumentError, RecipeError
 from link.interface import TensorSpec, text_inputs
 from link.randomness import Draws, Stream, permutation
 from link.tokenizer import Tokenizer
-from train.encoders import build_tokenizer, learn_tokenizer
+from train.backbones import Backbone
+from train.encoders import build_tokenizer, learn_tokenizer, load_config, load_tokenizer, require_length
 from train.images import ImageStore, decode_image
 from train.tasks import TOKENIZER_FACT, Data, Split
-from train.vision import SIDE_STEP, AnswerHead, ReasoningEncoder
+from train.vision import SIDE_STEP, WORDS, AnswerHead, QuestionEncoder, ReasoningEncoder, VisionEncoder
+from train.visual_backbones import (
+    QUESTION_ROLE,
+    VISION_ROLE,
+    PretrainedQuestion,
+    PretrainedVision,
+    VisionModel,
+    find_vision_model,
+    load_backbone,
+)
 from train.visual_rows import Parts, VisualRow, VisualRows, read_published, read_rows, without_bad
 
-TRANSMITTER_OPTIONS: Final = ("question", "image_size", "max_length")
-TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "vocabulary")
+TRANSMITTER_OPTIONS: Final = ("question", "image_size", "max_length", VISION_ROLE, QUESTION_ROLE)
+TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "vocabulary", VISION_ROLE, QUESTION_ROLE)
 SKIP_BAD: Final = "skip_bad_rows"
 HOLDOUT_SEED: Final = 20_000
 _LOGGER: Final = logging.getLogger(__name__)
@@ -60,8 +70,16 @@ class Options(BaseModel):
         Table and images of one's own, in the folder of the data or anywhere.
     test_csv_path, test_image_folder : str, optional
         The same of test rows, which are held out where there is no such table.
+    vision_model : str, optional
+        Name on the hub, or folder, of a transformers vision model (ViT, CLIP, ResNet, ...) that looks at the images; where
+        absent a small one is trained from nothing. It is frozen where optimizer.encoder_learning_rate is 0; else it is
+        trained with that rate, behind optimizer.freeze_vision_epochs and from optimizer.unfreeze_epoch on.
+    question_model : str, optional
+        The same of a transformers text encoder that reads the questions, with its own tokenizer, at each end that knows
+        them; trained from optimizer.unfreeze_epoch on. The two ends have weights of their own.
     image_size : int
-        Pixels of a side; other images are resized to it.
+        Pixels of a side; other images are resized to it. Beside `vision_model` that model's own, and may be left out. Each
+        row holds its image, also where several ask of one: 150 kB at 224 x 224.
     max_length : int
         Tokens of a question, special ones included; what is longer is cut.
     flip : bool
@@ -80,6 +98,8 @@ class Options(BaseModel):
     image_folder: str | None = None
     test_csv_path: str | None = None
     test_image_folder: str | None = None
+    vision_model: Annotated[str, Field(min_length=1)] | None = None
+    question_model: Annotated[str, Field(min_length=1)] | None = None
     image_size: Annotated[int, Field(ge=SIDE_STEP, le=512, multiple_of=SIDE_STEP)] = 64
     max_length: Annotated[int, Field(ge=4, le=512)] = 24
     flip: bool = False
@@ -104,14 +124,27 @@ def find(options: Options, folder: Path | None) -> dict[str, Any]:
     classes = sorted({row.answer for row in train})
     if len(classes) < 2:
         raise ArgumentError("data", f"there must be two answers or more, got {', '.join(classes)} alone")
-    tokenizer = learn_tokenizer([row.question for row in train], _VOCABULARY, accents=True)
-    made = build_tokenizer(tokenizer, options.max_length, {"vocab_size": 2**31, "pad_token_id": 0})
     return {
         "classes": classes,
         "kinds": kinds_of(train, classes),
-        TOKENIZER_FACT: tokenizer,
-        "vocabulary": made.highest_id + 1,
+        **_find_question_model(options, [row.question for row in train]),
+        **(
+            {}
+            if options.vision_model is None
+            else {VISION_ROLE: find_vision_model(options.vision_model).model_dump(mode="json")}
+        ),
     }
+
+
+def _find_question_model(options: Options, questions: Sequence[str]) -> dict[str, Any]:
+    """Tokenizer of the questions, how many numbers it has, and the architecture of what reads them where it has a name."""
+    if options.question_model is None:
+        tokenizer = learn_tokenizer(questions, _VOCABULARY, accents=True)
+        made = build_tokenizer(tokenizer, options.max_length, {"vocab_size": 2**31, "pad_token_id": 0})
+        return {TOKENIZER_FACT: tokenizer, "vocabulary": made.highest_id + 1}
+    config = load_config(options.question_model, QUESTION_ROLE)
+    tokenizer = load_tokenizer(options.question_model, QUESTION_ROLE)
+    return {TOKENIZER_FACT: tokenizer, "vocabulary": int(config["vocab_size"]), QUESTION_ROLE: config}
 
 
 def build(options: Options, facts: Mapping[str, Any]) -> VisualQuestions:
@@ -144,6 +177,16 @@ class VisualQuestions:
         self.classes: tuple[str, ...] = tuple(facts["classes"])
         self.vocabulary = int(facts["vocabulary"])
         self.kinds: NDArray[np.int64] = np.array(facts["kinds"], dtype=np.int64)
+        self.vision = None if options.vision_model is None else VisionModel.model_validate(facts[VISION_ROLE])
+        self.question_config: Mapping[str, Any] | None = facts.get(QUESTION_ROLE)
+        self.image_size = options.image_size if self.vision is None else self.vision.image_size
+        if "image_size" in options.model_fields_set and options.image_size != self.image_size:
+            raise RecipeError(
+                f"task_options.image_size must be {self.image_size}, that of vision_model {options.vision_model!r}, or "
+                f"absent, got {options.image_size}"
+            )
+        if self.question_config is not None:
+            require_length(self.question_config, options.max_length)
         # A bundle's provenance keeps all facts but this one, and what needs no tokenizer does without.
         self.tokenizer_json: str = facts.get(TOKENIZER_FACT, "")
 
@@ -157,13 +200,13 @@ class VisualQuestions:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Cuts and pads a question to `max_length` tokens."""
-        config = {"vocab_size": self.vocabulary, "pad_token_id": 0}
+        config = self.question_config or {"vocab_size": self.vocabulary, "pad_token_id": 0}
         return build_tokenizer(self.tokenizer_json, self.options.max_length, config)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The image, and the question where the transmitter knows it."""
-        side = self.options.image_size
+        side = self.image_size
         image = TensorSpec(
             name="image",
             dtype="uint8",
@@ -200,13 +243,24 @@ class VisualQuestions:
         return {**inputs, "image": image}
 
     def encoder(self, tokens: int, dim: int) -> nn.Module:
-        """Convolutions on the image, and the question after them."""
-        return ReasoningEncoder(tokens, dim, None if self.options.question == "receiver" else self.vocabulary)
+        """What looks at the image, and the question after it."""
+        vision = VisionEncoder() if self.vision is None else PretrainedVision(self.vision)
+        return ReasoningEncoder(tokens, dim, vision, None if self.options.question == "receiver" else self._reader)
 
     def head(self, tokens: int, dim: int) -> nn.Module:
         """What was received, and the question beside it."""
-        vocabulary = None if self.options.question == "transmitter" else self.vocabulary
-        return AnswerHead(tokens, dim, len(self.classes), vocabulary)
+        reader = None if self.options.question == "transmitter" else self._reader
+        return AnswerHead(tokens, dim, len(self.classes), reader)
+
+    def load_backbone(self, backbone: Backbone) -> None:
+        """Give a pretrained model inside encoder or head the weights that it starts from."""
+        load_backbone(backbone, str(getattr(self.options, backbone.role)))
+
+    def _reader(self) -> nn.Module:
+        """What reads a question."""
+        if self.question_config is None:
+            return QuestionEncoder(self.vocabulary)
+        return PretrainedQuestion(self.question_config, WORDS)
 
     @property
     def _question(self) -> tuple[TensorSpec, ...]:
@@ -261,7 +315,7 @@ class VisualQuestions:
         with ImageStore(rows.images) as store:
             for name in dict.fromkeys(row.image for row in rows.rows):
                 try:
-                    found[name] = decode_image(store.read(name), f"{store.path}: {name}", self.options.image_size)
+                    found[name] = decode_image(store.read(name), f"{store.path}: {name}", self.image_size)
                 except ArgumentError as error:
                     broken[name] = error.message
         rows = without_bad(rows, lambda row: broken.get(row.image), skip_bad=self.options.skip_bad_rows)
