@@ -10,14 +10,19 @@ from __future__ import annotations
 import json
 import logging
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from link.errors import ArgumentError
+from link.randomness import permutation
 from link.table import ABSENT, check_characters, column_key, decode, is_utf8, read_bytes, read_table, refuse_line, sift
 
+HOLDOUT_SEED: Final = 20_000
+_HELD_OUT_MAX: Final = 1000
+_HELD_OUT_SHARE: Final = 10
 _LOGGER: Final = logging.getLogger(__name__)
 _COLUMNS: Final = {
     "image": (
@@ -219,3 +224,46 @@ def _report(rows: VisualRows, wrong: list[tuple[int, str]], total: int, skip_bad
     if not len(rows):
         raise ArgumentError("data", f"{rows.file} has no row that can be used")
     return rows
+
+
+def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows, VisualRows]:
+    """Rows without those of some images, and these; which images is a matter of their number and order alone.
+
+    Raises
+    ------
+    ArgumentError
+        If there are too few images.
+    """
+    names = list(dict.fromkeys(row.image for row in rows.rows))
+    count = asked or min(_HELD_OUT_MAX, max(1, len(names) // _HELD_OUT_SHARE))
+    if count >= len(names):
+        raise ArgumentError("data", f"{rows.file} has {len(names)} images, too few to hold {count} out for {part}")
+    held = {names[place] for place in permutation(HOLDOUT_SEED, len(names))[:count]}
+    apart = [row.image in held for row in rows.rows]
+    return rows.take([not away for away in apart]), rows.take(apart)
+
+
+def images_of(rows: VisualRows) -> set[Path]:
+    """The images that rows ask about, as files."""
+    folder = rows.images.resolve()
+    return {folder / row.image for row in rows.rows}
+
+
+def kinds_of(rows: Sequence[VisualRow], classes: Sequence[str]) -> list[int]:
+    """A number for each answer, the same for those that are alternatives: some question has had both.
+
+    Examples
+    --------
+    >>> rows = [("a", "red?", "yes"), ("b", "red?", "no"), ("a", "what?", "box"), ("b", "what?", "can")]
+    >>> kinds_of([VisualRow(*row, line) for line, row in enumerate(rows, start=1)], ["box", "can", "no", "yes"])
+    [0, 0, 2, 2]
+    """
+    had: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        had[row.question].add(row.answer)
+    kind = {answer: place for place, answer in enumerate(classes)}
+    for answers in had.values():
+        merged = {kind[answer] for answer in answers}
+        if len(merged) > 1:
+            kind = {answer: min(merged) if own in merged else own for answer, own in kind.items()}
+    return [kind[answer] for answer in classes]

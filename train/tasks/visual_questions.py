@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch import nn
 
 from link.errors import ArgumentError, RecipeError
 from link.interface import TensorSpec, text_inputs
-from link.randomness import Draws, Stream, permutation
+from link.randomness import Draws, Stream
 from link.tokenizer import Tokenizer
 from train.backbones import Backbone
 from train.encoders import build_tokenizer, learn_tokenizer, load_config, load_tokenizer, require_length
@@ -45,16 +44,23 @@ from train.visual_backbones import (
     find_vision_model,
     load_backbone,
 )
-from train.visual_rows import Parts, VisualRow, VisualRows, read_published, read_rows, without_bad
+from train.visual_rows import (
+    Parts,
+    VisualRow,
+    VisualRows,
+    hold_out,
+    images_of,
+    kinds_of,
+    read_published,
+    read_rows,
+    without_bad,
+)
 
 TRANSMITTER_OPTIONS: Final = ("question", "image_size", "max_length", VISION_ROLE, QUESTION_ROLE)
 TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "vocabulary", VISION_ROLE, QUESTION_ROLE)
 SKIP_BAD: Final = "skip_bad_rows"
-HOLDOUT_SEED: Final = 20_000
 _LOGGER: Final = logging.getLogger(__name__)
 _VOCABULARY: Final = 8_000
-_HELD_OUT_MAX: Final = 1000
-_HELD_OUT_SHARE: Final = 10
 _RULE_CONFIDENCE: Final = 0.9
 
 
@@ -371,46 +377,3 @@ def _moved(files: Sequence[Path]) -> dict[Path, Path]:
         return {}
     above = os.path.commonpath(files)
     return {file: file.relative_to(above) for file in files}
-
-
-def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows, VisualRows]:
-    """Rows without those of some images, and these; which images is a matter of their number and order alone.
-
-    Raises
-    ------
-    ArgumentError
-        If there are too few images.
-    """
-    names = list(dict.fromkeys(row.image for row in rows.rows))
-    count = asked or min(_HELD_OUT_MAX, max(1, len(names) // _HELD_OUT_SHARE))
-    if count >= len(names):
-        raise ArgumentError("data", f"{rows.file} has {len(names)} images, too few to hold {count} out for {part}")
-    held = {names[place] for place in permutation(HOLDOUT_SEED, len(names))[:count]}
-    apart = [row.image in held for row in rows.rows]
-    return rows.take([not away for away in apart]), rows.take(apart)
-
-
-def images_of(rows: VisualRows) -> set[Path]:
-    """The images that rows ask about, as files."""
-    folder = rows.images.resolve()
-    return {folder / row.image for row in rows.rows}
-
-
-def kinds_of(rows: Sequence[VisualRow], classes: Sequence[str]) -> list[int]:
-    """A number for each answer, the same for those that are alternatives: some question has had both.
-
-    Examples
-    --------
-    >>> rows = [("a", "red?", "yes"), ("b", "red?", "no"), ("a", "what?", "box"), ("b", "what?", "can")]
-    >>> kinds_of([VisualRow(*row, line) for line, row in enumerate(rows, start=1)], ["box", "can", "no", "yes"])
-    [0, 0, 2, 2]
-    """
-    had: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        had[row.question].add(row.answer)
-    kind = {answer: place for place, answer in enumerate(classes)}
-    for answers in had.values():
-        merged = {kind[answer] for answer in answers}
-        if len(merged) > 1:
-            kind = {answer: min(merged) if own in merged else own for answer, own in kind.items()}
-    return [kind[answer] for answer in classes]
