@@ -237,8 +237,8 @@ def test_a_graph_says_nothing_of_the_machine_that_traced_it(signs_bundle):
 def test_indices_found_are_compared_too(signs_bundle, signs_validation, signs_model, monkeypatch):
     receive = Transceiver.receive
 
-    def shifted(self, *arguments):
-        heard = receive(self, *arguments)
+    def shifted(self, *arguments, **named):
+        heard = receive(self, *arguments, **named)
         return heard._replace(indices_hat=(heard.indices_hat + 1) % 4)
 
     monkeypatch.setattr(Transceiver, "receive", shifted)
