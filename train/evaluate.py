@@ -21,11 +21,12 @@ from link.header import HeaderOutcome
 from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
+from train.answers import follows
 from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics, Usage
 from train.losses import task_loss
 from train.mode_codec import Sent
 from train.processes import Processes
-from train.questions import asked
+from train.questions import asked, taught
 from train.recipe import ChannelRecipe, LinkRecipe
 from train.routing import carried, receive_routed
 from train.tasks import Split, Task, receiver_inputs_of
@@ -226,7 +227,9 @@ def evaluate(
                 for path, answer in heard.items():
                     logits = asked(model.head, answer.logits, labels)
                     correct[path][snr_db] += int((logits.argmax(dim=-1) == labels).sum())
-                    lost[path] += part.decisions * float(task_loss(logits, labels))
+                    # The loss is that of training, which tells a head the pieces before each where it asks for them.
+                    told = taught(model.head, answer.embedding, side, labels) if follows(model.head) else logits
+                    lost[path] += part.decisions * float(task_loss(told, labels))
                 right = None if carriage is None else torch.from_numpy(carriage.header.right).to(model.device)
                 monitor.add(soft, hard, heard["soft"], heard["hard"], np.full(len(part), snr_db), mode, right)
                 rate.add(model.recipe, len(part), carriage)

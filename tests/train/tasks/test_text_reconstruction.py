@@ -17,6 +17,7 @@ from link.sweep import sweep
 from link.text_quality import TextStatistics
 from link.truth import UNJUDGED
 from train import checkpoint as checkpoints
+from train.evaluate import evaluate
 from train.export import export
 from train.recipe_file import parse_recipe
 from train.tasks import load_task, task_facts
@@ -287,3 +288,26 @@ def test_with_the_reception_of_another_sentence_the_answers_say_nothing_of_ones_
     # With its own reception it says much.
     own = result.decoded.decisions
     assert ((own == labels) & (labels != UNJUDGED)).sum() > agreement(labels[other]) - 1
+
+
+def test_a_head_that_is_told_is_measured_by_what_it_decides_and_its_loss_by_what_training_tells(folder, recipe, data):
+    options = OPTIONS | {"decoder": "autoregressive", "causal_layers": 1}
+    told = recipe.model_copy(update={"task_options": options})
+    task = load_task("text-reconstruction", options, task_facts(told, folder))
+    torch.manual_seed(0)
+    model = checkpoints.build_transceiver(told, task).eval()
+    model.quantizer.codebook.data.normal_()
+    found = evaluate(model, task, data.test, told.channel, temperature=1.0, seed=1, header=told.header)
+    free, asked_with = model.head.forward, []
+
+    def forward(embedding, told=None):
+        asked_with.append(told is not None)
+        return free(embedding, told)
+
+    model.head.forward = forward
+    assert evaluate(model, task, data.test, told.channel, temperature=1.0, seed=1, header=told.header) == found
+    assert asked_with.count(True) == asked_with.count(False) > 0
+    model.head.forward = lambda embedding, told=None: free(embedding)  # told nothing, it follows its own pieces
+    untold = evaluate(model, task, data.test, told.channel, temperature=1.0, seed=1, header=told.header)
+    assert untold.hard == found.hard
+    assert untold.hard_loss != found.hard_loss
