@@ -16,6 +16,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -97,23 +98,37 @@ def read_sentences(file: Path | str, *, skip_bad: bool = False, max_characters: 
     content = _content(Path(file))
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ArgumentError("data", f"{file} is UTF-16: save it as UTF-8")
-    texts: list[str] = []
-    lines: list[int] = []
-    refused: list[tuple[int, str]] = []
     # Of bytes, splitlines knows the line ends of the three systems and nothing else.
-    for number, line in enumerate(content.removeprefix(_BYTE_ORDER_MARK).rstrip().splitlines(), start=1):
+    lines = content.removeprefix(_BYTE_ORDER_MARK).rstrip().splitlines()
+    return sentences_of(str(file), lines, skip_bad=skip_bad, max_characters=max_characters)
+
+
+def sentences_of(
+    name: str, lines: Iterable[bytes], *, skip_bad: bool = False, max_characters: int = MAX_CHARACTERS
+) -> Sentences:
+    """The sentences of lines in UTF-8, wherever they come from; `name` is what messages call it.
+
+    Raises
+    ------
+    ArgumentError
+        As `read_sentences` does.
+    """
+    texts: list[str] = []
+    places: list[int] = []
+    refused: list[tuple[int, str]] = []
+    for number, line in enumerate(lines, start=1):
         text, reason = _sentence(line, max_characters)
         if reason is None:
             texts.append(text)
-            lines.append(number)
+            places.append(number)
         elif skip_bad:
             refused.append((number, reason))
         else:
-            refuse_line(str(file), number, reason)
+            refuse_line(name, number, reason)
     first = f"line {refused[0][0]}: {refused[0][1]}" if refused else None
     if not texts:
-        raise ArgumentError("data", f"{file} holds no sentence{f' ({first})' if first else ''}")
-    return Sentences(str(file), tuple(texts), tuple(lines), len(refused), first)
+        raise ArgumentError("data", f"{name} holds no sentence{f' ({first})' if first else ''}")
+    return Sentences(name, tuple(texts), tuple(places), len(refused), first)
 
 
 def read_sentence_parts(

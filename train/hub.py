@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from link.errors import ArgumentError, HardpathError, MissingExtra, ServerError
+from link.sentences import SentenceParts, Sentences, sentences_of
 from link.texts import TextRows
 
 Found = TypeVar("Found")
@@ -103,26 +104,70 @@ def fetch_rows(name: str) -> tuple[TextRows, TextRows]:
     ArgumentError
         If the data set cannot be loaded.
     """
+    source = SOURCES[name]
+    found = _fetch(source.path)
+    return _rows(found["train"], source), _rows(found[source.test], source)
+
+
+def fetch_sentences(name: str, column: str, *, skip_bad: bool = False) -> SentenceParts:
+    """Training, validation and test part of a data set, a sentence a row; None where it has no such part.
+
+    Parameters
+    ----------
+    name : str
+        Of a data set on the hub.
+    column : str
+        Of its sentences.
+    skip_bad : bool
+        As for link.sentences.read_sentences.
+
+    Raises
+    ------
+    MissingExtra, ServerError
+        As `fetch_rows` does.
+    ArgumentError
+        If the data set cannot be loaded, has no such column of strings, or holds what is no sentence.
+    """
+    found = _fetch(name)
+
+    def read(*names: str) -> Sentences | None:
+        part = next((part for part in names if part in found), None)
+        if part is None:
+            return None
+        rows = found[part]
+        if column not in rows.column_names:
+            there = ", ".join(rows.column_names)
+            raise ArgumentError("column", f"must be one of {there}, the columns of {name}, got {column!r}")
+        texts = rows[column]
+        if not all(isinstance(text, str) for text in texts):
+            raise ArgumentError("column", f"must be one of strings, got {column!r} of {name}, which has others")
+        lines = (text.encode(errors="surrogatepass") for text in texts)
+        return sentences_of(f"{name}, {part}", lines, skip_bad=skip_bad)
+
+    train = read("train")
+    if train is None:
+        raise ArgumentError("dataset", f"{name} has no part named train: name a folder with --data")
+    return SentenceParts(train, read("validation", "valid", "val", "dev"), read("test"))
+
+
+def _fetch(path: str) -> Any:
+    """A data set's parts, by name."""
     try:
         import datasets  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtra("datasets", "hub") from None
-    source = SOURCES[name]
 
     def fetch(here: bool) -> Any:
-        if here and not (Path(datasets.config.HF_DATASETS_CACHE) / source.path.replace("/", "___")).is_dir():
-            raise LookupError(source.path)
-        return datasets.load_dataset(source.path)
+        if here and not (Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___")).is_dir():
+            raise LookupError(path)
+        return datasets.load_dataset(path)
 
     try:
-        found = from_hub(source.path, "dataset", fetch)
+        return from_hub(path, "dataset", fetch)
     except HardpathError:
         raise
     except Exception as error:  # the hub's own, the network's and the file system's share no base class
-        raise ArgumentError(
-            "dataset", f"{source.path} cannot be fetched ({error}); name a folder with --data"
-        ) from None
-    return _rows(found["train"], source), _rows(found[source.test], source)
+        raise ArgumentError("dataset", f"{path} cannot be fetched ({error}); name a folder with --data") from None
 
 
 def _rows(part: Any, source: Source) -> TextRows:

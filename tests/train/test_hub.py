@@ -3,7 +3,7 @@ import pytest
 
 from link.errors import ArgumentError, RecipeError, ServerError
 from train.encoders import load_config, load_tokenizer, load_weights
-from train.hub import fetch_rows, names_a_folder
+from train.hub import fetch_rows, fetch_sentences, names_a_folder
 
 NAME = "no-such-owner/no-such-model"
 
@@ -70,3 +70,49 @@ def test_a_name_of_the_hub_is_no_folder(tmp_path, monkeypatch):
     assert not names_a_folder("sentence-transformers/all-MiniLM-L6-v2")
     (tmp_path / "roberta-base").mkdir()
     assert names_a_folder("roberta-base")
+
+
+@pytest.fixture
+def captions(monkeypatch, tmp_path):
+    """A data set of two columns as the library gives it, which is on this machine."""
+    import datasets
+
+    parts = {
+        part: datasets.Dataset.from_dict(
+            {"en": [f"{part} one.", f" {part} two. "], "de": ["eins", "zwei"], "id": [1, 2]}
+        )
+        for part in ("train", "validation", "test")
+    }
+    (tmp_path / "owner___captions").mkdir()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("datasets.load_dataset", lambda path: datasets.DatasetDict(parts))
+    return parts
+
+
+def test_sentences_are_a_column_of_a_data_set_by_its_parts(captions):
+    found = fetch_sentences("owner/captions", "en")
+    assert [part.texts for part in found] == [(f"{part} one.", f"{part} two.") for part in captions]
+    del captions["validation"]
+    assert fetch_sentences("owner/captions", "de").validation is None
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("fr", "column must be one of en, de, id, .* got 'fr'"), ("id", "column must be one of strings, got 'id'")],
+)
+def test_a_column_that_holds_no_sentences_is_refused(captions, column, text):
+    with pytest.raises(ArgumentError, match=text):
+        fetch_sentences("owner/captions", column)
+
+
+def test_rows_that_are_no_sentence_are_refused_or_counted(captions):
+    import datasets
+
+    captions["train"] = datasets.Dataset.from_dict({"en": ["one.", "", "three."]})
+    with pytest.raises(ArgumentError, match=r"owner/captions, train.*line 2: is empty"):
+        fetch_sentences("owner/captions", "en")
+    found = fetch_sentences("owner/captions", "en", skip_bad=True).train
+    assert (found.texts, found.skipped) == (("one.", "three."), 1)
+    del captions["train"]
+    with pytest.raises(ArgumentError, match="has no part named train"):
+        fetch_sentences("owner/captions", "en")

@@ -7,7 +7,8 @@ tokens of its own, so the rate follows the length (`train.lengths`); the end has
 receiver looks at all that arrived, and names the pieces one after another or all at once.
 
 The data are a folder (`--data`) of plain files, one sentence a line, as `link.sentences` reads them: `train.*`, and `test.*`
-or `val.*`. A part that is absent is held out of the training sentences, and what stands in the test part is not trained on.
+or `val.*`; without `--data`, `task_options.dataset` names a data set of the hub. A part that is absent is held out of the
+training sentences, and what stands in the test part is not trained on.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from link.truth import UNJUDGED
 from train.answers import Answered
 from train.autoregressive import AutoregressiveDecoder
 from train.chain import Chain
+from train.hub import fetch_sentences
 from train.pieces import END_ID, build_pieces, learn_pieces
 from train.tasks import TOKENIZER_FACT, Data, Split
 from train.transformer import Transformer, longest
@@ -55,6 +57,8 @@ class Options(BaseModel):
 
     Attributes
     ----------
+    dataset, column : str
+        Data set of the hub, where no folder is named, and its column of sentences.
     language : str, optional
         The last part of the files' names before `.txt` and `.gz`, as `en` of `train.en.gz`.
     test : str, optional
@@ -81,6 +85,8 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    dataset: str | None = None
+    column: str = "text"
     language: str | None = None
     test: str | None = None
     skip_bad_lines: bool = False
@@ -301,11 +307,19 @@ def read_texts(options: Options, folder: Path | None) -> Texts:
     Raises
     ------
     ArgumentError
-        If no folder is named, a file cannot be read or holds what is no sentence, or nothing is left to train on.
+        If no data are named, they cannot be read or hold what is no sentence, or nothing is left to train on.
     """
-    if folder is None:
-        raise ArgumentError("data", "must name a folder with train.txt, one sentence a line (--data)")
-    found = read_sentence_parts(folder, language=options.language, test=options.test, skip_bad=options.skip_bad_lines)
+    if folder is not None:
+        found = read_sentence_parts(
+            folder, language=options.language, test=options.test, skip_bad=options.skip_bad_lines
+        )
+    elif options.dataset is not None:
+        found = fetch_sentences(options.dataset, options.column, skip_bad=options.skip_bad_lines)
+    else:
+        raise ArgumentError(
+            "data",
+            "must name a folder with train.txt, one sentence a line (--data); or task_options.dataset a data set of the hub",
+        )
     for part in filter(None, found):
         if part.skipped:
             lines = len(part) + part.skipped
