@@ -142,20 +142,11 @@ def test_the_table_pairs_differences_by_seed(example):
         result(example, "sum", 0, (0.94, 0.95), erased=0.66, learned=6, overfitting=1.0, kl=0.8),
     ]
     table = example.table(results)
-    assert cells(table, 2)[1:6] == ["2", "91.00 ±12.71", "", "92.00 ±12.71", ""]
-    assert cells(table, 2)[6:] == [
-        "67.0 ±0.0",
-        "1.600 ±0.000",
-        "0.1000 ±0.0000",
-        "0.0100 ±0.0000",
-        "90.0 ±0.0",
-        "1.50 ±0.00",
-        "0.010 ±0.000",
-        "5, -",
-        "14, 14",
-    ]
-    assert cells(table, 3)[1:6] == ["2", "94.50 ±6.35", "+3.50 ±6.35", "95.50 ±6.35", "+3.50 ±6.35"]
-    assert cells(table, 3)[7:9] == ["0.800 ±0.000", "0.0500 ±0.0000"]
+    assert cells(table, 2)[1:6] == ["2", "91.00 (90.00 to 92.00)", "", "92.00 (91.00 to 93.00)", ""]
+    assert cells(table, 2)[6:] == ["67.0", "1.600", "0.1000", "0.0100", "90.0", "1.50", "0.010", "5, -", "14, 14"]
+    ahead = "+3.50 (+3.00 to +4.00)"
+    assert cells(table, 3)[1:6] == ["2", "94.50 (94.00 to 95.00)", ahead, "95.50 (95.00 to 96.00)", ahead]
+    assert cells(table, 3)[7:9] == ["0.800", "0.0500"]
     widths = {len(cells(table, row)) for row in range(4)}
     assert len(widths) == 1
 
