@@ -107,6 +107,8 @@ class Options(BaseModel):
     def _check(self) -> Options:
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got {self.width} and {self.heads}")
+        if self.beam > 1 and self.decoder != "autoregressive":
+            raise ValueError(f"beam must be 1 where the decoder is {self.decoder}, got {self.beam}")
         return self
 
 

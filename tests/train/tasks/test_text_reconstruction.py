@@ -156,9 +156,16 @@ def test_lengths_that_are_not_those_of_the_longest_sentence_are_refused(task, to
             make(tokens, 8)
 
 
-def test_a_width_that_heads_cannot_share_is_refused(recipe, folder):
-    wrong = recipe.model_copy(update={"task_options": OPTIONS | {"heads": 3}})
-    with pytest.raises(RecipeError, match=r"^task_options: width must be a multiple of heads, got 16 and 3$"):
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"heads": 3}, "width must be a multiple of heads, got 16 and 3"),
+        ({"beam": 4}, "beam must be 1 where the decoder is parallel, got 4"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(recipe, folder, options, text):
+    wrong = recipe.model_copy(update={"task_options": OPTIONS | options})
+    with pytest.raises(RecipeError, match=rf"^task_options: {text}$"):
         task_facts(wrong, folder)
 
 
