@@ -65,6 +65,19 @@ def test_a_greedy_answer_is_what_it_would_be_told(received):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("beam", [1, 3, 5])
+def test_each_piece_has_the_log_probability_that_it_would_have_if_told(received, beam):
+    decoder = make(beam)
+    found = decoder.decide(received, everywhere(received))
+    told = decoder(received, everywhere(received), found.decisions).log_softmax(dim=-1)
+    ends = (found.decisions == END_ID).int()
+    own = ends.cumsum(dim=1) - ends == 0
+    assert own.sum() > ROWS
+    assert torch.allclose(found.score[own], told.gather(-1, found.decisions[..., None])[..., 0][own], atol=1e-5)
+    assert (found.score[~own] == 0.0).all()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("beam", [1, 3])
 def test_what_was_not_sent_changes_nothing_before_it_and_ends_a_text(received, beam):
     decoder = make(beam)
