@@ -9,6 +9,7 @@ from link.chain import Link
 from link.channel import Awgn
 from link.errors import BundleError, RecipeError
 from link.header_theory import uniform_rates
+from link.manifest import HeaderSpec
 from link.randomness import Draws
 from train import checkpoint as checkpoints
 from train.evaluate import encode, evaluate, tensors
@@ -17,7 +18,7 @@ from train.graphs import ReceiverGraph, TransmitterGraph
 from train.loop import Trainer
 from train.losses import expected_symbols, load_balance
 from train.objective import send, terms_of
-from train.recipe import LossRecipe
+from train.recipe import LinkRecipe, LossRecipe
 from train.router import choose
 from train.routing import ModeChoice, symbols_of_modes
 from train.schedule import plan
@@ -345,3 +346,10 @@ def test_a_recipe_of_several_modes_that_makes_no_sense_is_refused(make_routed_re
 def test_one_mode_has_neither_router_nor_header(make_signs_recipe, changes):
     with pytest.raises(RecipeError, match="must be absent where the link has one mode"):
         make_signs_recipe(**changes)
+
+
+def test_a_samples_share_of_a_uniform_header_is_that_of_all_blocks_of_its_head():
+    link = LinkRecipe(dim=4, modes=[{"tokens": tokens, "codewords": 4, "order": 4} for tokens in (2, 4)])
+    for code, symbols in (("rm-1-5", 16), ("rm-1-4", 2 * 8), ("rm-1-3", 2 * 4)):
+        header = HeaderSpec(code=code, repeats=3, frame_samples=8)
+        assert symbols_of_modes(link, header).tolist() == [2 + 3 * symbols / 8, 4 + 3 * symbols / 8]
