@@ -176,8 +176,8 @@ def foremost(scores: Tensor, pieces: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> foremost(torch.tensor([[0.5, 0.2, 0.3], [0.5, 0.2, 0.3]]), torch.tensor([2, 0])).tolist()
-    [[0.3, 0.2, 0.5], [0.5, 0.2, 0.3]]
+    >>> foremost(torch.tensor([[0.5, 0.125, 0.375], [0.5, 0.125, 0.375]]), torch.tensor([2, 0])).tolist()
+    [[0.375, 0.125, 0.5], [0.5, 0.125, 0.375]]
     """
     own = scores.gather(-1, pieces[..., None])
     highest, place = scores.max(dim=-1, keepdim=True)
