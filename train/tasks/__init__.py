@@ -53,10 +53,14 @@ class Split:
         At both ends of the link.
     labels : (n,) or (n, T) int64
         The right class of each row, or of each of its T positions; UNJUDGED where a position has none.
+    sequence : (n,) int64, optional
+        The same number for rows that follow on one another in time, which stand together and in order; None where rows are
+        apart.
     """
 
     inputs: Mapping[str, NDArray[Any]]
     labels: NDArray[np.int64]
+    sequence: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

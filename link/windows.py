@@ -1,0 +1,137 @@
+"""Windows of recordings: resampled, gaps filled or cut out, so many samples long.
+
+    recording ─> its channels ─> gaps: short ones filled, cut at long ones ─> resampled ─> windows, each of one label
+
+A filter of a resampler spreads whatever stands in a gap, so gaps go first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+from link.errors import ArgumentError
+from link.recordings import Recording
+
+_FINEST = 1000
+"""Largest denominator of a ratio of sampling rates."""
+
+
+class Windows(NamedTuple):
+    """Windows of one stretch of a recording, in order.
+
+    Attributes
+    ----------
+    samples : (n, T, C) float32
+    labels : (n,) str, or None
+    """
+
+    samples: NDArray[np.float32]
+    labels: NDArray[np.str_] | None
+
+
+def channels_of(recording: Recording, channels: Sequence[str]) -> Recording:
+    """A recording with these channels alone, in this order.
+
+    Raises
+    ------
+    ArgumentError
+        If it lacks one.
+    """
+    if tuple(channels) == recording.channels:
+        return recording
+    missing = [name for name in channels if name not in recording.channels]
+    if missing:
+        raise ArgumentError(
+            "data",
+            f"{recording.name}: there are {len(channels)} channels, and it lacks {', '.join(missing)}; it has "
+            f"{', '.join(recording.channels)}",
+        )
+    places = [recording.channels.index(name) for name in channels]
+    return recording._replace(channels=tuple(channels), samples=recording.samples[:, places])
+
+
+def without_gaps(recording: Recording, longest: int) -> tuple[list[Recording], int]:
+    """Stretches in which no sample is missing, and how many samples were filled in.
+
+    Parameters
+    ----------
+    longest : int
+        Samples of the longest gap that is filled, by the line between its ends; at longer ones, and at those that are at
+        an end, the recording is cut.
+    """
+    missing: NDArray[np.bool_] = np.asarray(np.isnan(recording.samples).any(axis=1))
+    if not missing.any():
+        return [recording], 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]])))
+    filled, gone = 0, np.zeros(len(missing), dtype=np.bool_)
+    samples = recording.samples.copy()
+    times = np.arange(len(missing))
+    for first, last in edges.reshape(-1, 2):
+        if first == 0 or last == len(missing) or last - first > longest:
+            gone[first:last] = True
+            continue
+        filled += int(last - first)
+        for channel in samples.T:
+            here = np.isnan(channel[first:last])
+            channel[first:last][here] = np.interp(
+                times[first:last][here], [first - 1, last], channel[[first - 1, last]]
+            )
+    whole = recording._replace(samples=samples)
+    kept = np.flatnonzero(np.diff(np.concatenate([[False], ~gone, [False]])))
+    return [whole.part(slice(first, last)) for first, last in kept.reshape(-1, 2)], filled
+
+
+def resampled(recording: Recording, rate_hz: float) -> Recording:
+    """A recording at another rate: a polyphase filter against aliases, a label that of the sample nearest in time.
+
+    Parameters
+    ----------
+    recording : Recording
+        Without gaps; its rate known.
+    rate_hz : float
+    """
+    if recording.rate_hz is None or recording.rate_hz == rate_hz or not len(recording.samples):
+        return recording
+    ratio = Fraction(rate_hz / recording.rate_hz).limit_denominator(_FINEST)
+    samples = resample_poly(recording.samples, ratio.numerator, ratio.denominator, axis=0, padtype="line").astype(
+        np.float32
+    )
+    nearest = np.minimum(
+        np.round(np.arange(len(samples)) * (ratio.denominator / ratio.numerator)).astype(np.int64),
+        len(recording.samples) - 1,
+    )
+    labels = None if recording.labels is None else recording.labels[nearest]
+    return recording._replace(rate_hz=rate_hz, samples=samples, labels=labels)
+
+
+def windows_of(recording: Recording, length: int, step: int, first: int = 0) -> list[Windows]:
+    """Its windows, those across a change of label left out: a list of stretches that follow on one another without one.
+
+    Parameters
+    ----------
+    length, step : int
+        Samples of a window, and from the start of one to that of the next.
+    first : int
+        Sample at which the first begins.
+    """
+    starts = np.arange(first, len(recording.samples) - length + 1, step)
+    if not len(starts):
+        return []
+    cut = np.lib.stride_tricks.sliding_window_view(recording.samples, length, axis=0)[starts].swapaxes(1, 2)
+    if recording.labels is None:
+        return [Windows(np.ascontiguousarray(cut), None)]
+    changes = np.concatenate([[0], np.cumsum(recording.labels[1:] != recording.labels[:-1])])
+    whole = changes[starts] == changes[starts + length - 1]
+    stretches = np.split(np.arange(len(starts)), np.flatnonzero(~whole))
+    made = []
+    for stretch in stretches:
+        kept = stretch[whole[stretch]]
+        if len(kept):
+            made.append(Windows(np.ascontiguousarray(cut[kept]), recording.labels[starts[kept]]))
+    return made
