@@ -196,7 +196,7 @@ def _rate(name: str, times: NDArray[np.float64]) -> float:
         at = int(np.abs(steps - step).argmax())
         raise ArgumentError(
             "data",
-            f"{name}: samples must be evenly spaced, and sample {at + 1} comes {steps[at]:.3g} s after the one before, where "
+            f"{name}: samples must be evenly spaced, and sample {at + 1} comes {steps[at]:.3g} s after another, where "
             f"others come after {step:.3g} s: leave empty cells where one is missing",
         )
     return 1.0 / step

@@ -105,7 +105,7 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path: Path, arrays: dict[str
         ("label,ax\nsit,1\nsit,one\n", "line 3: ax must be a number"),
         ("label,ax\nsit\n", "line 2: has 1 column where line 1 has 2"),
         ("label,t,ax\na,0,1\na,0.1,1\na,0.1,1\n", "each later than the one before"),
-        ("label,t,ax\na,0,1\na,0.1,1\na,0.4,1\na,0.5,2\n", "sample 2 comes 0.3 s after the one before"),
+        ("label,t,ax\na,0,1\na,0.1,1\na,0.4,1\na,0.5,2\n", "sample 2 comes 0.3 s after another"),
     ],
 )
 def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, text: str, says: str) -> None:

@@ -51,10 +51,8 @@ def find(options: Options, folder: Path | None) -> dict[str, Any]:
     classes = sorted(set(train.labels.tolist()))
     if len(classes) < 2:
         raise ArgumentError("data", f"there must be two behaviours or more in training, got {', '.join(classes)} alone")
-    mean, deviation = (
-        [float(value) for value in measure(train.samples, axis=(0, 1), dtype=np.float64)]
-        for measure in (np.mean, np.std)
-    )
+    mean = train.samples.mean(axis=(0, 1), dtype=np.float64)
+    deviation = train.samples.std(axis=(0, 1), dtype=np.float64)
     if flat := [name for name, value in zip(recordings[0].channels, deviation, strict=True) if value == 0.0]:
         raise ArgumentError("data", f"channel {flat[0]} never changes: leave it out (task_options.channels)")
     return {
@@ -139,7 +137,7 @@ class Motion:
         return dict(split.inputs), split.labels
 
     def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
-        """Each channel scaled by a tenth or so, as of another sensor, and moved by a tenth of its deviation, as of a tilt."""
+        """Each channel scaled by a tenth or so, as of another sensor, and moved by a tenth of its deviation, as tilted."""
         windows = inputs["window"]
         rows, _, channels = windows.shape
         normals = draws.normals(Stream.AUGMENTATION, 0, channels).reshape(rows, 2, 1, channels).astype(np.float32)

@@ -21,7 +21,7 @@ def test_a_file_in_the_folder_is_a_task(extra_tasks):
 @pytest.mark.parametrize("name", ["mnist", "", "../digits", "__init__", "digits.py"])
 def test_an_unknown_task_is_answered_with_the_known_ones(name):
     known = (
-        "asked, asked-at-both-ends, digits, kinds, signs, signs-and-kinds, text-classification, text-questions, "
+        "asked, asked-at-both-ends, digits, kinds, motion, signs, signs-and-kinds, text-classification, text-questions, "
         "text-reconstruction, visual-questions"
     )
     with pytest.raises(RecipeError, match=f"task must be one of {known}, got "):
