@@ -18,7 +18,9 @@ from hardpath.call_tables import (
     decoded_answers,
     encoded_answers,
     frames_told,
+    known_labels,
     note_frames,
+    note_labels,
     note_texts,
     point_answers,
     show,
@@ -58,6 +60,9 @@ from hardpath.terminal import INTERRUPTED, ends_with, note, percent, progress
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hardpath.call_tables import Answers
     from hardpath.samples import Samples
     from link.manifest import Manifest
@@ -237,7 +242,9 @@ def call(
             _sweep(client, batch, sweep, timeout, options | rule, output)
         else:
             asked = None if channel == RADIO and not is_given(context, "snr_db") else snr_db
-            _transmit(client, batch, options | {"snr_db": asked, "mode": mode}, output)
+            _transmit(
+                client, batch, options | {"snr_db": asked, "mode": mode}, output, known_labels(batch, manifest.task)
+            )
 
 
 class _Output(NamedTuple):
@@ -253,7 +260,9 @@ class _Output(NamedTuple):
         save(self.out, answers, result)
 
 
-def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:
+def _transmit(
+    client: Client, batch: Batch, options: Mapping[str, Any], output: _Output, known: NDArray[np.bool_]
+) -> None:
     with _bar("sending", batch.rows) as update:
         reply = client.transmit(
             batch.inputs,
@@ -263,7 +272,7 @@ def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: 
             progress=update,
             **options,
         )
-    answers = transmitted_answers(reply, batch)
+    answers = transmitted_answers(reply, batch, known)
     used = asdict(reply.settings)
     at = "" if used["snr_db"] is None else f" at {used['snr_db']:g} dB"
     told = {} if reply.frames is None else {"radio": frames_told(reply.frames)}
@@ -272,6 +281,7 @@ def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: 
     if not output.as_json:
         note_frames(reply.frames)
         note_texts(reply)
+        note_labels(batch, known)
 
 
 def _encode(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:

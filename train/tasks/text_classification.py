@@ -186,7 +186,8 @@ class TextClassification:
         parts = read_parts(self.options, folder)
         first = None if _names_in(folder) is None else _first_number(parts)
         if self.options.skip_bad_rows:
-            parts = Parts(*(rows and of_known_classes(rows, self.classes, first) for rows in parts))
+            known = (rows and of_known_classes(rows, self.classes, first) for rows in parts)
+            parts = Parts._make(known)
         for rows in parts:
             if rows is not None and rows.skipped:
                 lines = len(rows) + rows.skipped
