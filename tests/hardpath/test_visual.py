@@ -182,6 +182,10 @@ def test_what_answers_rest_on_is_measured_by_a_command(run, hardpath):
     code, _, stderr = hardpath("evaluate", run, "--intervene", "zero", "--snr-db", "0,6")
     assert code
     assert "--snr-db must be one SNR beside --intervene, got 2" in stderr
+    for option, value in (("--path", "soft"), ("--temperature", "0.5"), ("--draws", 10)):
+        line = hardpath("evaluate", run, "--intervene", "zero", option, value)
+        assert line.code == 2
+        assert f"{option} must be absent beside --intervene: rows are sent once by the hard path" in line.err
 
 
 def test_a_served_bundle_is_called_with_images_and_questions(bundle, folder, hardpath, tmp_path):
