@@ -141,7 +141,9 @@ def fetch_sentences(name: str, column: str, *, skip_bad: bool = False) -> Senten
         texts = rows[column]
         if not all(text is None or isinstance(text, str) for text in texts):
             raise ArgumentError("column", f"must be one of strings, got {column!r} of {name}, which has others")
-        lines = ((text or "").encode(errors="surrogatepass") for text in texts)  # a value that is missing is an empty line
+        lines = (
+            (text or "").encode(errors="surrogatepass") for text in texts
+        )  # a value that is missing is an empty line
         return sentences_of(f"{name}, {part}", lines, skip_bad=skip_bad)
 
     train = read("train")

@@ -1,18 +1,23 @@
 """The cases that receivers are compared on, and what they are held to."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from link.errors import BundleError
 from link.manifest import Manifest, TextSpec
 from link.runtime import Reception
 from train.answers import answer, score_of
 from train.autoregressive import AutoregressiveDecoder
 from train.checkpoint import load
+from train.export import check_receiver
 from train.pieces import END_ID
 from train.reception import receiver_agreement
-from train.receptions import channel_cases
+from train.receptions import Case, channel_cases
+from train.tasks import Split, load_task
 
 INDEX_BITS = 3
 
@@ -211,3 +216,35 @@ def test_scores_of_a_text_are_held_to_the_checkpoints_up_to_the_first_piece_that
     (finding,) = half_a_nat_more(-1)
     assert finding.startswith("onnx: log_prob differs by up to 0.5, ")
     assert half_a_nat_more(1) == ()
+
+
+def test_an_export_is_held_to_pieces_up_to_a_tie_and_to_the_scores_of_those(speller, digits_data):
+    model, manifest = speller
+    task, sample = load_task("digits"), Split({"image": digits_data.test.inputs["image"]}, digits_data.test.labels)
+    ties = []
+
+    def check(rows, step=1):
+        """Some rows take the other of a tie, and all that follows is another text; or their scores are off."""
+
+        def change(embedding, pieces, score):
+            for row, place in first_ties(pieces[:, 1:-1])[:rows]:
+                ties.append(row)
+                pieces[row, 1 + place] = sum(TIED) - pieces[row, 1 + place]
+                pieces[row, 2 + place :] = (pieces[row, 2 + place :] + 1) % PIECES
+                score[row, 1 + place + step] += 0.5
+            return pieces, score
+
+        spelt = Spelt(model, change)
+        link = SimpleNamespace(
+            manifest=manifest, receiver=lambda y, no, mode, llr_in, side: spelt(Case("", y, no, llr_in.astype("f4")))
+        )
+        check_receiver(link, model, task, sample)
+
+    check(0)
+    check(1)
+    assert len(ties) == 1
+    with pytest.raises(BundleError, match=r"^log_prob of receiver\.onnx and torch differ by 5\.00e-01, more than"):
+        check(1, step=-1)
+    # More than one in a thousand is no tie.
+    with pytest.raises(BundleError, match=r"^receiver\.onnx and torch answer the same in only 99\.\d+% of the places"):
+        check(len(sample) * POSITIONS // 1000 + 1)
