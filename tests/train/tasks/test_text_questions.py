@@ -153,6 +153,7 @@ def test_both_questions_are_answered_over_one_bit_stream(run, folder):
         right = float((sent.decoded.decisions == labels).mean())
         assert right > np.bincount(labels).max() / len(labels) + 0.2
         assert task_of_manifest(link.manifest).classes == described.classes
+        assert task_of_manifest(link.manifest, skip_bad=True).options.skip_bad_rows
 
 
 def test_a_head_of_a_third_question_is_trained_on_what_both_send(run, folder, tmp_path):
