@@ -202,7 +202,7 @@ def call(
     refuse_what_does_nothing(context, job, channel)
     check_out(out, arrays=job != "--sweep")
     given = texts_given(text or [], texts, inputs, skip_bad=skip_bad)
-    rows = rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
+    asked_rows, rows = rows, rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
     chosen = slice(0, None) if rows is None else row_range(rows)
     options = {
         "channel": channel,
@@ -220,7 +220,7 @@ def call(
     timeout_s = TIMEOUT_S if timeout is None else timeout
     if decode is not None:
         arrays = received(decode)
-        _check_rows(rows, chosen, _rows(arrays), as_json=as_json)
+        _check_rows(asked_rows, chosen, _rows(arrays), as_json=as_json)
         arrays = {name: array[chosen] for name, array in arrays.items()}
     with Client(address, model=model, timeout_s=timeout_s, **reached) as client:
         manifest = _model(client, model).manifest
@@ -232,7 +232,7 @@ def call(
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
         found = text_samples(given, manifest) if given else _samples(inputs, manifest, named, skip_bad=skip_bad)
         batch = Batch.of(found, manifest, chosen)
-        _check_rows(rows, chosen, _rows(found.inputs), as_json=as_json)
+        _check_rows(asked_rows, chosen, _rows(found.inputs), as_json=as_json)
         if encode:
             estimate = snr_db if is_given(context, "snr_db") or manifest.routed else None
             sent = batch.of_names((*manifest.given_as(manifest.task_inputs), *(s.name for s in manifest.task_inputs)))

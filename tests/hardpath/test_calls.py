@@ -125,6 +125,13 @@ def test_rows_that_begin_past_the_end_are_refused_before_anything_is_sent(hardpa
         assert line.startswith("--rows names none of the ")
 
 
+def test_rows_that_reach_past_the_end_are_told_where_they_were_asked_for(hardpath, address, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 8, 8), np.float32))
+    asked = hardpath("call", address, "--inputs", tmp_path / "x.npy", "--rows", "1:9")
+    assert "rows 1:9 reach past the end: 2 are sent" in asked.err
+    assert "reach past" not in hardpath("call", address, "--inputs", tmp_path / "x.npy").err
+
+
 def test_a_model_is_called_by_its_name(hardpath, address):
     name = hardpath("call", address, "--rows", "0:1", "--model", "digits", "--json")
     assert name.code == 0
