@@ -173,9 +173,10 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     results: list[Result] = []
     try:
+        require_range("--threads", given.threads, 1, 1024)
+        torch.set_num_threads(given.threads)
         for case in cases(given.only.split(","), parse_seeds(given.seeds), dict(given.set), given.epochs_share):
             results.append(run(case, given.out, given.data))
             print(f"{case.name}, seed {case.seed}: {results[-1].accuracy}", file=sys.stderr, flush=True)
@@ -183,6 +184,10 @@ def main() -> None:
             (given.out / "results.jsonl").write_text("".join(lines), encoding="utf-8")
     except HardpathError as error:
         sys.exit(f"bottleneck_ablation: {error}")
+    except KeyboardInterrupt:
+        if results:
+            print(table(results))
+        sys.exit(f"bottleneck_ablation: interrupted after {len(results)} runs; the same call goes on from there")
     print(table(results))
 
 
@@ -200,11 +205,13 @@ def cases(names: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, st
     Raises
     ------
     ArgumentError
-        If a name is none of VARIATIONS, or the share leaves no room for the phases of the recipe.
+        If a name is none of VARIATIONS, or there twice, or the share leaves no room for the phases of the recipe.
     """
     unknown = [name for name in names if name not in VARIATIONS]
     if unknown:
         raise ArgumentError("--only", f"must be of {', '.join(VARIATIONS)}, got {unknown[0]!r}")
+    if len(set(names)) < len(names):
+        raise ArgumentError("--only", f"must name each once, got {','.join(names)}")
     return [Case(name, seed, recipe_of(VARIATIONS[name], seed, overrides, share)) for seed in seeds for name in names]
 
 

@@ -2,9 +2,10 @@
 
     python examples/text_similarity.py BUNDLE SENTENCES --encoder sentence-transformers/all-MiniLM-L6-v2 --snr 0:12:3
 
-SENTENCES is a file, one a line. The encoder is any of transformers, by name or folder; a sentence is the mean of its states,
-normalised, as all-MiniLM has it. BLEU counts the words that are there, this also what another word would mean: beside it
-stands the similarity of each sentence to the answer to another one, which is what chance would reach.
+SENTENCES is a file, one a line, compressed by gzip or not. The encoder is any of transformers, by name or folder; a
+sentence is the mean of its states, normalised, as all-MiniLM has it. BLEU counts the words that are there, this also what
+another word would mean: beside it stands the similarity of each sentence to the answer to another one, which is what chance
+would reach.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from link.channel import build_channel
 from link.errors import HardpathError
 from link.grid import parse_grid
 from link.randomness import Draws
-from link.texts import read_texts
+from link.sentences import read_sentences
 
 ROWS: Final = 128
 
@@ -41,12 +42,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     try:
-        link, channel = Link(load_bundle(given.bundle)), build_channel(given.channel)
-        texts = read_texts(given.sentences).texts
+        link, channel, grid = Link(load_bundle(given.bundle)), build_channel(given.channel), parse_grid(given.snr)
+        task = link.manifest.task
+        if task.text is None or link.manifest.input_names != ("text",):
+            sys.exit(
+                f"text_similarity: {given.bundle} does not answer sentences with sentences: its task is {task.name}"
+            )
+        texts = read_sentences(given.sentences).texts
+        if len(texts) < 2:
+            sys.exit(f"text_similarity: {given.sentences} must hold two sentences or more, lest chance be none")
         encoder = Encoder(given.encoder)
         sent = encoder(texts)
         print("| Es/N0, dB | similarity (95 %) | to another's | the same |\n|---|---|---|---|")
-        for snr_db in parse_grid(given.snr):
+        for snr_db in grid:
             answers: list[str] = []
             for first in range(0, len(texts), ROWS):
                 rows = np.arange(first, min(first + ROWS, len(texts)))
@@ -55,7 +63,7 @@ def main() -> None:
                 answers += link.receiver.texts(result.decoded.decisions)
             found = encoder(answers)
             alike, other = (sent * found).sum(axis=1), (sent * np.roll(found, 1, axis=0)).sum(axis=1)
-            spread = 1.96 * alike.std(ddof=1) / np.sqrt(len(alike)) if len(alike) > 1 else np.nan
+            spread = 1.96 * alike.std(ddof=1) / np.sqrt(len(alike))
             same = np.mean([answer == text for answer, text in zip(answers, texts, strict=True)])
             low, high = alike.mean() - spread, alike.mean() + spread
             print(
@@ -64,6 +72,8 @@ def main() -> None:
             )
     except HardpathError as error:
         sys.exit(f"text_similarity: {error}")
+    except KeyboardInterrupt:
+        sys.exit("text_similarity: interrupted")
 
 
 class Encoder:
@@ -93,7 +103,7 @@ class Encoder:
             )
             states = self._model(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None].to(states.dtype)
-            mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
+            mean = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)  # of an answer that says nothing: 0
             parts.append(torch.nn.functional.normalize(mean, dim=-1).numpy())
         return np.concatenate(parts)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from hardpath.terminal import in_one_line, note, percent, say_json, say_table
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from hardpath.samples import Samples
     from link.channel.frames import FrameCounts
     from link.header import HeaderOutcome
-    from link.manifest import Manifest
+    from link.manifest import Manifest, TaskSpec
     from link.runtime import Transmission
     from serve.client.points import Rate, SweepPoint
     from serve.results import Decoded, Transmitted
@@ -27,7 +29,7 @@ class Batch(NamedTuple):
     Attributes
     ----------
     inputs : dict of name to (B, ...) array
-    labels : (B,) int64, optional
+    labels : (B,) int64, or (B, T) of pieces, or B names or texts, optional
     texts : list of str
         Empty where the inputs are none.
     first : int
@@ -60,8 +62,30 @@ class Batch(NamedTuple):
         return {"row": self.first + index} | ({"text": self.texts[index]} if self.texts else {})
 
 
-def transmitted_answers(reply: Transmitted, batch: Batch) -> Answers:
-    """A row a sample."""
+def known_labels(batch: Batch, task: TaskSpec) -> NDArray[np.bool_]:
+    """Which labels are answers of the task, (B,): classes, by number or by name; or texts, or pieces all of them.
+
+    Raises
+    ------
+    ArgumentError
+        If they are of another shape, or neither integers nor names.
+    """
+    from link.tensors import as_tensor
+    from link.truth import UNJUDGED
+
+    labels = batch.labels
+    if labels is None or (task.text is not None and labels.ndim == 1 and isinstance(labels[0], str)):
+        return np.ones(batch.rows, dtype=np.bool_)
+    if labels.dtype.kind == "U":
+        return np.isin(np.char.strip(labels), task.classes)
+    shape = (batch.rows,) if task.text is None else (batch.rows, task.positions)
+    numbers = as_tensor("labels", labels, "int64", shape).reshape(batch.rows, -1)
+    lowest = 0 if task.text is None else UNJUDGED
+    return np.asarray(((numbers >= lowest) & (numbers < task.choices)).all(axis=1))
+
+
+def transmitted_answers(reply: Transmitted, batch: Batch, known: NDArray[np.bool_]) -> Answers:
+    """A row a sample; `known` as `known_labels` finds them."""
     return [
         batch.head(index)
         | _decision(reply.decoded, index)
@@ -72,7 +96,11 @@ def transmitted_answers(reply: Transmitted, batch: Batch) -> Answers:
         }
         | ({} if reply.header is None else _header_columns(reply.header, int(reply.sent.mode[index]), index))
         | _texts_read(reply, index)
-        | ({} if batch.labels is None else {"correct": _is_right(reply.decoded, index, batch.labels[index])})
+        | (
+            {}
+            if batch.labels is None
+            else {"correct": _is_right(reply.decoded, index, batch.labels[index]) if known[index] else None}
+        )
         for index in range(len(reply.bit_errors))
     ]
 
@@ -119,7 +147,10 @@ def show(
         return
     if answers:
         cells = [
-            tuple(f"{value:.3f}" if isinstance(value, float) else in_one_line(str(value)) for value in row.values())
+            tuple(
+                "-" if value is None else f"{value:.3f}" if isinstance(value, float) else in_one_line(str(value))
+                for value in row.values()
+            )
             for row in answers
         ]
         say_table(f"{address}, {title}", list(answers[0]), cells)
@@ -153,6 +184,17 @@ def note_texts(read: Transmitted | Decoded) -> None:
     ):
         if which is not None and which.any():
             note(f"{which.sum()} of {len(which)} texts {what}")
+
+
+def note_labels(batch: Batch, known: NDArray[np.bool_]) -> None:
+    """Say how many labels are no answer of the model, if any, and the first of them."""
+    if batch.labels is None or known.all():
+        return
+    first = int(known.argmin())
+    note(
+        f"{(~known).sum()} of {batch.rows} labels are none that the model can answer, so neither right nor wrong; the "
+        f"first, row {batch.first + first}: {in_one_line(str(batch.labels[first]))}"
+    )
 
 
 def frames_told(frames: FrameCounts) -> dict[str, Any]:

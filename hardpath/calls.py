@@ -18,7 +18,9 @@ from hardpath.call_tables import (
     decoded_answers,
     encoded_answers,
     frames_told,
+    known_labels,
     note_frames,
+    note_labels,
     note_texts,
     point_answers,
     show,
@@ -58,6 +60,9 @@ from hardpath.terminal import INTERRUPTED, ends_with, note, percent, progress
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hardpath.call_tables import Answers
     from hardpath.samples import Samples
     from link.manifest import Manifest
@@ -197,7 +202,7 @@ def call(
     refuse_what_does_nothing(context, job, channel)
     check_out(out, arrays=job != "--sweep")
     given = texts_given(text or [], texts, inputs, skip_bad=skip_bad)
-    rows = rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
+    asked_rows, rows = rows, rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
     chosen = slice(0, None) if rows is None else row_range(rows)
     options = {
         "channel": channel,
@@ -215,7 +220,7 @@ def call(
     timeout_s = TIMEOUT_S if timeout is None else timeout
     if decode is not None:
         arrays = received(decode)
-        _check_rows(rows, chosen, _rows(arrays), as_json=as_json)
+        _check_rows(asked_rows, chosen, _rows(arrays), as_json=as_json)
         arrays = {name: array[chosen] for name, array in arrays.items()}
     with Client(address, model=model, timeout_s=timeout_s, **reached) as client:
         manifest = _model(client, model).manifest
@@ -227,7 +232,7 @@ def call(
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
         found = text_samples(given, manifest) if given else _samples(inputs, manifest, named, skip_bad=skip_bad)
         batch = Batch.of(found, manifest, chosen)
-        _check_rows(rows, chosen, _rows(found.inputs), as_json=as_json)
+        _check_rows(asked_rows, chosen, _rows(found.inputs), as_json=as_json)
         if encode:
             estimate = snr_db if is_given(context, "snr_db") or manifest.routed else None
             sent = batch.of_names((*manifest.given_as(manifest.task_inputs), *(s.name for s in manifest.task_inputs)))
@@ -237,7 +242,9 @@ def call(
             _sweep(client, batch, sweep, timeout, options | rule, output)
         else:
             asked = None if channel == RADIO and not is_given(context, "snr_db") else snr_db
-            _transmit(client, batch, options | {"snr_db": asked, "mode": mode}, output)
+            _transmit(
+                client, batch, options | {"snr_db": asked, "mode": mode}, output, known_labels(batch, manifest.task)
+            )
 
 
 class _Output(NamedTuple):
@@ -253,7 +260,9 @@ class _Output(NamedTuple):
         save(self.out, answers, result)
 
 
-def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:
+def _transmit(
+    client: Client, batch: Batch, options: Mapping[str, Any], output: _Output, known: NDArray[np.bool_]
+) -> None:
     with _bar("sending", batch.rows) as update:
         reply = client.transmit(
             batch.inputs,
@@ -263,7 +272,7 @@ def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: 
             progress=update,
             **options,
         )
-    answers = transmitted_answers(reply, batch)
+    answers = transmitted_answers(reply, batch, known)
     used = asdict(reply.settings)
     at = "" if used["snr_db"] is None else f" at {used['snr_db']:g} dB"
     told = {} if reply.frames is None else {"radio": frames_told(reply.frames)}
@@ -272,6 +281,7 @@ def _transmit(client: Client, batch: Batch, options: Mapping[str, Any], output: 
     if not output.as_json:
         note_frames(reply.frames)
         note_texts(reply)
+        note_labels(batch, known)
 
 
 def _encode(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from hardpath.call_options import is_given
-from hardpath.options import OUTPUT_PANEL, STOP_PANEL, Data, Json, ReceiverName, ResultsJson, path_of
+from hardpath.options import OUTPUT_PANEL, STOP_PANEL, Data, Json, ReceiverName, ResultsJson, SkipBad, path_of
 from hardpath.terminal import exit_with_line, in_one_line, note, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def run(
     bundle: SentBundle = None,
     receiver: ReceiverName = None,
     data: Data = None,
+    skip_bad: SkipBad = False,
     payload: Annotated[
         str, typer.Option("--payload", metavar="KIND", help="What to send without a bundle: random.")
     ] = "random",
@@ -145,8 +146,7 @@ def run(
         for name in ("payload", "order"):
             if is_given(context, name):
                 raise ArgumentError(f"--{name}", "must be absent beside --bundle")
-    elif data is not None or receiver is not None:
-        raise ArgumentError("--data" if data is not None else "--receiver", "must be absent without --bundle")
+    _refuse_without(bundle, data, receiver, skip_bad=skip_bad)
     bits_per_symbol(order)
     spec, link = load_radio(radio), _link(bundle, receiver)
     _require_settable(spec, link, snr_db)
@@ -157,12 +157,22 @@ def run(
         snr_db=snr_db,
         exchange_frames=exchange_frames,
     )
-    outcome = run_radio(spec, sent, link, data, Run(frames, seconds, record, reconnect_s))
+    outcome = run_radio(spec, sent, link, data, Run(frames, seconds, record, reconnect_s), skip_bad=skip_bad)
     _show_run(outcome, spec, out, as_json=as_json)
     if isinstance(outcome.ended_by, SystemExit):
         sys.exit(outcome.ended_by.code)
     if outcome.ended_by is not None:
         exit_with_line(outcome.ended_by)
+
+
+def _refuse_without(bundle: Path | None, data: Path | None, receiver: str | None, *, skip_bad: bool) -> None:
+    """Refuse what is of a bundle where there is none."""
+    from link.errors import ArgumentError
+
+    given = {"--data": data is not None, "--receiver": receiver is not None, "--skip-bad": skip_bad}
+    for name, present in given.items():
+        if bundle is None and present:
+            raise ArgumentError(name, "must be absent without --bundle")
 
 
 def _link(bundle: Path | None, receiver: str | None) -> Link | None:
@@ -235,6 +245,7 @@ def replay(
     bundle: SentBundle = None,
     receiver: ReceiverName = None,
     data: Data = None,
+    skip_bad: SkipBad = False,
     whole: Annotated[
         bool,
         typer.Option("--whole", help="Pass over the marks of exchanges: receive all that is between two gaps at once."),
@@ -247,13 +258,11 @@ def replay(
 ) -> None:
     """Receive a recording again: the same frames, LLRs and decisions, bit for bit."""
     from hardpath.radio_jobs import replay_recording
-    from link.errors import ArgumentError
     from link.radio.spec import load_radio
 
-    if bundle is None and (data is not None or receiver is not None):
-        raise ArgumentError("--data" if data is not None else "--receiver", "must be absent without --bundle")
+    _refuse_without(bundle, data, receiver, skip_bad=skip_bad)
     spec = None if radio is None else load_radio(radio)
-    found = replay_recording(recording, spec, _link(bundle, receiver), data, out, marks=not whole)
+    found = replay_recording(recording, spec, _link(bundle, receiver), data, out, marks=not whole, skip_bad=skip_bad)
     if found.unmarked:
         note(
             f"{found.unmarked} samples behind the last exchange are of one that was broken off: --whole receives them too"

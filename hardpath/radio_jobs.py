@@ -127,8 +127,16 @@ class Outcome(NamedTuple):
     ended_by: BaseException | None
 
 
-def run_radio(spec: RadioSpec, traffic_spec: TrafficSpec, link: Link | None, data: Path | None, asked: Run) -> Outcome:
-    """Send over a radio with a live view, until it is enough.
+def run_radio(
+    spec: RadioSpec,
+    traffic_spec: TrafficSpec,
+    link: Link | None,
+    data: Path | None,
+    asked: Run,
+    *,
+    skip_bad: bool = False,
+) -> Outcome:
+    """Send over a radio with a live view, until it is enough; `skip_bad` as for hardpath.samples.load_samples.
 
     Raises
     ------
@@ -142,7 +150,7 @@ def run_radio(spec: RadioSpec, traffic_spec: TrafficSpec, link: Link | None, dat
     from link.radio.recording.marks import Marker
     from link.radio.recording.recorder import Recorder
 
-    traffic_spec, traffic = _traffic(traffic_spec, spec.modem.frame.payload_symbols, link, data)
+    traffic_spec, traffic = _traffic(traffic_spec, spec.modem.frame.payload_symbols, link, data, skip_bad=skip_bad)
     samples_per_symbol = spec.modem.pulse.samples_per_symbol
     frontend, marker = spec.frontend.build(), None
     if asked.record is not None:
@@ -179,14 +187,14 @@ def run_radio(spec: RadioSpec, traffic_spec: TrafficSpec, link: Link | None, dat
 
 
 def _traffic(
-    traffic_spec: TrafficSpec, symbols: int, link: Link | None, data: Path | None
+    traffic_spec: TrafficSpec, symbols: int, link: Link | None, data: Path | None, *, skip_bad: bool
 ) -> tuple[TrafficSpec, Traffic]:
     """What is sent, and its description with the names of bundle and data in it."""
     from link.radio.operation.traffic import BundleTraffic, RandomTraffic
 
     if link is None:
         return traffic_spec, RandomTraffic(traffic_spec, symbols)
-    samples = load_samples(data, link.manifest)
+    samples = load_samples(data, link.manifest, skip_bad=skip_bad)
     traffic = BundleTraffic(traffic_spec, link, samples.inputs, samples.labels, symbols)
     named = {"bundle": link.manifest.transmitter.sha256, "data": traffic.data_sha256}
     return traffic_spec.model_copy(update=named), traffic
@@ -217,9 +225,16 @@ class Replayed(NamedTuple):
 
 
 def replay_recording(
-    file: Path, radio: RadioSpec | None, link: Link | None, data: Path | None, out: Path | None, *, marks: bool
+    file: Path,
+    radio: RadioSpec | None,
+    link: Link | None,
+    data: Path | None,
+    out: Path | None,
+    *,
+    marks: bool,
+    skip_bad: bool = False,
 ) -> Replayed:
-    """Receive a recording again; with `out`, keep frames, LLRs and decisions there.
+    """Receive a recording again; with `out`, keep frames, LLRs and decisions there. `skip_bad` as for `run_radio`.
 
     Raises
     ------
@@ -241,7 +256,7 @@ def replay_recording(
         if sent is None or (link is None and sent.payload == "bundle"):
             found = _replay_frames(recording, options, log, marks=marks)
         else:
-            found = _replay_run(recording, options, log, sent, link, data)
+            found = _replay_run(recording, options, log, sent, link, data, skip_bad=skip_bad)
     if out is not None:
         with in_place_of(out) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **found.log.arrays())  # type: ignore[arg-type]
@@ -264,12 +279,19 @@ def _replay_frames(recording: Recording, options: ModemOptions, log: FrameLog, *
 
 
 def _replay_run(
-    recording: Recording, options: ModemOptions, log: FrameLog, sent: TrafficSpec, link: Link | None, data: Path | None
+    recording: Recording,
+    options: ModemOptions,
+    log: FrameLog,
+    sent: TrafficSpec,
+    link: Link | None,
+    data: Path | None,
+    *,
+    skip_bad: bool,
 ) -> Replayed:
     from link.radio.operation.figures import RunTally
     from link.radio.recording.replay import receive_again
 
-    now, traffic = _traffic(sent, options.frame.payload_symbols, link, data)
+    now, traffic = _traffic(sent, options.frame.payload_symbols, link, data, skip_bad=skip_bad)
     for name in ("bundle", "data"):
         if getattr(now, name) != getattr(sent, name):
             raise RecordingError(f"{recording.file}: it was made with {_OTHER[name]} than this one")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hardpath.call_options import is_given
 from hardpath.options import (
     CsvPath,
     DeviceChoice,
@@ -25,6 +26,7 @@ from hardpath.options import (
     path_of,
 )
 from hardpath.terminal import GOES_ON, ends_with, percent, say, say_json
+from link.errors import ArgumentError
 
 commands = typer.Typer()
 
@@ -138,6 +140,7 @@ def finetune(
 
 @commands.command()
 def evaluate(
+    context: typer.Context,
     checkpoint: Annotated[
         Path,
         typer.Argument(metavar="CHECKPOINT", help="A run (its best), its best/ or last/, or a file.", parser=path_of),
@@ -168,6 +171,11 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint's accuracy in torch, soft at each temperature and hard, over AWGN."""
     if intervene:
+        for name in ("path", "temperature", "draws"):
+            if is_given(context, name):
+                raise ArgumentError(
+                    f"--{name}", "must be absent beside --intervene: rows are sent once by the hard path"
+                )
         _intervene(checkpoint, intervene, snr_db, seed, data, split, as_json=as_json)
         return
     from hardpath.examination import evaluation_text, run_evaluation
@@ -202,7 +210,6 @@ def _intervene(
 ) -> None:
     """The interventions at one SNR, 12 dB where none is given."""
     from hardpath.examination import intervention_text, run_intervention
-    from link.errors import ArgumentError
     from link.sweep import parse_grid
 
     grid = (12.0,) if snr_db is None else parse_grid(snr_db)

@@ -88,6 +88,13 @@ class TextRows:
         """The first of them and why, as "line 7: the text is empty"."""
         return f"line {self.wrong[0][0]}: {self.wrong[0][1]}" if self.wrong else None
 
+    def without(self, wrong: Sequence[tuple[int, str]]) -> TextRows:
+        """The rows less those of some lines, each with what is wrong with it; ArgumentError if none is left."""
+        lines = dict(wrong)
+        cells = zip(self.lines, self.texts, self.labels or [""] * len(self), strict=True)
+        kept = [row for row in cells if row[0] not in lines]
+        return _rows(self.file, kept, [*self.wrong, *wrong], labelled=self.labels is not None)
+
 
 def read_texts(
     file: Path | str, *, text_column: str | None = None, label_column: str | None = None, skip_bad: bool = False
@@ -226,7 +233,7 @@ def of_known_classes(rows: TextRows, classes: Sequence[str], *, names: Sequence[
     Raises
     ------
     ArgumentError
-        If there are no labels, or none is a class.
+        If there are no labels, none is a class, or numbers may count from 0 or from 1.
 
     Examples
     --------
@@ -235,9 +242,12 @@ def of_known_classes(rows: TextRows, classes: Sequence[str], *, names: Sequence[
     (('goal',), ((2, "class 'Spots' is none of the 2 known: Business, Sports"),))
     """
     place = _places(rows, classes, names)
-    cells = list(zip(rows.lines, rows.texts, rows.labels or (), strict=True))
-    wrong = [(line, _no_class(label, classes)) for line, _, label in cells if label not in place]
-    return _rows(rows.file, [row for row in cells if row[2] in place], [*rows.wrong, *wrong], labelled=True)
+    if {"0", str(len(place))} <= set(rows.labels or ()) and "0" in place and "0" not in classes:
+        raise ArgumentError(
+            "data", f"{rows.file} has labels 0 and {len(place)} of {len(place)} classes: the first number is in doubt"
+        )
+    cells = zip(rows.lines, rows.labels or (), strict=True)
+    return rows.without([(line, _no_class(label, classes)) for line, label in cells if label not in place])
 
 
 def _rows(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,10 @@ from link.errors import ArgumentError, MissingExtra
 
 if TYPE_CHECKING:
     import tokenizers
+
+CHARACTERS_A_TOKEN: Final = 128
+"""More than a token has: what lies farther behind than all tokens of a text can reach is not read. The library holds
+python's lock for seconds a megabyte, and with it every other call."""
 
 
 class Encoded(NamedTuple):
@@ -33,7 +37,8 @@ class Encoded(NamedTuple):
     attention_mask : (B, length) int64
         1 for the text and its special tokens, 0 for padding.
     cut : (B,) bool
-        Whether the text had more tokens than fit; the rest was left out.
+        Whether the text had more tokens than fit, or more than CHARACTERS_A_TOKEN characters for each; the rest was left
+        out.
     unknown : (B,) bool
         Whether no token of the text is one that the tokenizer knows: all stand for something else.
     """
@@ -120,7 +125,8 @@ class Tokenizer:
         """
         rows = as_texts(field, texts)
         # One by one: encode_batch starts threads of its own, beside those of whoever calls.
-        encodings = [self._tokenizer.encode(text) for text in rows]
+        read = self.length * CHARACTERS_A_TOKEN
+        encodings = [self._tokenizer.encode(text[:read]) for text in rows]
         mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
         for row in np.flatnonzero(mask.sum(axis=1) == 0).tolist():
             raise ArgumentError(f"{field}[{row}]", "holds nothing that the tokenizer has a token for")
@@ -129,7 +135,10 @@ class Tokenizer:
         return Encoded(
             ids,
             mask,
-            np.array([bool(encoding.overflowing) for encoding in encodings], dtype=np.bool_),
+            np.array(
+                [bool(made.overflowing) or len(text) > read for made, text in zip(encodings, rows, strict=True)],
+                dtype=np.bool_,
+            ),
             np.full(len(rows), False) if self._unknown is None else (~own | (ids == self._unknown)).all(axis=1),
         )
 

@@ -8,8 +8,10 @@ runs that go on where they were interrupted come with it. The folder serves as `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -180,7 +182,12 @@ def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: F
         return done
     facts = task_facts(recipe, data_folder)
     task = load_task(recipe.task, recipe.task_options, facts)
-    weights = cast(PretrainedTask, task).pretrained() if hasattr(task, "pretrained") else None
+    if not hasattr(task, "pretrained"):
+        raise RecipeError(
+            f"task {task.name} is no classifier of texts, which alone are fine-tuned before a link; encoders that it names "
+            "are trained over the link, at optimizer.encoder_learning_rate"
+        )
+    weights = cast(PretrainedTask, task).pretrained()
     if weights is None:
         raise RecipeError(f"task {task.name} with these options has no pretrained encoder to fine-tune")
     data = task.load(data_folder)
@@ -194,7 +201,8 @@ def finetune(recipe: Recipe, folder: Path, data_folder: Path | None, settings: F
     _claim(folder / _WORK_NAME, recipe, settings, data)
     checkpoint = _last_whole(folder / _WORK_NAME)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with contextlib.redirect_stdout(sys.stderr):  # where transformers writes its progress
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - started
     cast(Any, encoder.backbone).save_pretrained(folder)
     (folder / _TOKENIZER_NAME).write_text(cast(TextTask, task).tokenizer_json, encoding="utf-8")

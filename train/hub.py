@@ -139,9 +139,11 @@ def fetch_sentences(name: str, column: str, *, skip_bad: bool = False) -> Senten
             there = ", ".join(rows.column_names)
             raise ArgumentError("column", f"must be one of {there}, the columns of {name}, got {column!r}")
         texts = rows[column]
-        if not all(isinstance(text, str) for text in texts):
+        if not all(text is None or isinstance(text, str) for text in texts):
             raise ArgumentError("column", f"must be one of strings, got {column!r} of {name}, which has others")
-        lines = (text.encode(errors="surrogatepass") for text in texts)
+        lines = (
+            (text or "").encode(errors="surrogatepass") for text in texts
+        )  # a value that is missing is an empty line
         return sentences_of(f"{name}, {part}", lines, skip_bad=skip_bad)
 
     train = read("train")

@@ -210,11 +210,13 @@ def _preprocessor(name: str) -> Mapping[str, Any]:
         If there is none that can be read.
     """
     try:
-        found: Mapping[str, Any] = load_pretrained(name, _Preprocessor, VISION_ROLE)
+        found: object = load_pretrained(name, _Preprocessor, VISION_ROLE)
     except RecipeError:
+        found = None
+    if not isinstance(found, Mapping):
         raise RecipeError(
             f"{VISION_ROLE} {name!r} has no preprocessor_config.json that can be read: size and scale of images stand there"
-        ) from None
+        )
     return found
 
 

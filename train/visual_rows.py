@@ -229,6 +229,8 @@ def _report(rows: VisualRows, wrong: list[tuple[int, str]], total: int, skip_bad
 def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows, VisualRows]:
     """Rows without those of some images, and these; which images is a matter of their number and order alone.
 
+    How many is said where nobody asked for a number.
+
     Raises
     ------
     ArgumentError
@@ -238,6 +240,8 @@ def hold_out(rows: VisualRows, asked: int | None, part: str) -> tuple[VisualRows
     count = asked or min(_HELD_OUT_MAX, max(1, len(names) // _HELD_OUT_SHARE))
     if count >= len(names):
         raise ArgumentError("data", f"{rows.file} has {len(names)} images, too few to hold {count} out for {part}")
+    if asked is None:
+        _LOGGER.warning("%s: %d of %d images are held out for %s", rows.file, count, len(names), part)
     held = {names[place] for place in permutation(HOLDOUT_SEED, len(names))[:count]}
     apart = [row.image in held for row in rows.rows]
     return rows.take([not away for away in apart]), rows.take(apart)

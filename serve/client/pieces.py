@@ -103,7 +103,10 @@ def split(
     header = info.manifest.header if method == "Transmit" else None
     frame = 1 if header is None else header.frame_samples
     row_bytes = max(1, reply_bytes, sum(_bytes(array) // max(1, _count(array)) for array in arrays.values()))
-    borders = borders_of(rows, offset, min(info.max_batch or rows, int(_MARGIN * MESSAGE_BYTES) // row_bytes), frame)
+    room = int(_MARGIN * MESSAGE_BYTES)
+    if rows and row_bytes > room:
+        raise ArgumentError("x", f"must take at most {room} bytes a sample, got {row_bytes}")
+    borders = borders_of(rows, offset, min(info.max_batch or rows, room // row_bytes), frame)
 
     def pieces() -> Iterator[Piece]:
         for first, last in itertools.pairwise(borders):

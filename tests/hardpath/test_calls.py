@@ -125,6 +125,13 @@ def test_rows_that_begin_past_the_end_are_refused_before_anything_is_sent(hardpa
         assert line.startswith("--rows names none of the ")
 
 
+def test_rows_that_reach_past_the_end_are_told_where_they_were_asked_for(hardpath, address, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 8, 8), np.float32))
+    asked = hardpath("call", address, "--inputs", tmp_path / "x.npy", "--rows", "1:9")
+    assert "rows 1:9 reach past the end: 2 are sent" in asked.err
+    assert "reach past" not in hardpath("call", address, "--inputs", tmp_path / "x.npy").err
+
+
 def test_a_model_is_called_by_its_name(hardpath, address):
     name = hardpath("call", address, "--rows", "0:1", "--model", "digits", "--json")
     assert name.code == 0
@@ -281,6 +288,28 @@ def test_inputs_that_are_no_array_are_refused_without_advice_to_trust_them(hardp
     (tmp_path / "x.npy").write_bytes(content)
     line = hardpath("call", address, "--inputs", tmp_path / "x.npy").refused(2)
     assert line == f"--inputs {tmp_path / 'x.npy'} is neither .npz nor .npy, is damaged, or holds Python objects"
+
+
+@pytest.mark.parametrize(
+    ("labels", "row"), [(np.array([3, 99, 4, -1]), "99"), (np.array(["3", "cat", " 4", "?"]), "cat")]
+)
+def test_labels_that_are_no_class_are_told_and_are_neither_right_nor_wrong(hardpath, address, tmp_path, labels, row):
+    np.savez(tmp_path / "x.npz", image=np.zeros((4, 8, 8), np.float32), labels=labels)
+    found = hardpath("call", address, "--inputs", tmp_path / "x.npz", "--json").json["samples"]
+    assert [sample["correct"] for sample in found] == [
+        None if known is None else sample["decision"] == known
+        for known, sample in zip(("3", None, "4", None), found, strict=True)
+    ]
+    answer = hardpath("call", address, "--inputs", tmp_path / "x.npz")
+    assert answer.err.endswith(
+        f"2 of 4 labels are none that the model can answer, so neither right nor wrong; the first, row 1: {row}\n"
+    )
+    assert sum(line.split()[-1:] == ["-"] for line in answer.out.splitlines()) == 2
+    # From the row that is named on.
+    assert "1 of 2 labels" in hardpath("call", address, "--inputs", tmp_path / "x.npz", "--rows", "2:4").err
+    np.savez(tmp_path / "x.npz", image=np.zeros((4, 8, 8), np.float32), labels=np.zeros((4, 2), np.int64))
+    line = hardpath("call", address, "--inputs", tmp_path / "x.npz").refused(2)
+    assert line == "labels must have shape (4), got (4, 2)"
 
 
 def test_rows_there_must_be(hardpath, address, tmp_path):

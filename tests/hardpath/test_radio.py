@@ -194,6 +194,28 @@ def test_a_bundle_over_a_radio_is_decided_the_same_in_the_replay(hardpath, radio
     assert refused.endswith("it was made with other data than this one")
 
 
+def test_rows_that_cannot_be_sent_are_left_out_by_a_run_and_its_replay(
+    hardpath, radio, bundle, with_tokenizer, tmp_path, caplog
+):
+    data = tmp_path / "test.tsv"
+    rows = "label\ttext\n" + "".join(f"{number % 10}\ta film of {number}\n" for number in range(6))
+    data.write_text(rows, encoding="utf-8")
+    given = ("--bundle", with_tokenizer(bundle), "--data", data)
+    asked = ("--snr-db", 9, "--frames", 4, "--json")
+    clean = hardpath("radio", "run", radio(), *given, *asked)
+    assert clean.code == 0, clean
+    data.write_text(rows + "3\t\n12\ta film of none\n", encoding="utf-8")
+    assert "line 8: the text is empty" in hardpath("radio", "run", radio(), *given, *asked).refused(2)
+    live = hardpath("radio", "run", radio(), *given, "--skip-bad", *asked, "--record", tmp_path / "run").json
+    assert live["decisions_sha256"] == clean.json["decisions_sha256"]
+    assert "test.tsv: 2 of 8 lines are left out; the first, line 8: the text is empty" in caplog.text
+    assert "line 8" in hardpath("radio", "replay", tmp_path / "run", *given).refused(2)
+    found = hardpath("radio", "replay", tmp_path / "run", *given, "--skip-bad", "--json").json
+    assert found["llr_sha256"] == live["llr_sha256"]
+    for command in (("run", radio(), "--frames", 1), ("replay", tmp_path / "run")):
+        assert hardpath("radio", *command, "--skip-bad").refused(2) == "--skip-bad must be absent without --bundle"
+
+
 def test_a_router_needs_an_snr_to_go_by(hardpath, radio, routed_bundle):
     line = hardpath("radio", "run", radio(), "--bundle", routed_bundle, "--frames", 1).refused(2)
     assert line == "--snr-db must be given for a bundle whose router goes by it"

@@ -103,7 +103,7 @@ def test_rows_without_their_image_are_left_out_and_counted_where_that_is_asked_f
     assert "png is not in" in hardpath("sweep", copy, *options).refused(2)
     answer = hardpath("sweep", copy, *options, "--skip-bad")
     left, samples = 64 // 10, answer.json["points"][0]["samples"]
-    (said,) = (record.getMessage() for record in caplog.records)
+    (said,) = (record.getMessage() for record in caplog.records if "left out" in record.getMessage())
     # Of the images that are held out, those that are there are asked two questions each, the others one.
     gone = int(re.search(r"train\.csv: (\d+) of \d+ rows are left out; the first, line \d+: image", said)[1])
     assert 0 < gone < left
@@ -182,6 +182,10 @@ def test_what_answers_rest_on_is_measured_by_a_command(run, hardpath):
     code, _, stderr = hardpath("evaluate", run, "--intervene", "zero", "--snr-db", "0,6")
     assert code
     assert "--snr-db must be one SNR beside --intervene, got 2" in stderr
+    for option, value in (("--path", "soft"), ("--temperature", "0.5"), ("--draws", 10)):
+        line = hardpath("evaluate", run, "--intervene", "zero", option, value)
+        assert line.code == 2
+        assert f"{option} must be absent beside --intervene: rows are sent once by the hard path" in line.err
 
 
 def test_a_served_bundle_is_called_with_images_and_questions(bundle, folder, hardpath, tmp_path):

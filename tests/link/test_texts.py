@@ -337,6 +337,14 @@ def test_rows_of_no_class_are_passed_over_where_that_is_asked_for(labels, classe
     assert len(found) + found.skipped == len(labels)
 
 
+@pytest.mark.parametrize("names", [None, ("b", "a")])
+def test_a_number_that_puts_the_first_one_in_doubt_is_not_passed_over(names):
+    with pytest.raises(ArgumentError, match=r"has labels 0 and 2 of 2 classes: the first number is in doubt"):
+        of_known_classes(rows_of("1", "2", "0", "1"), ("a", "b"), names=names)
+    found = of_known_classes(rows_of("1", "2", "0"), ("0", "1"))  # names that are numbers leave no doubt
+    assert found.labels == ("1", "0")
+
+
 REAL = {
     "sst2/train.tsv": (67_349, ("0", "1"), 2, 67_350),
     "sst2/dev.tsv": (872, ("0", "1"), 2, 873),

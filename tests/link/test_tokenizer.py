@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import models
 
 from link.errors import ArgumentError, MissingExtra
-from link.tokenizer import Tokenizer
+from link.tokenizer import CHARACTERS_A_TOKEN, Tokenizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +39,18 @@ def test_a_text_stands_between_special_tokens_and_padding(tokenizer, tokenizer_f
 
 def test_a_text_that_just_fits_is_not_cut(tokenizer):
     assert tokenizer(["a fine film and", "a fine film and a"]).cut.tolist() == [False, True]
+
+
+def test_what_no_token_can_reach_is_not_read_and_is_said_to_be_cut(tokenizer, tokenizer_file):
+    """A text of megabytes would hold every other call up while it is split."""
+    reach = 6 * CHARACTERS_A_TOKEN
+    film = "film".rjust(reach, "x").replace("xfilm", " film")
+    far = "film".rjust(reach + 1, "x").replace("xfilm", " film")
+    read, cut = tokenizer([film, film + " film" * 10**6]), tokenizer([far])
+    assert words(tokenizer_file, read.input_ids[0]) == ["[CLS]", "[UNK]", "film", "[SEP]", "[PAD]", "[PAD]"]
+    np.testing.assert_array_equal(read.input_ids[1], read.input_ids[0])
+    assert "film" not in words(tokenizer_file, cut.input_ids[0])
+    assert (read.cut.tolist(), cut.cut.tolist()) == ([False, True], [True])
 
 
 @given(

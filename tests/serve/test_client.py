@@ -384,6 +384,12 @@ def test_pieces_end_with_frames():
         borders_of(10, 0, 3, 4)
 
 
+def test_a_sample_that_no_message_takes_is_refused_by_its_size(client):
+    long = np.zeros((1, 3_000_000), np.float32)
+    with pytest.raises(ArgumentError, match=r"^x must take at most 8388608 bytes a sample, got 12000000$"):
+        client.transmit(long, snr_db=2.0)
+
+
 def test_a_stream_answers_in_order_with_what_one_batch_would(call, fake, address, images):
     batches = [images[:2], images[2:3], images[3:]]
     fake.max_batch = 3  # the last is two requests

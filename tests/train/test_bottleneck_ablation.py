@@ -214,6 +214,8 @@ def test_the_example_trains_measures_and_prints(squares, tmp_path, monkeypatch, 
     ("arguments", "message"),
     [
         (["--only", "all"], r"^bottleneck_ablation: --only must be of .*, got 'all'$"),
+        (["--only", "recipe,sum,recipe"], r"^bottleneck_ablation: --only must name each once, got recipe,sum,recipe$"),
+        (["--threads", "0"], r"^bottleneck_ablation: --threads must be in \[1, 1024\], got 0$"),
         (["--seeds", "a"], r"^bottleneck_ablation: seeds must be .*, got 'a'$"),
         ([], r"^bottleneck_ablation: data .*nowhere is no folder"),
     ],
@@ -224,3 +226,23 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, arguments, message):
     )
     with pytest.raises(SystemExit, match=message):
         runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+
+def test_ctrl_c_prints_what_is_done_and_says_that_the_rest_can_follow(example, tmp_path, monkeypatch, capsys):
+    arguments = ["--out", str(tmp_path), "--only", "recipe,free-0.2", "--seeds", "0"]
+    first, _ = example.cases(["recipe", "free-0.2"], [0], {}, 1.0)
+    first.folder(tmp_path).mkdir(parents=True)
+    done = result(example, "recipe", 0, (0.9, 0.95)).model_copy(update={"recipe": first.recipe})
+    (first.folder(tmp_path) / "result.json").write_text(done.model_dump_json())
+
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.run.train", interrupted)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(tmp_path / "data"), *arguments])
+    with pytest.raises(
+        SystemExit, match=r"^bottleneck_ablation: interrupted after 1 runs; the same call goes on from there$"
+    ):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert cells(capsys.readouterr().out, 2)[1:3] == ["1", "90.00"]
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1

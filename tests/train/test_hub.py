@@ -108,11 +108,11 @@ def test_a_column_that_holds_no_sentences_is_refused(captions, column, text):
 def test_rows_that_are_no_sentence_are_refused_or_counted(captions):
     import datasets
 
-    captions["train"] = datasets.Dataset.from_dict({"en": ["one.", "", "three."]})
+    captions["train"] = datasets.Dataset.from_dict({"en": ["one.", "", None, "four."]})
     with pytest.raises(ArgumentError, match=r"owner/captions, train.*line 2: is empty"):
         fetch_sentences("owner/captions", "en")
     found = fetch_sentences("owner/captions", "en", skip_bad=True).train
-    assert (found.texts, found.skipped) == (("one.", "three."), 1)
+    assert (found.texts, found.skipped) == (("one.", "four."), 2)
     del captions["train"]
     with pytest.raises(ArgumentError, match="has no part named train"):
         fetch_sentences("owner/captions", "en")

@@ -174,7 +174,7 @@ def test_what_cannot_look_at_images_is_refused_in_one_line(tmp_path, save_model,
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [None, "{"])
+@pytest.mark.parametrize("content", [None, "{", "[]", '"x"'])
 def test_a_model_without_a_preprocessor_is_refused_in_one_line(tmp_path, save_model, content):
     folder = save_model(tmp_path, VIT, **({} if content is None else {"preprocessor_config": content}))
     with pytest.raises(

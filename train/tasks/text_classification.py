@@ -45,6 +45,7 @@ from train.tasks import TOKENIZER_FACT, Data, Split
 SCRATCH: Final = "scratch"
 TRANSMITTER_OPTIONS: Final = ("encoder", "max_length")
 TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, "encoder")
+SKIP_BAD: Final = "skip_bad_rows"
 HOLDOUT_SEED: Final = 20_000
 _LOGGER: Final = logging.getLogger(__name__)
 _PARTS: Final = {"train": ("train",), "validation": ("dev", "validation", "val"), "test": ("test",)}
@@ -68,6 +69,9 @@ class Options(BaseModel):
         Data set of the hub, where no folder is named.
     validation_rows, test_rows : int
         Held out of the training rows where the folder has no such part; where absent, a tenth of them, at most 1000.
+    skip_bad_rows : bool
+        Whether rows of a folder that cannot be used, or have a label that is no class, are left out and counted, in place
+        of ending with the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +81,7 @@ class Options(BaseModel):
     dataset: Literal["sst2", "ag_news"] | None = None
     validation_rows: Annotated[int, Field(ge=1)] | None = None
     test_rows: Annotated[int, Field(ge=1)] | None = None
+    skip_bad_rows: bool = False
 
 
 class Parts(NamedTuple):
@@ -145,20 +150,18 @@ class TextClassification:
 
     def load(self, folder: Path | None) -> Data:
         """The tables of `folder`, or of the data set that the options name."""
-        parts = read_parts(self.options, folder)
+        parts, first = self._parts(folder)
         train, test = self._test_apart(parts)
         validation = parts.validation
         if validation is None:
             train, validation = _hold_out(train, self.options.validation_rows, "validation")
-        first = None if _names_in(folder) is None else _first_number(parts)
         return Data(*(self._split(rows, first) for rows in (train, validation, test)))
 
     def test_texts(self, folder: Path | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """The test rows as raw strings, and their labels (n,)."""
-        parts = read_parts(self.options, folder)
+        parts, first = self._parts(folder)
         _, test = self._test_apart(parts)
-        named = _names_in(folder) is not None
-        return test.texts, class_indices(test, self.classes, numbered=named, first=_first_number(parts))
+        return test.texts, class_indices(test, self.classes, numbered=first is not None, first=first)
 
     def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
         """Texts are not augmented."""
@@ -177,6 +180,21 @@ class TextClassification:
         return nn.Sequential(
             nn.Flatten(1), nn.Linear(tokens * dim, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, len(self.classes))
         )
+
+    def _parts(self, folder: Path | None) -> tuple[Parts, int | None]:
+        """The tables less what is left out, which is said, and the first class's number; None where labels are names."""
+        parts = read_parts(self.options, folder)
+        first = None if _names_in(folder) is None else _first_number(parts)
+        if self.options.skip_bad_rows:
+            known = (rows and of_known_classes(rows, self.classes, first) for rows in parts)
+            parts = Parts._make(known)
+        for rows in parts:
+            if rows is not None and rows.skipped:
+                lines = len(rows) + rows.skipped
+                _LOGGER.warning(
+                    "%s: %d of %d lines are left out; the first, %s", rows.file, rows.skipped, lines, rows.first_skipped
+                )
+        return parts, first
 
     def _test_apart(self, parts: Parts) -> tuple[TextRows, TextRows]:
         """Training rows, validation still among them where it is held out, and test rows."""
@@ -235,7 +253,7 @@ def read_parts(options: Options, folder: Path | None) -> Parts:
                 "data", f"{folder} has two {part} tables, {files[0].name} and {files[1].name}: keep one"
             )
         for file in files:
-            found[part] = _labelled(read_texts(file))
+            found[part] = _labelled(read_texts(file, skip_bad=options.skip_bad_rows))
     if "train" not in found:
         raise ArgumentError("data", f"{folder} has no train table: train{', train'.join(SUFFIXES)}")
     # Where only one more part is there, it is the one to measure on, and is touched once.
@@ -279,18 +297,45 @@ def class_indices(
     ArgumentError
         If a label is none of them; names its line.
     """
-    assert rows.labels is not None
-    places = {name: place for place, name in enumerate(classes)}
-    shown = ", ".join(list(places)[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
-    there = f"there are {shown}"
-    if numbered and not set(rows.labels) <= places.keys():
-        start = first if first is not None else 0 if "0" in rows.labels else 1
-        places = {str(place + start): place for place in range(len(classes))}
-        there = f"classes.txt has {shown}, numbered from {start} to {start + len(classes) - 1}"
-    for label, line in zip(rows.labels, rows.lines, strict=True):
+    places, there = _places_of(rows, classes, first, numbered=numbered)
+    for label, line in zip(rows.labels or (), rows.lines, strict=True):
         if label not in places:
             raise ArgumentError("data", f"{rows.file}, line {line}: label {label!r} is no class; {there}")
-    return np.array([places[label] for label in rows.labels], dtype=np.int64)
+    return np.array([places[label] for label in rows.labels or ()], dtype=np.int64)
+
+
+def of_known_classes(rows: TextRows, classes: Sequence[str], first: int | None) -> TextRows:
+    """The rows whose labels `class_indices` knows, `first` being None where they are names alone; the others passed over.
+
+    Raises
+    ------
+    ArgumentError
+        If no row is left, or numbers may count from 0 or from 1.
+    """
+    places, there = _places_of(rows, classes, first, numbered=first is not None)
+    labels = rows.labels or ()
+    if first == 0 and str(len(classes)) in labels and "0" in places and "0" not in classes:
+        raise ArgumentError("data", f"{rows.file} has label {len(classes)}, and a table label 0: {there}")
+    wrong = [
+        (line, f"label {label!r} is no class; {there}")
+        for label, line in zip(labels, rows.lines, strict=True)
+        if label not in places
+    ]
+    return rows.without(wrong) if wrong else rows
+
+
+def _places_of(
+    rows: TextRows, classes: Sequence[str], first: int | None, *, numbered: bool
+) -> tuple[dict[str, int], str]:
+    """Place of each label that is a class, and in words which there are."""
+    places = {name: place for place, name in enumerate(classes)}
+    labels = set(rows.labels or ())
+    shown = ", ".join(list(places)[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+    if not numbered or not labels or labels & places.keys():
+        return places, f"there are {shown}"
+    start = first if first is not None else 0 if "0" in labels else 1
+    there = f"classes.txt has {shown}, numbered from {start} to {start + len(classes) - 1}"
+    return {str(place + start): place for place in range(len(classes))}, there
 
 
 def _first_number(parts: Parts) -> int:

@@ -23,6 +23,7 @@ from train.tasks import text_classification as single
 
 TRANSMITTER_OPTIONS: Final = single.TRANSMITTER_OPTIONS
 TRANSMITTER_FACTS: Final = single.TRANSMITTER_FACTS
+SKIP_BAD: Final = single.SKIP_BAD
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
@@ -42,6 +43,7 @@ class Options(BaseModel):
     questions: tuple[Annotated[str, Field(pattern=_NAME)], ...] = ()
     validation_rows: Annotated[int, Field(ge=1)] | None = None
     test_rows: Annotated[int, Field(ge=1)] | None = None
+    skip_bad_rows: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Options:

@@ -153,6 +153,7 @@ def test_both_questions_are_answered_over_one_bit_stream(run, folder):
         right = float((sent.decoded.decisions == labels).mean())
         assert right > np.bincount(labels).max() / len(labels) + 0.2
         assert task_of_manifest(link.manifest).classes == described.classes
+        assert task_of_manifest(link.manifest, skip_bad=True).options.skip_bad_rows
 
 
 def test_a_head_of_a_third_question_is_trained_on_what_both_send(run, folder, tmp_path):
@@ -180,3 +181,20 @@ def test_fine_tuning_asks_each_row_its_own_question(task, folder):
         model.linear.bias[:] = torch.tensor([0.0, 50.0, 100.0, 0.0, 0.0])
     labels = data.test.labels
     assert accuracy(model, data.test) == pytest.approx(float(np.isin(labels, [1, 2]).mean()))
+
+
+def test_each_question_leaves_out_its_own_bad_rows(tmp_path, caplog):
+    for question in WORDS:
+        for part, count in (("train", 40), ("test", 6)):
+            write(tmp_path, question, part, count, len(question) + count)
+    recipe = load_recipe("text-questions", SETTINGS | {"task_options.validation_rows": "5"})
+    facts = task_facts(recipe, tmp_path)
+    with (tmp_path / "place" / "test.tsv").open("a", encoding="utf-8") as file:
+        file.write("\trome\na film of actors\tlima\n")
+    with pytest.raises(ArgumentError, match=r"place/test\.tsv: line 8: the text is empty"):
+        load_task(recipe.task, recipe.task_options, facts).load(tmp_path)
+    task = load_task(recipe.task, {**recipe.task_options, "skip_bad_rows": True}, facts)
+    assert len(task.load(tmp_path).test) == len(task.test_texts(tmp_path)[0]) == 12
+    assert len(task.questions["place"].test_texts(tmp_path)[0]) == 6
+    assert "place/test.tsv: 2 of 8 lines are left out; the first, line 8: the text is empty" in caplog.text
+    assert "mood" not in caplog.text

@@ -186,6 +186,30 @@ def test_what_lies_behind_a_sentence_changes_nothing(task, data):
     assert (scores[short, own[short] :].argmax(dim=-1) == task.text.end_id).all()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_head_that_decides_is_as_sure_of_each_piece_as_its_scores_say(task, data, beam):
+    torch.manual_seed(1)
+    options = OPTIONS | {"decoder": "autoregressive", "causal_layers": 1, "beam": beam}
+    told = load_task("text-reconstruction", options, {"tokenizer": task.tokenizer_json})
+    ids, mask = (torch.from_numpy(data.test.inputs[name]) for name in ("input_ids", "attention_mask"))
+    tokens, head = told.encoder(24, 8).eval()(ids, mask), told.head(24, 8).eval()
+    head.unsent.data.zero_()[task.text.end_id] = 1.0  # sure enough to answer it, and not of much else
+    found = head.decide(tokens)
+    sent = torch.nn.functional.pad(mask[:, 1:], (0, 1)) == 1  # the end takes no tokens
+    first_unsent = sent.sum(dim=1, keepdim=True)
+    assert (found.decisions[~sent] == task.text.end_id).all()
+    expected = torch.tensor([1.0] + [0.0] * (OPTIONS["vocabulary"] - 1)).log_softmax(dim=0)[0]
+    assert torch.allclose(found.score[~sent], expected)
+    scores = head(tokens, told=found.decisions).log_softmax(dim=-1)
+    own = scores.gather(-1, found.decisions[..., None])[..., 0]
+    ended = (found.decisions == task.text.end_id).int()
+    before = (ended.cumsum(dim=1) - ended == 0) & sent
+    assert before.sum() > len(tokens)
+    assert torch.allclose(found.score[before], own[before], atol=1e-5)
+    assert torch.allclose(found.score.gather(1, first_unsent), own.gather(1, first_unsent), atol=1e-5)
+
+
 def test_the_rate_follows_the_length(link, data):
     sent = link.transmitter(data.test.inputs)
     own = 2 * (data.test.inputs["attention_mask"].sum(axis=1) - 1)  # the end takes none

@@ -132,3 +132,68 @@ def test_texts_that_the_encoder_knows_nothing_of_are_counted_once(tmp_path, capl
         loaded(tmp_path, validation_rows=2)
     said = [record.getMessage() for record in caplog.records]
     assert said == [f"{tmp_path / 'test.tsv'}: 1 of 2 texts have no token that the encoder knows"]
+
+
+BAD = "\tgood\nno tab\na film of nothing\t\n"  # of an empty text, of one cell, of an empty label
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_counted_where_that_is_asked_for(tmp_path, caplog):
+    write(tmp_path / "train.tsv", ROWS)
+    write(tmp_path / "test.tsv", ROWS[:4])
+    expected = loaded(tmp_path)
+    with (tmp_path / "train.tsv").open("ab") as file:
+        file.write(BAD.encode() + b"a film \xff\tgood\n")
+    write(tmp_path / "test.tsv", [*ROWS[:2], ("a film that is neither", "neither"), *ROWS[2:4]])
+    with pytest.raises(ArgumentError, match=r"train\.tsv: line 35: is no UTF-8"):
+        loaded(tmp_path)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        found = loaded(tmp_path, skip_bad_rows=True)
+    for part in ("train", "validation", "test"):
+        assert getattr(found, part).labels.tolist() == getattr(expected, part).labels.tolist()
+    said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert said == [
+        f"{tmp_path / 'train.tsv'}: 4 of 34 lines are left out; the first, line 32: the text is empty",
+        f"{tmp_path / 'test.tsv'}: 1 of 5 lines are left out; the first, line 4: label 'neither' is no class; there are "
+        "bad, good",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [("a film", "?"), ("a story", "!")],
+            r"test\.tsv has no row that can be used; the first, line 2: label '\?' is no",
+        ),
+        (
+            [("", "bad"), ("a story", "")],
+            r"test\.tsv has no row that can be used; the first, line 2: the text is empty",
+        ),
+    ],
+)
+def test_a_table_of_nothing_but_bad_rows_is_refused_whatever_is_asked_for(tmp_path, rows, message):
+    write(tmp_path / "train.tsv", ROWS)
+    write(tmp_path / "test.tsv", rows)
+    with pytest.raises(ArgumentError, match=message):
+        loaded(tmp_path, skip_bad_rows=True)
+
+
+def test_a_name_that_is_misspelt_beside_a_list_of_classes_costs_its_own_row_alone(tmp_path):
+    (tmp_path / "classes.txt").write_text("bad\ngood\n")
+    write(tmp_path / "train.tsv", ROWS)
+    write(tmp_path / "test.tsv", [*ROWS[:4], ("a film", "godo")])
+    with pytest.raises(ArgumentError, match=r"line 6: label 'godo' is no class; there are bad, good"):
+        loaded(tmp_path)
+    assert loaded(tmp_path, skip_bad_rows=True).test.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_a_number_that_puts_the_first_one_in_doubt_is_not_left_out(tmp_path):
+    """Of two classes numbered from 1, a stray 0 would make every label another class and leave out all the 2s."""
+    (tmp_path / "classes.txt").write_text("bad\ngood\n")
+    write(tmp_path / "train.tsv", [(text, 1 + ("bad", "good").index(label)) for text, label in ROWS])
+    write(tmp_path / "test.tsv", [("a film", 1), ("a fine song", 2)])
+    assert loaded(tmp_path, skip_bad_rows=True).test.labels.tolist() == [0, 1]
+    write(tmp_path / "test.tsv", [("a film", 0), ("a fine song", 2)])
+    with pytest.raises(ArgumentError, match=r"train\.tsv has label 2, and a table label 0: classes\.txt has bad, good"):
+        loaded(tmp_path, skip_bad_rows=True)

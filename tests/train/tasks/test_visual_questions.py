@@ -119,6 +119,16 @@ def test_the_answers_and_their_kinds_come_from_the_training_rows(task):
     assert dict(zip(task.classes, rules["có"], strict=True))["không"] == pytest.approx(0.1)
 
 
+def test_how_many_images_are_held_out_is_said_where_nobody_asked_for_a_number(folder, recipe, task, caplog):
+    task.load(folder)
+    said = [record.getMessage().partition("train.csv: ")[2] for record in caplog.records]
+    assert said == ["6 of 60 images are held out for test", "5 of 54 images are held out for validation"]
+    caplog.clear()
+    options = recipe.task_options | {"test_images": 7, "validation_images": 5}
+    load_task("visual-questions", options, task_facts(recipe, folder)).load(folder)
+    assert not caplog.records
+
+
 def test_images_and_questions_become_arrays_and_no_image_is_in_two_parts(data, task):
     assert [len(part) for part in (data.train, data.validation, data.test)] == [147, 15, 18]
     seen = [{image.tobytes() for image in part.inputs["image"]} for part in (data.train, data.validation, data.test)]
@@ -342,7 +352,7 @@ def test_tables_of_another_machine_are_found_in_a_folder_as_they_lay(folder, tmp
 def test_test_images_that_are_trained_on_are_counted(folder, tmp_path, caplog):
     rows = [("1.png", "hình có màu đỏ không?", "không"), ("2.png", "màu của hình là gì?", "vàng")]
     write_table(tmp_path / "test.csv", [*rows, *rows])
-    options = OWN | {"csv_path": str(folder / "train.csv"), "test_csv_path": "test.csv"}
+    options = OWN | {"csv_path": str(folder / "train.csv"), "test_csv_path": "test.csv", "validation_images": 5}
     options["image_folder"] = str(folder / "images")
     task = load_task("visual-questions", options, find(Options(**options), tmp_path))
     task.load(tmp_path)
