@@ -85,7 +85,7 @@ def negative_binomial(mean: Array, shape: Array, longest: int, *, open_ended: bo
     if not bool(xp.all((shape > 0.0) & xp.isfinite(shape))):
         raise ArgumentError("shape", "must be finite and above 0")
     excess = mean - 1.0
-    log_q = xp.log(excess) - xp.log(excess + shape)
+    log_q = -xp.log1p(shape / excess)
     tail = log_q if open_ended else xp.zeros_like(log_q) - xp.inf
     counts = xp.arange(1, longest, dtype=mean.dtype, device=array_api_compat.device(mean))
     ratios = xp.log((counts - 1.0 + shape[:, None]) / counts) + log_q[:, None]

@@ -28,8 +28,13 @@ def unfloored(x: Array) -> Array:
 def log_sum_exp(x: Array, axis: int = -1) -> Array:
     """ln sum exp over an axis of finite (`floored`) logs."""
     xp = namespace(x)
-    peak = xp.max(x, axis=axis, keepdims=True)
+    peak = constant(xp.max(x, axis=axis, keepdims=True))
     return xp.log(xp.sum(xp.exp(x - peak), axis=axis)) + xp.squeeze(peak, axis=axis)
+
+
+def constant(x: Array) -> Array:
+    """What is taken out in one place and put back in another, so that its gradient is 0 and need not be computed."""
+    return x.detach() if hasattr(x, "detach") else x
 
 
 def log_softmax(x: Array) -> Array:

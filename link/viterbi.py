@@ -1,8 +1,8 @@
 """The most likely behaviours of a recording, and its segments.
 
 What is maximised is P(behaviours, windows), as `link.hsmm.log_joint` has it, and not the probability of behaviours and
-durations together: how long the last behaviour would have gone on is summed over. With u_t(c, r) the best completion of window
-t in behaviour c with r windows left of it, this one counted, and v_t(c) that of a behaviour that begins in window t,
+durations together: how long the last behaviour would have gone on is summed over. With u_t(c, r) the best that windows
+t, ..., T can be if behaviour c is over in r of them, and v_t(c) if it begins in window t,
 
     u_t(c, r) = e_t(c) u_{t+1}(c, r-1)            r > 1
     u_t(c, 1) = e_t(c) max_{c'} A_cc' v_{t+1}(c')
@@ -61,8 +61,7 @@ class Segment(NamedTuple):
 def viterbi(model: Hsmm, emissions: Array) -> Path:
     """The most likely behaviours of a recording.
 
-    Of equally likely ones it is that of the lowest first behaviour, of its shortest stay, of the lowest second behaviour, and
-    so on.
+    Of equally likely ones it is that of the lowest first behaviour, of its shortest stay, of the lowest second one, and so on.
 
     Parameters
     ----------
@@ -128,7 +127,9 @@ def segments(labels: ArrayLike) -> tuple[Segment, ...]:
         raise ArgumentError("labels", f"must be integers of one recording, got {path.dtype} of shape {path.shape}")
     bounds = np.concatenate([[0], 1 + np.flatnonzero(path[1:] != path[:-1]), [len(path)]])
     return tuple(
-        Segment(int(path[start]), int(start), int(end - start)) for start, end in itertools.pairwise(bounds) if end > start
+        Segment(int(path[start]), int(start), int(end - start))
+        for start, end in itertools.pairwise(bounds)
+        if end > start
     )
 
 
