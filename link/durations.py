@@ -3,8 +3,8 @@
     p(d) = w_d                          1 <= d < D        w_1 + ... + w_D = 1
     p(D + k) = w_D (1 - s) s^k          k = 0, 1, ...     s in [0, 1), the tail
 
-So a table of D = 30 windows does not forbid a walk of 50: what lasts D windows or longer goes on as a Markov chain would, and
-the law stays normalised. With s = 0 nothing lasts longer than D.
+So a table of D = 30 windows does not forbid a walk of 50: what lasts D windows or longer goes on as a Markov chain would,
+and the law stays normalised. With s = 0 nothing lasts longer than D.
 
 **In the middle** of a stationary process, what is left of a duration, the window itself counted, has the law
 

@@ -1,16 +1,17 @@
 """The explicit-duration hidden semi-Markov model that smooths a recording's windows, in log space.
 
-A behaviour c lasts d windows with probability p_c(d), then another one follows with probability A_cc', never itself: how long
-a behaviour lasts is the durations' to say. What a window says of itself is its emission e_t(c) = p(window t | c), up to a
-factor of the window. Told as a Markov chain over (behaviour, windows left of it, this one counted) (Yu, Kobayashi 2003;
-Yu 2010, Artificial Intelligence 174, section 2), a step costs O(C D + C^2):
+A behaviour c lasts d windows with probability p_c(d), then another one follows with probability A_cc', never itself: how
+long a behaviour lasts is the durations' to say. What a window says of itself is its emission e_t(c) = p(window t | c), up to
+a factor of the window. As a Markov chain over (behaviour, windows left of it, this one counted), the residual time model of
+Yu and Kobayashi 2003 (Signal Processing Letters 10, "An efficient forward-backward algorithm for an explicit-duration hidden
+Markov model"; reviewed in Yu 2010, Artificial Intelligence 174), a step costs O(C D + C^2):
 
     alpha_t(c, r) = e_t(c) [alpha_{t-1}(c, r+1) + p_c(r) sum_{c'} alpha_{t-1}(c', 1) A_c'c]
     beta_t(c, r)  = e_{t+1}(c) beta_{t+1}(c, r-1)                                            r > 1
     beta_t(c, 1)  = sum_{c'} A_cc' e_{t+1}(c') sum_r p_c'(r) beta_{t+1}(c', r)
 
-The last row, r = D, returns to itself with probability s, which is the geometric tail of `link.durations`. The last behaviour
-may go on after the recording: beta_T = 1 for whatever is left of it, so that it is right-censored and needs no care.
+The last row, r = D, returns to itself with probability s, which is the geometric tail of `link.durations`. The last
+behaviour may go on after the recording: beta_T = 1 for whatever is left of it, so it is right-censored and needs no care.
 
 **How a recording begins** is the law of what is left of its first behaviour:
 
@@ -76,6 +77,11 @@ class Hsmm(NamedTuple):
         model = cls(initial, transition, durations.table, durations.tail, durations.table)
         model.check()
         return model if start == "boundary" else model._replace(first=residual(durations).table)
+
+    @property
+    def durations(self) -> Durations:
+        """Laws of all behaviours of a recording but the first."""
+        return Durations(self.duration, self.tail)
 
     @property
     def classes(self) -> int:

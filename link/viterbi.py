@@ -61,7 +61,7 @@ class Segment(NamedTuple):
 def viterbi(model: Hsmm, emissions: Array) -> Path:
     """The most likely behaviours of a recording.
 
-    Of equally likely ones it is that of the lowest first behaviour, of its shortest stay, of the lowest second one, and so on.
+    Among equally likely ones it has the lowest first behaviour, its shortest stay, the lowest second one, and so on.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def viterbi(model: Hsmm, emissions: Array) -> Path:
     windows, longest = emissions.shape[-2], model.longest
     initial, transition, duration, stay, first = map(floored, model)
     leave = log1m_exp(model.tail)
-    whole = Durations(duration, stay).log_at_least(windows)
-    rest = Durations(first, stay).log_at_least(windows)
+    whole = model.durations.log_at_least(windows)
+    rest = Durations(model.first, model.tail).log_at_least(windows)
 
     value = to_the_end = xp.zeros_like(emissions[..., 0, :])
     completed = value[..., None] + xp.zeros_like(duration) + FLOOR

@@ -7,9 +7,9 @@ of three parts that share nothing.
     durations             maximum of the likelihood of all stays, under the law as the receiver uses it
 
 A stay that the end of a recording cuts off after n windows counts as P(d >= n), and with a start in the `middle` the first
-one of a recording by what is left of a duration. A class whose stays are all cut off has infinity for its most likely mean, so
-durations have a prior worth `smoothing` stays. Of a negative binomial: log (mean - 1) and log shape are normal with deviation
-1, about the mean of all stays and about 1, which is geometric. Of a categorical: the negative binomial so fitted.
+one of a recording by what is left of a duration. A class whose stays are all cut off has infinity for its likeliest mean,
+so durations have a prior worth `smoothing` stays. Of a negative binomial: log (mean - 1) and log shape are normal with
+deviation 1, about the mean of all stays and about 1, which is geometric. Of a categorical: the negative binomial so fitted.
 
 Afterwards -log_conditional or -log_joint of `link.hsmm` may move tables, and emissions with them, by gradient.
 """

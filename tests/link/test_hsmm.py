@@ -181,9 +181,8 @@ def test_the_equilibrium_goes_on_in_the_middle_of_its_behaviours():
     model = random_model(6, classes=4, longest=5)
     transition = np.exp(model.transition)
     visits = np.linalg.lstsq(np.vstack([transition.T - np.eye(4), np.ones(4)]), np.eye(5)[4], rcond=None)[0]
-    durations = categorical(model.duration, model.tail)
-    initial = np.log(visits) + log_mean(durations)
-    stationary = Hsmm.of(log_softmax(initial), model.transition, durations, "middle")
+    initial = np.log(visits) + log_mean(model.durations)
+    stationary = Hsmm.of(log_softmax(initial), model.transition, model.durations, "middle")
     found = np.exp(forward_backward(stationary, np.zeros((25, 4))).log_marginals)
     np.testing.assert_allclose(found, np.broadcast_to(found[0], found.shape), rtol=1e-12)
 

@@ -128,8 +128,8 @@ def test_float32_holds_over_a_long_recording():
     ):
         marginals = np.exp(np.asarray(found.log_marginals))
         assert marginals.dtype == np.float32
-        # Messages stay below 100, of which float32 keeps 1e-5, and forget what is a hundred windows away.
-        np.testing.assert_allclose(marginals, np.exp(expected.log_marginals), atol=1e-3)
+        # Messages are some 100 at most, of which float32 keeps 4e-6, whatever went before; a window has several roundings.
+        np.testing.assert_allclose(marginals, np.exp(expected.log_marginals), atol=2e-5)
         np.testing.assert_allclose(float(found.log_evidence), expected.log_evidence, rtol=1e-5)
 
 
