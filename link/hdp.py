@@ -10,10 +10,17 @@ coordinate ascent:
 
     r_tk ∝ exp(psi(a_k) - psi(sum a) + sum_n sum_v p_tnv E log phi_knv)        a = alpha E beta + sum_t r_t
 
-**Soft codes.** p_tn is taken for q(c_tn), so that the sum over v is the *expected* log likelihood under q(c), not the log of an
-expected likelihood: an erased token, p_tn the prior, says the same of every window and is no evidence of silence. With the
-entropy of q(c) and E log p(y | c), neither of which depends on behaviours, the objective stays a lower bound of the
-log evidence of what was received, for whatever p; hard codes are a one-hot p, and the bound is then of their own evidence.
+**Soft codes.** Of a code that was received the receiver has probabilities p_tn, in proportion to P(LLRs | code). They enter in
+one of two ways, and with a constant (the log evidence of the LLRs under a flat prior of codes) the objective is a lower bound
+of the log evidence of what was received in both:
+
+    expected    sum_v p_tnv E log phi_knv               p_tn is q(c_tn): an *expected* log likelihood under q(c)
+    marginal    log sum_v p_tnv exp(E log phi_knv)      q(c_tn | z_t) at its optimum: the code is summed out
+
+Jensen's inequality makes the second the tighter one. The first is not neutral where a code was lost: a guess among all codes is
+seldom a code of a behaviour that has few, so an erased token speaks for behaviours that have many. The second says next to
+nothing there. For hard codes, a one-hot p, they are the same. Any other p is still a q(c) in the first, a posterior under a
+prior of codes too; in the second the prior would count twice.
 
 A window that is missing has the responsibilities that its recording's weights give without evidence, and is not counted.
 """
@@ -56,11 +63,14 @@ class Hdp(NamedTuple):
         E beta: expected weight of each behaviour in the corpus; they add up to 1.
     alpha : float
         In (0, 1]: how many windows the corpus weights count for in a recording.
+    marginal : bool
+        How soft codes enter: summed out, or by their expected log likelihood.
     """
 
     log_codes: Array
     weights: Array
     alpha: float
+    marginal: bool = False
 
     @property
     def prior(self) -> Array:
@@ -73,12 +83,13 @@ class Hdp(NamedTuple):
         Parameters
         ----------
         windows : (..., N, V) float of the tables' dtype, or (..., N) int64
-            Probabilities of the codes of each token (`link.codebook.posterior` makes them of LLRs), or indices of codes.
+            Probabilities of the codes of each token (`link.codebook.posterior` makes them of LLRs; with a log prior of 0, as
+            marginal tables need them), or indices of codes.
 
         Returns
         -------
         (..., K) float
-            sum_n sum_v p_nv E log phi_knv.
+            sum_n sum_v p_nv E log phi_knv, or sum_n log sum_v p_nv exp(E log phi_knv) where the tables are marginal.
 
         Raises
         ------
@@ -96,7 +107,13 @@ class Hdp(NamedTuple):
             first = xp.arange(tokens, device=array_api_compat.device(windows)) * codes
             return xp.sum(lookup(table, windows + first), axis=-2)
         _check_shape("codes", windows.shape, (tokens, codes))
-        return xp.reshape(windows, (*windows.shape[:-2], tokens * codes)) @ table
+        if not self.marginal:
+            return xp.reshape(windows, (*windows.shape[:-2], tokens * codes)) @ table
+        flat = xp.reshape(windows, (math.prod(windows.shape[:-2]), tokens, codes))
+        likelihoods = xp.moveaxis(flat, 1, 0) @ xp.exp(xp.permute_dims(self.log_codes, (1, 2, 0)))
+        smallest = float(xp.finfo(windows.dtype).smallest_normal)  # what underflows is all but impossible, not 0
+        likelihoods = xp.where(likelihoods > smallest, likelihoods, xp.full_like(likelihoods, smallest))
+        return xp.reshape(xp.sum(xp.log(likelihoods), axis=0), (*windows.shape[:-2], behaviours))
 
 
 class GaussianHdp(NamedTuple):

@@ -193,10 +193,20 @@ class HdpTables(BehaviourModel):
         As in `BehaviourModel`.
     eta : float
         > 0; below 1 where a behaviour has few of the codes.
+    marginal : bool
+        How soft codes enter (`link.hdp`).
     """
 
     def __init__(
-        self, behaviours: int, tokens: int, codes: int, *, gamma: float = 1.0, alpha: float = 1.0, eta: float = 0.1
+        self,
+        behaviours: int,
+        tokens: int,
+        codes: int,
+        *,
+        gamma: float = 1.0,
+        alpha: float = 1.0,
+        eta: float = 0.1,
+        marginal: bool = False,
     ) -> None:
         super().__init__(behaviours, gamma=gamma, alpha=alpha)
         if tokens < 1:
@@ -206,13 +216,14 @@ class HdpTables(BehaviourModel):
         if not 0.0 < eta < math.inf:
             raise ArgumentError("eta", f"must be above 0, got {eta:g}")
         self.eta = eta
+        self.marginal = marginal
         self.log_counts = nn.Parameter(torch.full((behaviours, tokens, codes), math.log(eta)))
 
     def tables(self) -> Hdp:
         """E log phi and E beta, with gradients."""
         counts = self.log_counts.exp()
         log_codes = counts.digamma() - counts.sum(dim=-1, keepdim=True).digamma()
-        return Hdp(log_codes, self.weights(), self.alpha)
+        return Hdp(log_codes, self.weights(), self.alpha, self.marginal)
 
     def kl_emissions(self) -> Tensor:
         """KL of q(phi) from Dir(eta), ()."""
@@ -224,6 +235,8 @@ class HdpTables(BehaviourModel):
         weights = responsibilities.flatten(0, 1)
         _, tokens, codes = self.log_counts.shape
         if windows.is_floating_point():
+            if self.marginal:
+                raise ArgumentError("windows", "must be indices where soft codes are summed out: soft ones have no closed form")
             counts = weights.T @ windows.flatten(0, 1).flatten(1).to(weights.dtype)
         else:
             places = (windows + torch.arange(tokens, device=windows.device) * codes).flatten()

@@ -16,7 +16,6 @@ the gain is known in closed form, pair by pair), until none gains.
 
 from __future__ import annotations
 
-import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from link.hdp import Behaviours, ascend, blank, expected_log
 from link.truth import UNJUDGED
 from train.hdp import BehaviourModel, log_beta
 
+_EMPTY: Final = 1e-3  # windows, below which a behaviour has none
 _TRIAL_SWEEPS: Final = 5  # before it is judged whether a behaviour can be done without
 
 
@@ -150,7 +150,7 @@ def fit(
     for _ in range(sweeps):
         elbo.append((corpus.update_recordings(), corpus.update_emissions(), corpus.update_sticks()))
         if len(elbo) > 1 and elbo[-1][-1] - elbo[-2][-1] < tolerance * abs(elbo[-1][-1]):
-            if not (merge and (corpus.join() or corpus.drop(tolerance)) or corpus.order(tolerance)):
+            if not (merge and (corpus.join(tolerance) or corpus.drop(tolerance)) or corpus.order(tolerance)):
                 break
     return Fit(np.array(elbo), corpus.found)
 
@@ -197,10 +197,11 @@ class _Corpus:
         loss(best.x if best.fun <= loss(before)[0] else before)
         return self._elbo()
 
-    def join(self) -> bool:
+    def join(self, tolerance: float) -> bool:
         """Join the pair of behaviours whose union gains most, while any gains."""
         joined = False
-        while float((gains := self._gains()).max()) > 0.0:
+        least = tolerance * abs(self._elbo())
+        while float((gains := self._gains()).max()) > least:
             kept, emptied = divmod(int(gains.argmax()), self.model.behaviours)
             self.counted[..., kept] += self.counted[..., emptied]
             self.counted[..., emptied] = 0.0
@@ -211,13 +212,14 @@ class _Corpus:
     def drop(self, tolerance: float) -> bool:
         """Give the windows of a behaviour to the others, the smallest that gains by it."""
         sizes = self.counted.sum(dim=(0, 1))
-        for emptied in torch.argsort(sizes).tolist():
-            if float(sizes[emptied]) > 0.0 and int((sizes > 0.0).sum()) > 1:
-                evidence = (self.log_likelihood + expected_log(self.concentrations)[..., None, :]).clone()
-                evidence[..., emptied] = -torch.inf
-                evidence[..., sizes == 0.0] = -torch.inf
-                if self._attempt(blank(evidence.softmax(dim=-1), self.present), tolerance, _TRIAL_SWEEPS):
-                    return True
+        used = [k for k in torch.argsort(sizes).tolist() if float(sizes[k]) > _EMPTY]
+        for emptied in used if len(used) > 1 else []:
+            out = torch.ones_like(sizes, dtype=torch.bool).index_fill(0, torch.tensor(used), False)
+            out[emptied] = True
+            evidence = self.log_likelihood + expected_log(self.concentrations)[..., None, :]
+            counted = evidence.masked_fill(out, -torch.inf).softmax(dim=-1)
+            if self._attempt(blank(counted, self.present), tolerance, _TRIAL_SWEEPS):
+                return True
         return False
 
     def order(self, tolerance: float) -> bool:
@@ -238,14 +240,14 @@ class _Corpus:
 
     def _attempt(self, counted: Tensor, tolerance: float, sweeps: int = 0) -> bool:
         """Go on from other responsibilities, if the ELBO is higher there by more than a share of `tolerance`, or else stay."""
-        least = (1.0 + tolerance * math.copysign(1.0, before := self._elbo())) * before
+        before = self._elbo()
         kept, sticks = self.counted, self.model.log_sticks.clone()
         self.counted = counted
         elbo = self._settle()
         for _ in range(sweeps):
             self.update_recordings()
             elbo = self._settle()
-        if elbo > least:
+        if elbo > before + tolerance * abs(before):
             return True
         self.counted = kept
         self.model.log_sticks.copy_(sticks)
@@ -276,7 +278,7 @@ class _Corpus:
             )
         alone = evidence - negative_entropy + weight
         gains = torch.stack(rows) - alone - alone[:, None]
-        used = totals.sum(dim=0) > 0.0
+        used = totals.sum(dim=0) > _EMPTY
         return gains.masked_fill(~(used & used[:, None]) | torch.eye(len(gains), dtype=torch.bool), -torch.inf)
 
 
