@@ -20,7 +20,7 @@ own derivative by r is 0.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from torch.distributions.utils import broadcast_all
 from link.errors import ArgumentError
 from link.hdp import ITERATIONS, Behaviours, GaussianHdp, Hdp, ascend, blank
 from link.hdp_number import EffectiveNumber, corpus_number
+
+_SMALLEST_WEIGHT: Final = 1e-18
+"""alpha E beta_K of an untrained model: its trigamma, 1e36, is a float32."""
 
 
 class ElboTerms(NamedTuple):
@@ -82,6 +85,9 @@ class BehaviourModel(nn.Module):
             raise ArgumentError("gamma", f"must be above 0, got {gamma:g}")
         if not 0.0 < alpha <= 1.0:
             raise ArgumentError("alpha", f"must be in (0, 1], got {alpha:g}")
+        most = 1 + int(math.log(_SMALLEST_WEIGHT / alpha) / math.log(gamma / (1.0 + gamma)))
+        if behaviours > most:
+            raise ArgumentError("behaviours", f"must be at most {most}, where weights vanish at gamma {gamma:g}, got {behaviours}")
         self.behaviours = behaviours
         self.gamma = gamma
         self.alpha = alpha
@@ -148,7 +154,8 @@ class BehaviourModel(nn.Module):
 
     def kl_recordings(self, counted: Tensor, concentrations: Tensor) -> Tensor:
         """KL_j of the module's head: of (..., T, K) responsibilities and their concentrations (..., K) to (...)."""
-        negative_entropy = torch.xlogy(counted, counted).sum(dim=(-2, -1))
+        smallest = torch.finfo(counted.dtype).tiny  # 0 log 0 = 0, with a gradient that is a number
+        negative_entropy = (counted * counted.clamp_min(smallest).log()).sum(dim=(-2, -1))
         return negative_entropy - log_beta(concentrations) - self.log_normaliser()
 
     def log_normaliser(self) -> Tensor:
