@@ -244,7 +244,7 @@ def _labels(recording: ArrayLike, classes: int) -> NDArray[np.int64]:
 
 
 def _counts(paths: list[NDArray[np.int64]], classes: int) -> tuple[Tensor, Tensor]:
-    """How often a recording begins with a class, (C,), and one window's follows another's, (C, C); tables mask the diagonal."""
+    """How often recordings begin with a class, (C,), and one follows another, (C, C); itself too, which tables mask."""
     initial, transition = np.zeros(classes), np.zeros((classes, classes))
     for path in paths:
         initial[path[0]] += 1.0

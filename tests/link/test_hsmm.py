@@ -213,6 +213,7 @@ def test_impossible_windows_have_no_evidence_and_no_marginals():
     emissions[:, 1:] = IMPOSSIBLE
     found = forward_backward(model, emissions)
     assert found.log_evidence == log_evidence(model, emissions) == IMPOSSIBLE
+    assert log_conditional(model, emissions, np.zeros(4, dtype=int)) == IMPOSSIBLE
     assert (found.log_marginals == IMPOSSIBLE).all()
     best = viterbi(model, emissions)
     assert best.labels.tolist() == [0, 0, 0, 0]
