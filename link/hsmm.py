@@ -255,8 +255,8 @@ def log_joint(model: Hsmm, emissions: Array, labels: Array, present: Array | Non
 def log_conditional(model: Hsmm, emissions: Array, labels: Array, present: Array | None = None) -> Array:
     """ln P(behaviours = labels | all windows) = log_joint - log_evidence, (...), by one pass for both.
 
-    Parameters and Raises as for `log_joint`. Its negative is the loss of discriminative training. It is -inf where the windows
-    are impossible altogether.
+    Parameters and Raises as for `log_joint`. Its negative is the loss of discriminative training. It is -inf where the
+    windows are impossible whatever the labels.
     """
     xp = namespace(emissions, labels)
     both = xp.stack([_clamped(model, emissions, labels), floored(emissions)])
