@@ -178,11 +178,6 @@ class Messages:
         shape = (*emission.shape[:-1], *self.duration.shape)
         return self.xp.broadcast_to(self.xp.zeros_like(self.duration), shape)
 
-    def marginals(self, alpha: Array, beta: Array) -> Array:
-        """Log marginals (..., C) of a window."""
-        joint = log_sum_exp(alpha + beta)
-        return unfloored(joint - log_sum_exp(joint)[..., None])
-
     def _without_peak(self, message: Array) -> tuple[Array, Array]:
         peak = constant(self.xp.max(message, axis=(-2, -1)))
         return message - peak[..., None, None], peak
@@ -195,8 +190,8 @@ def forward_backward(model: Hsmm, emissions: Array, present: Array | None = None
     ----------
     model : Hsmm
     emissions : (..., T, C) float
-        ln e_t(c), up to a constant of the window; -inf where a window excludes a behaviour. One that was lost, while time
-        went on, is all 0.
+        ln e_t(c), up to a constant of the window, as a classifier's ln P(c | window) - ln P(c) is; -inf where a window
+        excludes a behaviour. A window that was lost while time went on is all 0.
     present : (..., T) bool, optional
         Which windows there are, in a batch of recordings of different lengths: the first ones of each, at least one.
 
@@ -216,14 +211,12 @@ def forward_backward(model: Hsmm, emissions: Array, present: Array | None = None
         evidence = evidence + peak
     evidence = unfloored(evidence + log_sum_exp(log_sum_exp(alphas[-1])))
     beta = messages.end(emissions[..., -1, :])
-    marginals = [messages.marginals(alphas.pop(), beta)]
+    joint = [log_sum_exp(alphas.pop() + beta)]
     for t in range(emissions.shape[-2] - 1, 0, -1):
         before = messages.backward(beta, emissions[..., t, :])
         beta, _ = _where_present(xp, present, t, before, beta)
-        marginals.append(messages.marginals(alphas.pop(), beta))
-    marginals.reverse()
-    impossible = (evidence == -xp.inf)[..., None, None]
-    return Smoothed(xp.where(impossible, -xp.inf, xp.stack(marginals, axis=-2)), evidence)
+        joint.append(log_sum_exp(alphas.pop() + beta))
+    return Smoothed(log_marginals(xp.stack(joint[::-1], axis=-2), evidence[..., None]), evidence)
 
 
 def log_evidence(model: Hsmm, emissions: Array, present: Array | None = None) -> Array:
@@ -262,12 +255,20 @@ def log_joint(model: Hsmm, emissions: Array, labels: Array, present: Array | Non
 def log_conditional(model: Hsmm, emissions: Array, labels: Array, present: Array | None = None) -> Array:
     """ln P(behaviours = labels | all windows) = log_joint - log_evidence, (...), by one pass for both.
 
-    Parameters and Raises as for `log_joint`. Its negative is the loss of discriminative training.
+    Parameters and Raises as for `log_joint`. Its negative is the loss of discriminative training. It is -inf where the
+    windows are impossible whatever the labels.
     """
     xp = namespace(emissions, labels)
     both = xp.stack([_clamped(model, emissions, labels), floored(emissions)])
     log_both = log_evidence(model, both, None if present is None else xp.stack([present, present]))
-    return log_both[0] - log_both[1]
+    return log_both[0] - floored(log_both[1])
+
+
+def log_marginals(joint: Array, evidence: Array) -> Array:
+    """Joint logs (..., C) normalised; -inf throughout where the evidence (...) is."""
+    xp = namespace(joint)
+    found = unfloored(joint - log_sum_exp(joint)[..., None])
+    return xp.where((evidence == -xp.inf)[..., None], -xp.inf, found)
 
 
 def floored_emissions(model: Hsmm, emissions: Array, present: Array | None = None) -> Array:

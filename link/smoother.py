@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from link.array import Array, namespace
+from link.array import Array
 from link.errors import ArgumentError
-from link.hsmm import Hsmm, Messages, floored_emissions
+from link.hsmm import Hsmm, Messages, floored_emissions, log_marginals
 from link.log_space import log_sum_exp, unfloored
 
 
@@ -78,6 +78,4 @@ class FixedLagSmoother:
             yield alpha, beta
 
     def _marginals(self, alpha: Array, beta: Array) -> Array:
-        found = self._messages.marginals(alpha, beta)
-        xp = namespace(found)
-        return xp.where((self.log_evidence == -xp.inf)[..., None], -xp.inf, found)
+        return log_marginals(log_sum_exp(alpha + beta), self.log_evidence)

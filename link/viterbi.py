@@ -8,7 +8,8 @@ t, ..., T can be if behaviour c is over in r of them, and v_t(c) if it begins in
     u_t(c, 1) = e_t(c) max_{c'} A_cc' v_{t+1}(c')
     v_t(c)    = max(max_r p_c(r) u_t(c, r),  P_c(d >= T - t + 1) e_t(c) ... e_T(c))
 
-in logs. The path is read off from the first window on.
+in logs, in float64, since nothing is divided out. For the first window p and P are those of what is left of a behaviour.
+The path is read off from there on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Path(NamedTuple):
     ----------
     labels : (..., T) int64
         All 0 where the windows are impossible.
-    log_probability : (...) float
+    log_probability : (...) float64
         ln P(behaviours, windows).
     """
 
@@ -74,8 +75,8 @@ def viterbi(model: Hsmm, emissions: Array) -> Path:
     ArgumentError
         If shapes do not fit, or emissions are NaN or +inf.
     """
-    emissions = floored_emissions(model, emissions)
     xp = namespace(emissions, *model)
+    emissions = xp.asarray(floored_emissions(model, emissions), dtype=xp.float64)
     windows, longest = emissions.shape[-2], model.longest
     initial, transition, duration, stay, first = map(floored, model)
     leave = log1m_exp(model.tail)

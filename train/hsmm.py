@@ -244,11 +244,11 @@ def _labels(recording: ArrayLike, classes: int) -> NDArray[np.int64]:
 
 
 def _counts(paths: list[NDArray[np.int64]], classes: int) -> tuple[Tensor, Tensor]:
-    """How often a recording begins with a class, (C,), and one class follows another, (C, C)."""
+    """How often recordings begin with a class, (C,), and one follows another, (C, C); itself too, which tables mask."""
     initial, transition = np.zeros(classes), np.zeros((classes, classes))
     for path in paths:
         initial[path[0]] += 1.0
-        np.add.at(transition, (path[:-1], path[1:]), path[:-1] != path[1:])
+        np.add.at(transition, (path[:-1], path[1:]), 1.0)
     return torch.from_numpy(initial), torch.from_numpy(transition)
 
 

@@ -128,6 +128,17 @@ def test_the_path_of_viterbi_is_the_most_likely_of_all(seed, longest, start, tai
 
 
 @pytest.mark.parametrize("start", STARTS)
+def test_a_recording_of_one_behaviour_may_lie_in_the_middle_of_it(start):
+    for windows in (1, 2, 5):
+        model, emissions = random_model(4, longest=3, start=start), np.zeros((windows, 3))
+        emissions[:, 2] = 20.0
+        paths = Enumeration(model, emissions, start)
+        found = viterbi(model, emissions)
+        assert found.labels.tolist() == [2] * windows
+        np.testing.assert_allclose(found.log_probability, np.log(paths.best()[1]), rtol=1e-13)
+
+
+@pytest.mark.parametrize("start", STARTS)
 def test_windows_without_a_label_are_summed_over(start):
     model, emissions, paths = case(3, 3, start, True, False)
     labels = np.array([-1, 1, -1, -1, 2, -1])
@@ -202,6 +213,7 @@ def test_impossible_windows_have_no_evidence_and_no_marginals():
     emissions[:, 1:] = IMPOSSIBLE
     found = forward_backward(model, emissions)
     assert found.log_evidence == log_evidence(model, emissions) == IMPOSSIBLE
+    assert log_conditional(model, emissions, np.zeros(4, dtype=int)) == IMPOSSIBLE
     assert (found.log_marginals == IMPOSSIBLE).all()
     best = viterbi(model, emissions)
     assert best.labels.tolist() == [0, 0, 0, 0]
@@ -231,7 +243,7 @@ def test_a_padded_batch_is_each_recording_alone():
     model = random_model(9, longest=4, start="middle")
     emissions, lengths = random_emissions(9, 4, 8, 3), [8, 1, 5, 3]
     present = np.arange(8) < np.array(lengths)[:, None]
-    emissions[~present] = 7.0
+    emissions[~present] *= 9.0
     labels = np.random.default_rng(9).integers(0, 3, (4, 8))
     found = forward_backward(model, emissions, present)
     conditional, joint = (

@@ -133,6 +133,15 @@ def test_float32_holds_over_a_long_recording():
         np.testing.assert_allclose(float(found.log_evidence), expected.log_evidence, rtol=1e-5)
 
 
+def test_a_long_path_in_float32_is_that_of_float64():
+    short = Hsmm(*(table.astype(np.float32) for table in tables(7, longest=20)))
+    emissions = (30.0 + np.random.default_rng(7).normal(size=(3000, 3))).astype(np.float32)
+    expected = viterbi(Hsmm(*(table.astype(np.float64) for table in short)), emissions.astype(np.float64))
+    for found in (viterbi(short, emissions), viterbi(in_torch(short, torch.float32), torch.from_numpy(emissions))):
+        np.testing.assert_array_equal(np.asarray(found.labels), expected.labels)
+        np.testing.assert_allclose(float(found.log_probability), expected.log_probability, rtol=1e-7)
+
+
 def test_logits_in_float32_meet_tables_in_float64():
     model, emissions = tables(6), recordings(6, 5, 3).astype(np.float32)
     assert forward_backward(model, emissions).log_marginals.dtype == np.float64
