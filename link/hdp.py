@@ -268,7 +268,9 @@ def blank(windows: Array, present: Array | None) -> Array:
         return windows
     xp = namespace(windows, present)
     if tuple(present.shape) != tuple(windows.shape[: present.ndim]) or present.ndim >= windows.ndim:
-        raise ArgumentError("present", f"must have shape {tuple(windows.shape[:present.ndim])}, got {tuple(present.shape)}")
+        raise ArgumentError(
+            "present", f"must have shape {tuple(windows.shape[: present.ndim])}, got {tuple(present.shape)}"
+        )
     shape = (*present.shape, *[1] * (windows.ndim - present.ndim))
     return xp.where(xp.reshape(present, shape), windows, xp.zeros_like(windows))
 

@@ -87,7 +87,9 @@ class BehaviourModel(nn.Module):
             raise ArgumentError("alpha", f"must be in (0, 1], got {alpha:g}")
         most = 1 + int(math.log(_SMALLEST_WEIGHT / alpha) / math.log(gamma / (1.0 + gamma)))
         if behaviours > most:
-            raise ArgumentError("behaviours", f"must be at most {most}, where weights vanish at gamma {gamma:g}, got {behaviours}")
+            raise ArgumentError(
+                "behaviours", f"must be at most {most}, where weights vanish at gamma {gamma:g}, got {behaviours}"
+            )
         self.behaviours = behaviours
         self.gamma = gamma
         self.alpha = alpha
@@ -243,7 +245,9 @@ class HdpTables(BehaviourModel):
         _, tokens, codes = self.log_counts.shape
         if windows.is_floating_point():
             if self.marginal:
-                raise ArgumentError("windows", "must be indices where soft codes are summed out: soft ones have no closed form")
+                raise ArgumentError(
+                    "windows", "must be indices where soft codes are summed out: soft ones have no closed form"
+                )
             counts = weights.T @ windows.flatten(0, 1).flatten(1).to(weights.dtype)
         else:
             places = (windows + torch.arange(tokens, device=windows.device) * codes).flatten()
@@ -316,7 +320,9 @@ class GaussianBehaviours(BehaviourModel):
     def statistics(self, windows: Tensor, responsibilities: Tensor) -> Tensor:
         """Number of windows, sums and sums of squares, (K, 3, F)."""
         weights, values = responsibilities.flatten(0, 1), windows.flatten(0, 1).to(responsibilities.dtype)
-        return torch.stack([weights.T @ torch.ones_like(values), weights.T @ values, weights.T @ values.square()], dim=1)
+        return torch.stack(
+            [weights.T @ torch.ones_like(values), weights.T @ values, weights.T @ values.square()], dim=1
+        )
 
     @torch.no_grad()
     def absorb(self, statistics: Tensor) -> None:

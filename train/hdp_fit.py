@@ -31,6 +31,7 @@ from link.truth import UNJUDGED
 from train.hdp import BehaviourModel, log_beta
 
 _EMPTY: Final = 1e-3  # windows, below which a behaviour has none
+_STICK_STEPS: Final = 10  # of L-BFGS in an update; the next sweep goes on
 _TRIAL_SWEEPS: Final = 5  # before it is judged whether a behaviour can be done without
 
 
@@ -52,10 +53,13 @@ class Fit(NamedTuple):
 def clustered(windows: Tensor, behaviours: int, *, present: Tensor | None = None, seed: int = 0) -> Tensor:
     """Responsibilities by k-means over windows, (J, T, K) of 0 and 1.
 
+    A window's point is its codes plus the mean of its recording's: windows of few codes say little alone, and what a recording
+    has often belongs together.
+
     Parameters
     ----------
     windows : (J, T, N, V) or (J, T, F) float, or (J, T, N) int64
-        Indices are told apart, not compared: two codes are as far from each other as any two.
+        Indices are told apart, not compared: any two codes are as far from each other as any other two.
     behaviours : int
         K.
     present : (J, T) bool, optional
@@ -70,12 +74,17 @@ def clustered(windows: Tensor, behaviours: int, *, present: Tensor | None = None
     from threadpoolctl import threadpool_limits
 
     there = torch.ones(windows.shape[:2], dtype=torch.bool) if present is None else present.cpu()
-    rows = windows.detach().cpu()[there]
-    if len(rows) < behaviours:
-        raise ArgumentError("behaviours", f"must be at most the {len(rows)} windows to start from, got {behaviours}")
+    values = windows.detach().cpu()
+    if not values.is_floating_point():
+        values = functional.one_hot(values, int(values.max()) + 1).double()
+    values = blank(values.flatten(2), there)
+    means = values.sum(dim=1, keepdim=True) / there.sum(dim=1).clamp_min(1)[:, None, None]
+    points = (values + means)[there].double().numpy()
+    if len(points) < behaviours:
+        raise ArgumentError("behaviours", f"must be at most the {len(points)} windows to start from, got {behaviours}")
     # From three threads on, they add their sums in the order in which they finish.
     with threadpool_limits(1):
-        clusters = KMeans(behaviours, n_init=4, random_state=seed % 2**32).fit(_features(rows))
+        clusters = KMeans(behaviours, n_init=4, random_state=seed % 2**32).fit(points)
     labels = torch.full(there.shape, UNJUDGED)
     labels[there] = torch.from_numpy(clusters.labels_).long()
     return labelled(labels.to(windows.device), behaviours)
@@ -102,9 +111,7 @@ def labelled(labels: Tensor, behaviours: int) -> Tensor:
 
 
 @torch.no_grad()
-def start(
-    model: BehaviourModel, windows: Tensor, responsibilities: Tensor, *, present: Tensor | None = None
-) -> None:
+def start(model: BehaviourModel, windows: Tensor, responsibilities: Tensor, *, present: Tensor | None = None) -> None:
     """Set emissions and sticks to their optimum under (J, T, K) responsibilities, the most common behaviours first."""
     _Corpus(model, windows, responsibilities, present)
 
@@ -150,7 +157,7 @@ def fit(
     for _ in range(sweeps):
         elbo.append((corpus.update_recordings(), corpus.update_emissions(), corpus.update_sticks()))
         if len(elbo) > 1 and elbo[-1][-1] - elbo[-2][-1] < tolerance * abs(elbo[-1][-1]):
-            if not (merge and (corpus.join(tolerance) or corpus.drop(tolerance)) or corpus.order(tolerance)):
+            if not ((merge and (corpus.join(tolerance) or corpus.drop(tolerance))) or corpus.order(tolerance)):
                 break
     return Fit(np.array(elbo), corpus.found)
 
@@ -158,7 +165,9 @@ def fit(
 class _Corpus:
     """A model, the recordings that it is fitted to, and what their windows are held to be."""
 
-    def __init__(self, model: BehaviourModel, windows: Tensor, responsibilities: Tensor, present: Tensor | None) -> None:
+    def __init__(
+        self, model: BehaviourModel, windows: Tensor, responsibilities: Tensor, present: Tensor | None
+    ) -> None:
         expected = (*windows.shape[:2], model.behaviours)
         if tuple(responsibilities.shape) != expected:
             raise ArgumentError("responsibilities", f"must have shape {expected}, got {tuple(responsibilities.shape)}")
@@ -193,7 +202,7 @@ class _Corpus:
             return -float(bound), gradient.double().cpu().numpy().ravel()
 
         before = sticks.detach().double().cpu().numpy().ravel()
-        best = minimize(loss, before, jac=True, method="L-BFGS-B", bounds=[(-20.0, 20.0)] * before.size)
+        best = minimize(loss, before, jac=True, method="L-BFGS-B", options={"maxiter": _STICK_STEPS})
         loss(best.x if best.fun <= loss(before)[0] else before)
         return self._elbo()
 
@@ -239,7 +248,7 @@ class _Corpus:
         return self.update_sticks()
 
     def _attempt(self, counted: Tensor, tolerance: float, sweeps: int = 0) -> bool:
-        """Go on from other responsibilities, if the ELBO is higher there by more than a share of `tolerance`, or else stay."""
+        """Go on from other responsibilities if the ELBO is higher there, by more than a share of `tolerance`; or else stay."""
         before = self._elbo()
         kept, sticks = self.counted, self.model.log_sticks.clone()
         self.counted = counted
@@ -259,7 +268,7 @@ class _Corpus:
         return float(self.model.terms(self.log_likelihood, self.counted, self.found).elbo)
 
     def _gains(self) -> Tensor:
-        """What the ELBO gains where the windows of behaviour l go to k, (K, K), for the sticks as they are; -inf for k = l."""
+        """What the ELBO gains where the windows of behaviour l go to k, (K, K), at the sticks as they are; -inf for k = l."""
         r, totals, prior = self.counted.flatten(0, 1), self.counted.sum(dim=-2), self.prior
         statistics = self.model.statistics(self.windows, self.counted)
         evidence, nothing = self.model.evidence(statistics), self.model.evidence(torch.zeros_like(statistics[:1]))
@@ -285,16 +294,3 @@ class _Corpus:
 def _by_size(counted: Tensor) -> Tensor:
     """(J, T, K) responsibilities, the largest behaviour first, where sticks expect it."""
     return counted[..., torch.argsort(counted.sum(dim=(0, 1)), descending=True, stable=True)]
-
-
-def _features(rows: Tensor) -> NDArray[np.float64]:
-    """Windows as points: embeddings and probabilities as they are, indices one-hot, sparse."""
-    if rows.is_floating_point():
-        return rows.flatten(1).double().numpy()
-    from scipy.sparse import csr_array
-
-    windows, tokens = rows.shape
-    codes = int(rows.max()) + 1
-    columns = (rows + torch.arange(tokens) * codes).flatten().numpy().astype(np.int32)
-    places = np.arange(0, windows * tokens + 1, tokens, dtype=np.int32)
-    return csr_array((np.ones(windows * tokens), columns, places), shape=(windows, tokens * codes))

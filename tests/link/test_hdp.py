@@ -263,7 +263,10 @@ def test_torch_finds_the_same_behaviours(dtype, marginal):
         for one, other in zip(found, expected, strict=True):
             assert one.numpy().dtype == other.dtype == dtype
             np.testing.assert_allclose(one.numpy(), other, atol=rounding)
-    stream, expected = push(in_torch, in_torch.prior, torch.from_numpy(indices[:, 0])), push(tables, tables.prior, indices[:, 0])
+    stream, expected = (
+        push(in_torch, in_torch.prior, torch.from_numpy(indices[:, 0])),
+        push(tables, tables.prior, indices[:, 0]),
+    )
     np.testing.assert_allclose(stream.responsibilities.numpy(), expected.responsibilities, atol=rounding)
 
 

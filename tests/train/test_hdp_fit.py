@@ -106,7 +106,8 @@ def test_no_update_lowers_the_elbo(kind):
     windows = small.indices
     if kind == "soft, with gaps":
         noise = torch.rand(*windows.shape, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        windows = (torch.nn.functional.one_hot(windows, 6) + 0.5 * noise).log_softmax(dim=-1).mul(3.0).softmax(dim=-1)
+        windows = torch.nn.functional.one_hot(windows, 6) + 0.1 * noise
+        windows = windows / windows.sum(dim=-1, keepdim=True)
         present = torch.ones(12, 10, dtype=torch.bool)
         present[:, 7:] = False
         windows[:, 7:] = torch.nan
@@ -123,7 +124,7 @@ def test_no_update_lowers_the_elbo(kind):
     assert (np.diff(elbo) >= -1e-11 * abs(elbo[-1])).all()
     # What the model says of itself, from responsibilities begun afresh, is where coordinate ascent ended or beside it.
     assert model.elbo_terms(windows, present, iterations=100).elbo.item() == pytest.approx(elbo[-1], rel=5e-3)
-    assert 2.0 < model.effective_number().perplexity.mean < 4.0
+    assert 2.0 < model.effective_number().perplexity.mean < 6.0
 
 
 def test_gradients_reach_the_elbo_of_coordinate_ascent():
@@ -132,14 +133,18 @@ def test_gradients_reach_the_elbo_of_coordinate_ascent():
     by_ascent, by_gradient = (HdpTables(4, 2, 6, eta=0.2).double() for _ in range(2))
     best = fit(by_ascent, small.indices, begun, merge=False, sweeps=2000, tolerance=1e-12).elbo[-1, -1]
     start(by_gradient, small.indices, begun)
-    optimizer = torch.optim.Adam(by_gradient.parameters(), lr=0.05)
-    for _ in range(400):
+    optimizer = torch.optim.LBFGS(by_gradient.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
         optimizer.zero_grad()
-        (-by_gradient.elbo_terms(small.indices, iterations=20).elbo).backward()
-        optimizer.step()
+        loss = -by_gradient.elbo_terms(small.indices, iterations=20).elbo
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
     reached = by_gradient.elbo_terms(small.indices, iterations=100).elbo.item()
-    # Adam at a constant rate circles the optimum: by some hundredths of a nat, of hundreds.
-    assert reached == pytest.approx(best, abs=0.3)
+    # Both stop where a step gains less than 1e-9 of some 300 nats.
+    assert reached == pytest.approx(best, abs=1e-5)
 
 
 def test_gradients_from_a_start_keep_behaviours_apart(corpus):
@@ -153,27 +158,24 @@ def test_gradients_from_a_start_keep_behaviours_apart(corpus):
         optimizer.step()
     assert model.effective_number().perplexity.mean == pytest.approx(TRUE, abs=0.7)
     r = infer(model.tables(), corpus.indices).responsibilities
-    assert np.mean(matching(r.detach().numpy(), corpus.behaviours)[corpus.behaviours] == r.argmax(dim=-1).numpy()) > 0.95
+    assert (
+        np.mean(matching(r.detach().numpy(), corpus.behaviours)[corpus.behaviours] == r.argmax(dim=-1).numpy()) > 0.95
+    )
 
 
 def test_behaviours_that_are_alike_are_not_parted_by_gradients():
-    """Why learning needs a start: an untrained model gives all behaviours the same gradient of their codes."""
+    """Why learning needs a start: an untrained model moves the codes of all behaviours along one line."""
     model = HdpTables(3, 2, 6).double()
     model.elbo_terms(draw(5, 4, 5, behaviours=3, tokens=2, codes=6).indices).elbo.backward()
-    gradient = model.log_counts.grad
-    r = model.weights().detach()
-    torch.testing.assert_close(gradient[0] - gradient[0].mean(), gradient[0] - gradient[0].mean())
-    assert r[0] > r[1]
+    directions = torch.nn.functional.normalize(model.log_counts.grad.flatten(1), dim=-1)
+    torch.testing.assert_close((directions @ directions.T).abs(), torch.ones(3, 3, dtype=torch.float64))
 
 
-def test_merging_undoes_what_k_means_split(corpus):
-    begun = clustered(corpus.indices, TRUNCATION, seed=2)
-    split, joined = (HdpTables(TRUNCATION, TOKENS, CODES).double() for _ in range(2))
-    before = fit(split, corpus.indices, begun, merge=False).elbo[-1, -1]
-    after = fit(joined, corpus.indices, begun).elbo[-1, -1]
+def test_joining_undoes_what_k_means_split(corpus, fitted):
+    split = HdpTables(TRUNCATION, TOKENS, CODES).double()
+    found = fit(split, corpus.indices, clustered(corpus.indices, TRUNCATION, seed=0), merge=False)
     assert split.effective_number().perplexity.mean > 10.0
-    assert joined.effective_number().perplexity.mean < 6.0
-    assert after > before
+    assert fitted[1].elbo[-1, -1] > found.elbo[-1, -1] + 1000.0
 
 
 def test_clusters_are_of_present_windows_and_the_same_for_a_seed(corpus):
