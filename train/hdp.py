@@ -2,14 +2,13 @@
 
     log evidence >= E log p(windows | z) - KL(z, pi of each recording) - KL(v) - KL(phi)
 
-with the mean field q(v_k) = Beta, q(phi_kn) = Dirichlet, q(pi_j) = Dirichlet and q(z_t) categorical; the model, and the updates
-of the last two, are link.hdp's. One term has no closed form: E log 1/B(alpha beta), the normaliser of Dir(alpha beta). With
+with the mean field q(v_k) = Beta, q(phi_kn) = Dirichlet, q(pi_j) = Dirichlet and q(z_t) categorical; the model, and the
+updates of the last two, are link.hdp's. One term has no closed form: E log 1/B(alpha beta), the normaliser of Dir(alpha beta). With
 alpha <= 1 every alpha beta_k is in (0, 1], where -log Gamma(x) >= log x (Gamma(1 + x) <= 1), so that
 
     E log 1/B(alpha beta) >= log Gamma(alpha) + K log alpha + sum_k E log beta_k
 
-(Hughes, Kim & Sudderth 2015, section 3.2) and the ELBO stays a bound. What is called the KL of a recording is thereby one from
-above. Since a recording's a is that of its responsibilities, a = alpha E beta + sum_t r_t, E log pi cancels from it:
+(Hughes, Kim & Sudderth 2015) and the ELBO stays a bound. What is called the KL of a recording is thereby one from above. Since a recording's a is that of its responsibilities, a = alpha E beta + sum_t r_t, E log pi cancels from it:
 
     KL_j = sum_t sum_k r_tk log r_tk - log B(a_j) - (log Gamma(alpha) + K log alpha + sum_k E log beta_k)
 
@@ -126,8 +125,8 @@ class BehaviourModel(nn.Module):
             As `link.hdp.infer` takes them.
         present : (..., T) bool, optional
         share : float
-            Of the corpus's recordings, how large a part these are (Hoffman et al. 2013): the KLs of the corpus are multiplied
-            by it.
+            Of the corpus's recordings, how large a part these are (Hoffman et al. 2013): the KLs of the corpus are
+            multiplied by it.
         iterations : int
             Of the updates of each recording.
 
@@ -145,7 +144,7 @@ class BehaviourModel(nn.Module):
         return self.terms(log_likelihood, counted, found, share)
 
     def terms(self, log_likelihood: Tensor, counted: Tensor, found: Behaviours, share: float = 1.0) -> ElboTerms:
-        """The same of (..., T, K) log likelihoods and responsibilities, 0 where a window is missing, whose sum `found` holds."""
+        """The same of (..., T, K) log likelihoods and the responsibilities that count, 0 where a window is missing."""
         return ElboTerms(
             (counted * log_likelihood).sum(dim=(-2, -1)),
             self.kl_recordings(counted, found.concentrations),
@@ -269,8 +268,9 @@ class HdpTables(BehaviourModel):
 class GaussianBehaviours(BehaviourModel):
     """Behaviours over embeddings of windows: a diagonal Gaussian each, for variants without a codebook.
 
-    Means and variances are points, not distributions: their prior's log density stands where a KL would (a maximum a posteriori
-    estimate within the variational one), so that the objective is no bound and says less of how many behaviours there are.
+    Means and variances are points, not distributions: their prior's log density stands where a KL would (a maximum a
+    posteriori estimate within the variational one), so that the objective is no bound and tells less well how many
+    behaviours there are.
 
         1 / variance ~ Gamma(1, variance_0)      mean | variance ~ N(0, variance / strength)
 

@@ -9,9 +9,10 @@ Coordinate ascent takes each factor of the mean field to its optimum in turn, an
     q(phi)        in closed form
     q(v)          by L-BFGS: beta stands in the concentrations of q(pi), so that no Beta is conjugate; q(pi) goes along
 
-K-means of K clusters splits what is one behaviour into many, and coordinate ascent alone does not join them again. So where it has
-come to rest, the two behaviours whose union gains most are joined (merges of Bryant & Sudderth 2012; for given responsibilities
-the gain is known in closed form, pair by pair), until none gains.
+K-means of K clusters splits what is one behaviour into many, and coordinate ascent alone does not join them again. So where
+it has come to rest, the two behaviours whose union gains most are joined (merges of Bryant & Sudderth 2012; for given
+responsibilities the gain is known in closed form, pair by pair), until none gains; then a behaviour that the others explain as
+well is dropped, and the most common are put first.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class Fit(NamedTuple):
     Attributes
     ----------
     elbo : (sweeps, 3) float64
-        ELBO after each update of recordings, emissions and sticks, nats; merges stand between sweeps.
+        ELBO after each update of recordings, emissions and sticks, nats; behaviours are joined and dropped between sweeps.
     behaviours : Behaviours
-        Of the recordings, at the end.
+        Of the recordings, at the end; responsibilities are 0 where a window is missing.
     """
 
     elbo: NDArray[np.float64]
@@ -53,8 +54,8 @@ class Fit(NamedTuple):
 def clustered(windows: Tensor, behaviours: int, *, present: Tensor | None = None, seed: int = 0) -> Tensor:
     """Responsibilities by k-means over windows, (J, T, K) of 0 and 1.
 
-    A window's point is its codes plus the mean of its recording's: windows of few codes say little alone, and what a recording
-    has often belongs together.
+    A window's point is its codes plus the mean of its recording's: windows of few codes say little alone, and what a
+    recording has often belongs together.
 
     Parameters
     ----------
@@ -76,10 +77,10 @@ def clustered(windows: Tensor, behaviours: int, *, present: Tensor | None = None
     there = torch.ones(windows.shape[:2], dtype=torch.bool) if present is None else present.cpu()
     values = windows.detach().cpu()
     if not values.is_floating_point():
-        values = functional.one_hot(values, int(values.max()) + 1).double()
+        values = functional.one_hot(blank(values, there), int(values.max()) + 1).float()
     values = blank(values.flatten(2), there)
     means = values.sum(dim=1, keepdim=True) / there.sum(dim=1).clamp_min(1)[:, None, None]
-    points = (values + means)[there].double().numpy()
+    points = (values + means)[there].numpy()
     if len(points) < behaviours:
         raise ArgumentError("behaviours", f"must be at most the {len(points)} windows to start from, got {behaviours}")
     # From three threads on, they add their sums in the order in which they finish.
@@ -143,7 +144,7 @@ def fit(
     tolerance : float
         Gain of a sweep below which it has come to rest, as a share of the ELBO.
     merge : bool
-        Whether behaviours are joined.
+        Whether behaviours are joined and dropped.
 
     Raises
     ------
@@ -156,9 +157,10 @@ def fit(
     elbo: list[tuple[float, float, float]] = []
     for _ in range(sweeps):
         elbo.append((corpus.update_recordings(), corpus.update_emissions(), corpus.update_sticks()))
-        if len(elbo) > 1 and elbo[-1][-1] - elbo[-2][-1] < tolerance * abs(elbo[-1][-1]):
-            if not ((merge and (corpus.join(tolerance) or corpus.drop(tolerance))) or corpus.order(tolerance)):
-                break
+        at_rest = len(elbo) > 1 and elbo[-1][-1] - elbo[-2][-1] < tolerance * abs(elbo[-1][-1])
+        moved = at_rest and merge and (corpus.join(tolerance) or corpus.drop(tolerance))
+        if at_rest and not (moved or corpus.order(tolerance)):
+            break
     return Fit(np.array(elbo), corpus.found)
 
 
@@ -248,7 +250,7 @@ class _Corpus:
         return self.update_sticks()
 
     def _attempt(self, counted: Tensor, tolerance: float, sweeps: int = 0) -> bool:
-        """Go on from other responsibilities if the ELBO is higher there, by more than a share of `tolerance`; or else stay."""
+        """Go on from other responsibilities if the ELBO is higher there, by more than a share `tolerance`; or else stay."""
         before = self._elbo()
         kept, sticks = self.counted, self.model.log_sticks.clone()
         self.counted = counted
@@ -268,7 +270,7 @@ class _Corpus:
         return float(self.model.terms(self.log_likelihood, self.counted, self.found).elbo)
 
     def _gains(self) -> Tensor:
-        """What the ELBO gains where the windows of behaviour l go to k, (K, K), at the sticks as they are; -inf for k = l."""
+        """What the ELBO gains where the windows of behaviour l go to k, (K, K), at the present sticks; -inf for k = l."""
         r, totals, prior = self.counted.flatten(0, 1), self.counted.sum(dim=-2), self.prior
         statistics = self.model.statistics(self.windows, self.counted)
         evidence, nothing = self.model.evidence(statistics), self.model.evidence(torch.zeros_like(statistics[:1]))

@@ -34,8 +34,8 @@ def random_codes(seed, *shape):
 def log_evidence(indices, behaviours, *, gamma, alpha, eta):
     """Log p(codes) of (J, T, N) indices: all behaviours of all windows added up, phi and pi integrated out in closed form.
 
-    What is left is an integral over the sticks of a polynomial (rising factorials of alpha beta_k, times the density for whole
-    gamma), of a degree in each stick below twice the 24 nodes of Gauss and Legendre: exact to rounding.
+    What is left is an integral over the sticks of a polynomial (rising factorials of alpha beta_k, times the density for
+    whole gamma), of a degree in each stick below twice the 24 nodes of Gauss and Legendre: exact to rounding.
     """
     recordings, windows, tokens = indices.shape
     nodes, node_weights = np.polynomial.legendre.leggauss(24)
