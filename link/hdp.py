@@ -8,19 +8,19 @@
 are two tables, E log phi and E beta. For a recording the rest of the mean field, q(z_t) = r_t and q(pi) = Dir(a), is found
 here, by coordinate ascent:
 
-    r_tk ∝ exp(psi(a_k) - psi(sum a) + sum_n sum_v p_tnv E log phi_knv)        a = alpha E beta + sum_t r_t
+    r_tk ∝ exp(psi(a_k) - psi(sum a) + sum_n E log phi_kn(c_tn))        a = alpha E beta + sum_t r_t
 
 **Soft codes.** Of a code that was received the receiver has probabilities p_tn, in proportion to P(LLRs | code). They enter
 in one of two ways, and with a constant (the log evidence of the LLRs under a flat prior of codes) the objective is a lower
 bound of the log evidence of what was received in both:
 
-    expected    sum_v p_tnv E log phi_knv               p_tn is q(c_tn): an *expected* log likelihood under q(c)
     marginal    log sum_v p_tnv exp(E log phi_knv)      q(c_tn | z_t) at its optimum: the code is summed out
+    expected    sum_v p_tnv E log phi_knv               p_tn is q(c_tn): an *expected* log likelihood under q(c)
 
-Jensen's inequality makes the second the tighter one. The first is not neutral where a code was lost: a guess among all codes
-is seldom a code of a behaviour that has few, so an erased token speaks for behaviours that have many. The second says next
-to nothing there. For hard codes, a one-hot p, they are the same. Any other p is still a q(c) in the first, a posterior under
-a prior of codes too; in the second the prior would count twice.
+Jensen's inequality makes the first the tighter one. The second is not neutral where a code was lost: a guess among all codes
+is seldom a code of a behaviour that has few, so an erased token speaks for behaviours that have many, and noise drowns what
+other tokens say. The first says next to nothing there. For hard codes, a one-hot p, they are the same. A posterior under a
+prior of codes is still a q(c) in the second; in the first the prior would count twice.
 
 A window that is missing has the responsibilities that its recording's weights give without evidence, and is not counted.
 """
@@ -64,13 +64,13 @@ class Hdp(NamedTuple):
     alpha : float
         In (0, 1]: how many windows the corpus weights count for in a recording.
     marginal : bool
-        How soft codes enter: summed out, or by their expected log likelihood.
+        Whether soft codes are summed out; or else they enter by their expected log likelihood.
     """
 
     log_codes: Array
     weights: Array
     alpha: float
-    marginal: bool = False
+    marginal: bool = True
 
     @property
     def prior(self) -> Array:
@@ -89,7 +89,7 @@ class Hdp(NamedTuple):
         Returns
         -------
         (..., K) float
-            sum_n sum_v p_nv E log phi_knv, or sum_n log sum_v p_nv exp(E log phi_knv) where the tables are marginal.
+            sum_n log sum_v p_nv exp(E log phi_knv), or sum_n sum_v p_nv E log phi_knv where `marginal` is False.
 
         Raises
         ------

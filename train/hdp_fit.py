@@ -11,8 +11,8 @@ Coordinate ascent takes each factor of the mean field to its optimum in turn, an
 
 K-means of K clusters splits what is one behaviour into many, and coordinate ascent alone does not join them again. So where
 it has come to rest, the two behaviours whose union gains most are joined (merges of Bryant & Sudderth 2012; for given
-responsibilities the gain is known in closed form, pair by pair), until none gains; then a behaviour that the others explain as
-well is dropped, and the most common are put first.
+responsibilities the gain is known in closed form, pair by pair), until none gains; then a behaviour that the others explain
+as well is dropped, and the most common are put first.
 """
 
 from __future__ import annotations
@@ -211,12 +211,13 @@ class _Corpus:
     def join(self, tolerance: float) -> bool:
         """Join the pair of behaviours whose union gains most, while any gains."""
         joined = False
-        least = tolerance * abs(self._elbo())
-        while float((gains := self._gains()).max()) > least:
+        while float((gains := self._gains()).max()) > tolerance * abs(self._elbo()):
             kept, emptied = divmod(int(gains.argmax()), self.model.behaviours)
-            self.counted[..., kept] += self.counted[..., emptied]
-            self.counted[..., emptied] = 0.0
-            self._settle()
+            counted = self.counted.clone()
+            counted[..., kept] += counted[..., emptied]
+            counted[..., emptied] = 0.0
+            if not self._attempt(counted, tolerance):
+                break
             joined = True
         return joined
 
@@ -252,7 +253,7 @@ class _Corpus:
     def _attempt(self, counted: Tensor, tolerance: float, sweeps: int = 0) -> bool:
         """Go on from other responsibilities if the ELBO is higher there, by more than a share `tolerance`; or else stay."""
         before = self._elbo()
-        kept, sticks = self.counted, self.model.log_sticks.clone()
+        kept, parameters = self.counted, {name: value.clone() for name, value in self.model.state_dict().items()}
         self.counted = counted
         elbo = self._settle()
         for _ in range(sweeps):
@@ -261,8 +262,8 @@ class _Corpus:
         if elbo > before + tolerance * abs(before):
             return True
         self.counted = kept
-        self.model.log_sticks.copy_(sticks)
-        self.update_emissions()
+        self.model.load_state_dict(parameters)
+        self.log_likelihood = self.model.tables().log_likelihood(self.windows)
         return False
 
     def _elbo(self) -> float:
@@ -270,7 +271,10 @@ class _Corpus:
         return float(self.model.terms(self.log_likelihood, self.counted, self.found).elbo)
 
     def _gains(self) -> Tensor:
-        """What the ELBO gains where the windows of behaviour l go to k, (K, K), at the present sticks; -inf for k = l."""
+        """What the ELBO gains where the windows of behaviour l go to k, (K, K), at the present sticks; -inf for k = l.
+
+        Exact for hard codes and embeddings; of soft codes that are summed out, as if q(c | z) were to stay.
+        """
         r, totals, prior = self.counted.flatten(0, 1), self.counted.sum(dim=-2), self.prior
         statistics = self.model.statistics(self.windows, self.counted)
         evidence, nothing = self.model.evidence(statistics), self.model.evidence(torch.zeros_like(statistics[:1]))

@@ -220,7 +220,7 @@ def test_what_behaviours_absorb_is_the_optimum_and_its_value_the_evidence(kind):
     generator = torch.Generator().manual_seed(1)
     r = torch.rand(4, 5, 3, generator=generator, dtype=torch.float64).softmax(dim=-1)
     if kind == "codes":
-        model, windows = HdpTables(3, 2, 4, eta=0.3).double(), random_codes(6, 4, 5, 2, 4)
+        model, windows = HdpTables(3, 2, 4, eta=0.3, marginal=False).double(), random_codes(6, 4, 5, 2, 4)
     else:
         model = GaussianBehaviours(3, 2, variance=0.4).double()
         windows = torch.randn(4, 5, 2, generator=generator, dtype=torch.float64)
@@ -237,11 +237,24 @@ def test_what_behaviours_absorb_is_the_optimum_and_its_value_the_evidence(kind):
 
 
 def test_statistics_of_indices_are_those_of_certain_codes():
-    model = HdpTables(3, 2, 4).double()
+    model = HdpTables(3, 2, 4, marginal=False).double()
     indices = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (5, 6, 2)))
     r = random_codes(7, 5, 6, 3)
     certain = torch.nn.functional.one_hot(indices, 4).double()
-    torch.testing.assert_close(model.statistics(indices, r), model.statistics(certain, r), rtol=1e-12, atol=1e-12)
+    expected = model.statistics(indices, r)
+    torch.testing.assert_close(model.statistics(certain, r), expected, rtol=1e-12, atol=1e-12)
+    model.marginal = True
+    torch.testing.assert_close(model.statistics(certain, r), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_counts_of_codes_summed_out_are_those_of_bayes():
+    model, soft, r = random_model(8, 3, 2, 4), random_codes(8, 5, 6, 2, 4), random_codes(9, 5, 6, 3)
+    likelihoods = model.tables().log_codes.exp()
+    expected = torch.zeros(3, 2, 4, dtype=torch.float64)
+    for j, t, k, n in itertools.product(range(5), range(6), range(3), range(2)):
+        joint = soft[j, t, n] * likelihoods[k, n]
+        expected[k, n] += r[j, t, k] * joint / joint.sum()
+    torch.testing.assert_close(model.statistics(soft, r), expected)
 
 
 def test_log_beta_is_the_normaliser_of_a_dirichlet():

@@ -14,7 +14,7 @@ from train.hdp import GaussianBehaviours, HdpTables
 from train.hdp_fit import clustered, fit, labelled, start
 
 TRUE, TRUNCATION, TOKENS, CODES = 5, 20, 3, 16
-RECORDINGS, WINDOWS = 40, 40
+RECORDINGS, WINDOWS = 30, 40
 
 
 class Corpus(NamedTuple):
@@ -98,32 +98,33 @@ def test_a_recordings_weights_are_its_own_and_not_the_corpus_s(fitted):
         assert gain.mean() > 0.3  # of ln 5 = 1.6 nats that five equal behaviours cost
 
 
-@pytest.mark.parametrize("kind", ["indices", "soft, with gaps", "embeddings"])
+@pytest.mark.parametrize("kind", ["indices", "expected, with gaps", "marginal, with gaps", "embeddings"])
 def test_no_update_lowers_the_elbo(kind):
-    small = draw(3, 12, 10, behaviours=3, tokens=2, codes=6)
+    small = draw(3, 10, 10, behaviours=3, tokens=2, codes=6)
     present = None
     model = HdpTables(8, 2, 6, gamma=2.0, alpha=0.6).double()
     windows = small.indices
-    if kind == "soft, with gaps":
+    if "gaps" in kind:
+        model.marginal = kind.startswith("marginal")
         noise = torch.rand(*windows.shape, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         windows = torch.nn.functional.one_hot(windows, 6) + 0.1 * noise
         windows = windows / windows.sum(dim=-1, keepdim=True)
-        present = torch.ones(12, 10, dtype=torch.bool)
+        present = torch.ones(10, 10, dtype=torch.bool)
         present[:, 7:] = False
         windows[:, 7:] = torch.nan
     elif kind == "embeddings":
         model = GaussianBehaviours(8, 2, variance=0.1).double()
         generator = torch.Generator().manual_seed(0)
         places = 3.0 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-        noise = 0.3 * torch.randn(12, 10, 2, generator=generator, dtype=torch.float64)
+        noise = 0.3 * torch.randn(10, 10, 2, generator=generator, dtype=torch.float64)
         windows = places[torch.from_numpy(small.behaviours)] + noise
     found = fit(model, windows, clustered(windows, 8, present=present), present=present, tolerance=1e-9)
     elbo = found.elbo.ravel()
     assert len(elbo) > 6
     # Sums of some hundreds of terms, in float64.
     assert (np.diff(elbo) >= -1e-11 * abs(elbo[-1])).all()
-    # What the model says of itself, from responsibilities begun afresh, is where coordinate ascent ended or beside it.
-    assert model.elbo_terms(windows, present, iterations=100).elbo.item() == pytest.approx(elbo[-1], rel=5e-3)
+    # Responsibilities begun afresh end where coordinate ascent did, beside it or above.
+    assert model.elbo_terms(windows, present, iterations=100).elbo.item() > elbo[-1] - 5e-3 * abs(elbo[-1])
     assert 2.0 < model.effective_number().perplexity.mean < 6.0
 
 
@@ -175,7 +176,7 @@ def test_joining_undoes_what_k_means_split(corpus, fitted):
     split = HdpTables(TRUNCATION, TOKENS, CODES).double()
     found = fit(split, corpus.indices, clustered(corpus.indices, TRUNCATION, seed=0), merge=False)
     assert split.effective_number().perplexity.mean > 10.0
-    assert fitted[1].elbo[-1, -1] > found.elbo[-1, -1] + 1000.0
+    assert fitted[1].elbo[-1, -1] > found.elbo[-1, -1] + 500.0
 
 
 def test_clusters_are_of_present_windows_and_the_same_for_a_seed(corpus):
@@ -209,10 +210,6 @@ def test_labels_are_behaviours_and_what_has_none_is_shared():
         (
             lambda: fit(HdpTables(4, 2, 6), torch.zeros(1, 3, 2, dtype=torch.int64), torch.zeros(1, 3, 4), sweeps=0),
             r"^sweeps must be at least 1, got 0$",
-        ),
-        (
-            lambda: start(HdpTables(4, 2, 6, marginal=True), torch.zeros(1, 3, 2, 6), torch.ones(1, 3, 4)),
-            r"^windows must be indices where soft codes are summed out: soft ones have no closed form$",
         ),
     ],
 )
