@@ -182,8 +182,8 @@ class _Corpus:
         self._settle()
 
     def update_recordings(self) -> float:
-        self.found = ascend(self.log_likelihood, self.prior, self.present, start=self.concentrations, iterations=1)
-        self.counted = blank(self.found.responsibilities, self.present)
+        found = ascend(self.log_likelihood, self.prior, self.present, start=self.concentrations, iterations=1)
+        self.counted = blank(found.responsibilities, self.present)
         return self._elbo()
 
     def update_emissions(self) -> float:
@@ -211,7 +211,9 @@ class _Corpus:
     def join(self, tolerance: float) -> bool:
         """Join the pair of behaviours whose union gains most, while any gains."""
         joined = False
-        while float((gains := self._gains()).max()) > tolerance * abs(self._elbo()):
+        while float((gains := merge_gains(self.model, self.windows, self.counted)).max()) > tolerance * abs(
+            self._elbo()
+        ):
             kept, emptied = divmod(int(gains.argmax()), self.model.behaviours)
             counted = self.counted.clone()
             counted[..., kept] += counted[..., emptied]
@@ -226,7 +228,7 @@ class _Corpus:
         sizes = self.counted.sum(dim=(0, 1))
         used = [k for k in torch.argsort(sizes).tolist() if float(sizes[k]) > _EMPTY]
         for emptied in used if len(used) > 1 else []:
-            out = torch.ones_like(sizes, dtype=torch.bool).index_fill(0, torch.tensor(used), False)
+            out = torch.ones_like(sizes, dtype=torch.bool).index_fill(0, torch.tensor(used, device=sizes.device), False)
             out[emptied] = True
             evidence = self.log_likelihood + expected_log(self.concentrations)[..., None, :]
             counted = evidence.masked_fill(out, -torch.inf).softmax(dim=-1)
@@ -245,6 +247,10 @@ class _Corpus:
     @property
     def concentrations(self) -> Tensor:
         return self.prior + self.counted.sum(dim=-2)
+
+    @property
+    def found(self) -> Behaviours:
+        return Behaviours(self.counted, self.concentrations)
 
     def _settle(self) -> float:
         self.update_emissions()
@@ -267,34 +273,41 @@ class _Corpus:
         return False
 
     def _elbo(self) -> float:
-        self.found = Behaviours(self.counted, self.concentrations)
         return float(self.model.terms(self.log_likelihood, self.counted, self.found).elbo)
 
-    def _gains(self) -> Tensor:
-        """What the ELBO gains where the windows of behaviour l go to k, (K, K), at the present sticks; -inf for k = l.
 
-        Exact for hard codes and embeddings; of soft codes that are summed out, as if q(c | z) were to stay.
-        """
-        r, totals, prior = self.counted.flatten(0, 1), self.counted.sum(dim=-2), self.prior
-        statistics = self.model.statistics(self.windows, self.counted)
-        evidence, nothing = self.model.evidence(statistics), self.model.evidence(torch.zeros_like(statistics[:1]))
-        negative_entropy = torch.xlogy(r, r).sum(dim=0)
-        weight = (prior + totals).lgamma().sum(dim=0)
-        freed = len(totals) * prior.lgamma()
-        rows = []
-        for k in range(self.model.behaviours):
-            together = r + r[:, k, None]
-            rows.append(
-                self.model.evidence(statistics + statistics[k])
-                + nothing
-                - torch.xlogy(together, together).sum(dim=0)
-                + (prior[k] + totals[:, k, None] + totals).lgamma().sum(dim=0)
-                + freed
-            )
-        alone = evidence - negative_entropy + weight
-        gains = torch.stack(rows) - alone - alone[:, None]
-        used = totals.sum(dim=0) > _EMPTY
-        return gains.masked_fill(~(used & used[:, None]) | torch.eye(len(gains), dtype=torch.bool), -torch.inf)
+def merge_gains(model: BehaviourModel, windows: Tensor, counted: Tensor) -> Tensor:
+    """What the ELBO gains where behaviour k takes over the windows of l, each emission at its optimum, sticks as they are.
+
+    Exact for hard codes and embeddings; of soft codes that are summed out, as if q(c | z) were to stay.
+
+    Parameters
+    ----------
+    model : BehaviourModel
+    windows : (J, T, ...) Tensor
+    counted : (J, T, K) Tensor
+        Responsibilities, 0 where a window is missing.
+
+    Returns
+    -------
+    (K, K) Tensor
+        Row k, column l; -inf for k = l and for behaviours without windows.
+    """
+    r, totals, prior = counted.flatten(0, 1), counted.sum(dim=-2), model.alpha * model.weights()
+    statistics = model.statistics(windows, counted)
+    negative_entropy = torch.xlogy(r, r).sum(dim=0)
+    alone = model.evidence(statistics) - negative_entropy + (prior + totals).lgamma().sum(dim=0)
+    emptied = model.evidence(torch.zeros_like(statistics[:1])) + len(totals) * prior.lgamma()
+    unions = []
+    for k in range(model.behaviours):
+        together = r + r[:, k, None]
+        weight = (prior[k] + totals[:, k, None] + totals).lgamma().sum(dim=0)
+        unions.append(
+            model.evidence(statistics + statistics[k]) - torch.xlogy(together, together).sum(dim=0) + weight + emptied
+        )
+    unused = totals.sum(dim=0) <= _EMPTY
+    same = torch.eye(model.behaviours, dtype=torch.bool, device=r.device)
+    return (torch.stack(unions) - alone - alone[:, None]).masked_fill(unused | unused[:, None] | same, -torch.inf)
 
 
 def _by_size(counted: Tensor) -> Tensor:

@@ -176,7 +176,9 @@ def test_a_missing_window_is_told_by_its_recordings_weights(kind, seed):
     windows = problem.indices if kind == "indices" else problem.codes
     before = infer(tables, windows, present, iterations=9)
     found = infer(tables, windows, present, iterations=10)
-    np.testing.assert_allclose(found.responsibilities[0, 2], softmax(expected_log(before.concentrations[0])), atol=1e-10)
+    np.testing.assert_allclose(
+        found.responsibilities[0, 2], softmax(expected_log(before.concentrations[0])), atol=1e-10
+    )
 
 
 def test_indices_of_a_missing_window_may_be_out_of_range():

@@ -8,10 +8,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from link.errors import ArgumentError
-from link.hdp import infer
+from link.hdp import Behaviours, infer
 from link.truth import UNJUDGED
 from train.hdp import GaussianBehaviours, HdpTables
-from train.hdp_fit import clustered, fit, labelled, start
+from train.hdp_fit import clustered, fit, labelled, merge_gains, start
 
 TRUE, TRUNCATION, TOKENS, CODES = 5, 20, 3, 16
 RECORDINGS, WINDOWS = 30, 40
@@ -77,7 +77,7 @@ def test_the_weights_of_recordings_are_recovered(corpus, fitted):
     assert np.mean(np.abs(mean - corpus.weights) <= 2.0 * spread + 1 / (WINDOWS + 1)) > 0.95
 
 
-def test_a_recordings_weights_are_its_own_and_not_the_corpus_s(fitted):
+def test_a_recordings_weights_are_its_own_and_not_those_of_all(fitted):
     """Held out: the second half of a recording is told better by its first half than by any weights that all share."""
     model, found = fitted
     tables = model.tables()
@@ -129,7 +129,7 @@ def test_no_update_lowers_the_elbo(kind):
 
 
 def test_gradients_reach_the_elbo_of_coordinate_ascent():
-    small = draw(4, 12, 12, behaviours=3, tokens=2, codes=6)
+    small = draw(4, 10, 10, behaviours=3, tokens=2, codes=6)
     begun = clustered(small.indices, 4, seed=1)
     by_ascent, by_gradient = (HdpTables(4, 2, 6, eta=0.2).double() for _ in range(2))
     best = fit(by_ascent, small.indices, begun, merge=False, sweeps=2000, tolerance=1e-12).elbo[-1, -1]
@@ -177,6 +177,44 @@ def test_joining_undoes_what_k_means_split(corpus, fitted):
     found = fit(split, corpus.indices, clustered(corpus.indices, TRUNCATION, seed=0), merge=False)
     assert split.effective_number().perplexity.mean > 10.0
     assert fitted[1].elbo[-1, -1] > found.elbo[-1, -1] + 500.0
+
+
+@pytest.mark.parametrize("kind", ["codes", "embeddings"])
+def test_the_gain_of_a_union_is_what_the_elbo_gains(kind):
+    small = draw(6, 6, 8, behaviours=3, tokens=2, codes=6)
+    r = torch.rand(6, 8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(4.0).softmax(dim=-1)
+    r[..., 3] = 0.0
+    if kind == "codes":
+        model, windows = HdpTables(4, 2, 6, alpha=0.7).double(), small.indices
+    else:
+        model = GaussianBehaviours(4, 2, alpha=0.7).double()
+        windows = torch.randn(6, 8, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def elbo(counted):
+        model.absorb(model.statistics(windows, counted))
+        tables = model.tables()
+        found = Behaviours(counted, tables.prior + counted.sum(dim=-2))
+        return model.terms(tables.log_likelihood(windows), counted, found).elbo.item()
+
+    gains = merge_gains(model, windows, r)
+    for kept in range(4):
+        for emptied in range(4):
+            joined = r.clone()
+            joined[..., kept] += joined[..., emptied]
+            joined[..., emptied] = 0.0
+            if kept == emptied or 3 in (kept, emptied):
+                assert gains[kept, emptied] == -torch.inf
+            else:
+                assert gains[kept, emptied].item() == pytest.approx(elbo(joined) - elbo(r), abs=1e-9)
+
+
+def test_a_fit_returns_what_its_elbo_is_of(corpus, fitted):
+    model, found = fitted
+    r, a = found.behaviours
+    tables = model.tables()
+    torch.testing.assert_close(a, tables.prior.detach() + r.sum(dim=-2))
+    terms = model.terms(tables.log_likelihood(corpus.indices), r, found.behaviours)
+    assert terms.elbo.item() == pytest.approx(found.elbo[-1, -1], abs=1e-6)
 
 
 def test_clusters_are_of_present_windows_and_the_same_for_a_seed(corpus):
