@@ -4,23 +4,23 @@
     pi_j ~ Dir(alpha beta)                                recording j: its own weights of the same behaviours
     z_jt ~ pi_j               c_jtn ~ phi_(z_jt) n        window t: its behaviour, and the code of each token n
 
-(Teh, Jordan, Beal & Blei 2006, truncated at K.) Learned are q(v) and q(phi) (`train.hdp`); what a receiver needs of them are
-two tables, E log phi and E beta. For a recording the rest of the mean field, q(z_t) = r_t and q(pi) = Dir(a), is found here, by
-coordinate ascent:
+(Teh, Jordan, Beal & Blei 2006, truncated at K.) Learned are q(v) and q(phi) (`train.hdp`); what a receiver needs of them
+are two tables, E log phi and E beta. For a recording the rest of the mean field, q(z_t) = r_t and q(pi) = Dir(a), is found
+here, by coordinate ascent:
 
-    r_tk ∝ exp(psi(a_k) - psi(sum a) + sum_n sum_v p_tnv E log phi_knv)        a = alpha E beta + sum_t r_t
+    r_tk ∝ exp(psi(a_k) - psi(sum a) + sum_n E log phi_kn(c_tn))        a = alpha E beta + sum_t r_t
 
-**Soft codes.** Of a code that was received the receiver has probabilities p_tn, in proportion to P(LLRs | code). They enter in
-one of two ways, and with a constant (the log evidence of the LLRs under a flat prior of codes) the objective is a lower bound
-of the log evidence of what was received in both:
+**Soft codes.** Of a code that was received the receiver has probabilities p_tn, in proportion to P(LLRs | code). They enter
+in one of two ways, and with a constant (the log evidence of the LLRs under a flat prior of codes) the objective is a lower
+bound of the log evidence of what was received in both:
 
-    expected    sum_v p_tnv E log phi_knv               p_tn is q(c_tn): an *expected* log likelihood under q(c)
     marginal    log sum_v p_tnv exp(E log phi_knv)      q(c_tn | z_t) at its optimum: the code is summed out
+    expected    sum_v p_tnv E log phi_knv               p_tn is q(c_tn): an *expected* log likelihood under q(c)
 
-Jensen's inequality makes the second the tighter one. The first is not neutral where a code was lost: a guess among all codes is
-seldom a code of a behaviour that has few, so an erased token speaks for behaviours that have many. The second says next to
-nothing there. For hard codes, a one-hot p, they are the same. Any other p is still a q(c) in the first, a posterior under a
-prior of codes too; in the second the prior would count twice.
+Jensen's inequality makes the first the tighter one. The second is not neutral where a code was lost: a guess among all codes
+is seldom a code of a behaviour that has few, so an erased token speaks for behaviours that have many, and noise drowns what
+other tokens say. The first says next to nothing there. For hard codes, a one-hot p, they are the same. A posterior under a
+prior of codes is still a q(c) in the second; in the first the prior would count twice.
 
 A window that is missing has the responsibilities that its recording's weights give without evidence, and is not counted.
 """
@@ -39,7 +39,7 @@ from link.codebook import lookup, softmax
 from link.errors import ArgumentError
 
 ITERATIONS: Final = 10
-"""Updates of a recording's responsibilities and weights, a fixed number, so that the answer is a smooth function of the tables."""
+"""Updates of a recording's responsibilities and weights: a fixed number, so that the answer is smooth in the tables."""
 
 _ROUNDING: Final = 1e-4  # of tables kept in float32
 
@@ -64,13 +64,13 @@ class Hdp(NamedTuple):
     alpha : float
         In (0, 1]: how many windows the corpus weights count for in a recording.
     marginal : bool
-        How soft codes enter: summed out, or by their expected log likelihood.
+        Whether soft codes are summed out; or else they enter by their expected log likelihood.
     """
 
     log_codes: Array
     weights: Array
     alpha: float
-    marginal: bool = False
+    marginal: bool = True
 
     @property
     def prior(self) -> Array:
@@ -89,7 +89,7 @@ class Hdp(NamedTuple):
         Returns
         -------
         (..., K) float
-            sum_n sum_v p_nv E log phi_knv, or sum_n log sum_v p_nv exp(E log phi_knv) where the tables are marginal.
+            sum_n log sum_v p_nv exp(E log phi_knv), or sum_n sum_v p_nv E log phi_knv where `marginal` is False.
 
         Raises
         ------
@@ -192,8 +192,8 @@ def infer(
 def push(tables: Tables, state: Array, window: Array, *, iterations: int = ITERATIONS) -> Behaviours:
     """Behaviours of the next window of a stream, from those before it alone.
 
-    Streaming variational Bayes (Broderick et al. 2013): q(pi) given the windows so far is the prior of the next one, so a push
-    is `infer` on one window with `state` in place of alpha E beta. Responsibilities once given are not revised.
+    Streaming variational Bayes (Broderick et al. 2013): q(pi) given the windows so far is the prior of the next one, so a
+    push is `infer` on one window with `state` in place of alpha E beta. Responsibilities once given are not revised.
 
     Parameters
     ----------
@@ -268,7 +268,9 @@ def blank(windows: Array, present: Array | None) -> Array:
         return windows
     xp = namespace(windows, present)
     if tuple(present.shape) != tuple(windows.shape[: present.ndim]) or present.ndim >= windows.ndim:
-        raise ArgumentError("present", f"must have shape {tuple(windows.shape[:present.ndim])}, got {tuple(present.shape)}")
+        raise ArgumentError(
+            "present", f"must have shape {tuple(windows.shape[: present.ndim])}, got {tuple(present.shape)}"
+        )
     shape = (*present.shape, *[1] * (windows.ndim - present.ndim))
     return xp.where(xp.reshape(present, shape), windows, xp.zeros_like(windows))
 
@@ -286,8 +288,8 @@ def check_hdp(tables: Hdp | GaussianHdp) -> None:
     Raises
     ------
     ArgumentError
-        If shapes do not fit, alpha is not in (0, 1], weights are not positive or do not add up to 1, a row of `log_codes` has
-        more probability than 1 (E log phi <= log E phi), a variance is not positive, or anything is not finite.
+        If shapes do not fit, alpha is not in (0, 1], weights are not positive or do not add up to 1, a row of `log_codes`
+        has more probability than 1 (E log phi <= log E phi), a variance is not positive, or anything is not finite.
     """
     xp = namespace(tables.weights)
     if not 0.0 < tables.alpha <= 1.0:

@@ -1,7 +1,7 @@
 """How many behaviours there are: exp of the entropy of the weights, and how many cover 95 % of them, with intervals.
 
-A truncated model always *has* K behaviours; what counts is how many carry weight. Both figures are taken under the variational
-posterior, q(v) of the corpus or q(pi) of a recording, by inverting its distribution functions at counted uniforms.
+A truncated model always *has* K behaviours; what counts is how many carry weight. Both figures are taken under the
+variational posterior, q(v) of the corpus or q(pi) of a recording, by inverting distribution functions at counted uniforms.
 
 **What the intervals cover**: 95 % of q, given the codes, the truncation, gamma, alpha and eta. **What they do not**: a mean
 field is narrower than the posterior, since it takes sticks, weights and responsibilities for independent; it lies at one of

@@ -2,14 +2,14 @@
 
     log evidence >= E log p(windows | z) - KL(z, pi of each recording) - KL(v) - KL(phi)
 
-with the mean field q(v_k) = Beta, q(phi_kn) = Dirichlet, q(pi_j) = Dirichlet and q(z_t) categorical; the model, and the updates
-of the last two, are link.hdp's. One term has no closed form: E log 1/B(alpha beta), the normaliser of Dir(alpha beta). With
-alpha <= 1 every alpha beta_k is in (0, 1], where -log Gamma(x) >= log x (Gamma(1 + x) <= 1), so that
+with the mean field q(v_k) = Beta, q(phi_kn) = Dirichlet, q(pi_j) = Dirichlet and q(z_t) categorical; the model, and the
+updates of the last two, are link.hdp's. One term has no closed form: E log 1/B(alpha beta), the normaliser of
+Dir(alpha beta). With alpha <= 1 every alpha beta_k is in (0, 1], where -log Gamma(x) >= log x (Gamma(1 + x) <= 1), so that
 
     E log 1/B(alpha beta) >= log Gamma(alpha) + K log alpha + sum_k E log beta_k
 
-(Hughes, Kim & Sudderth 2015, section 3.2) and the ELBO stays a bound. What is called the KL of a recording is thereby one from
-above. Since a recording's a is that of its responsibilities, a = alpha E beta + sum_t r_t, E log pi cancels from it:
+(Hughes, Kim & Sudderth 2015) and the ELBO stays a bound. What is called the KL of a recording is thereby one from above.
+Since a recording's a is that of its responsibilities, a = alpha E beta + sum_t r_t, E log pi cancels from it:
 
     KL_j = sum_t sum_k r_tk log r_tk - log B(a_j) - (log Gamma(alpha) + K log alpha + sum_k E log beta_k)
 
@@ -87,7 +87,9 @@ class BehaviourModel(nn.Module):
             raise ArgumentError("alpha", f"must be in (0, 1], got {alpha:g}")
         most = 1 + int(math.log(_SMALLEST_WEIGHT / alpha) / math.log(gamma / (1.0 + gamma)))
         if behaviours > most:
-            raise ArgumentError("behaviours", f"must be at most {most}, where weights vanish at gamma {gamma:g}, got {behaviours}")
+            raise ArgumentError(
+                "behaviours", f"must be at most {most}, where weights vanish at gamma {gamma:g}, got {behaviours}"
+            )
         self.behaviours = behaviours
         self.gamma = gamma
         self.alpha = alpha
@@ -124,8 +126,8 @@ class BehaviourModel(nn.Module):
             As `link.hdp.infer` takes them.
         present : (..., T) bool, optional
         share : float
-            Of the corpus's recordings, how large a part these are (Hoffman et al. 2013): the KLs of the corpus are multiplied
-            by it.
+            Of the corpus's recordings, how large a part these are (Hoffman et al. 2013): the KLs of the corpus are
+            multiplied by it.
         iterations : int
             Of the updates of each recording.
 
@@ -143,7 +145,7 @@ class BehaviourModel(nn.Module):
         return self.terms(log_likelihood, counted, found, share)
 
     def terms(self, log_likelihood: Tensor, counted: Tensor, found: Behaviours, share: float = 1.0) -> ElboTerms:
-        """The same of (..., T, K) log likelihoods and responsibilities, 0 where a window is missing, whose sum `found` holds."""
+        """The same of (..., T, K) log likelihoods and the responsibilities that count, 0 where a window is missing."""
         return ElboTerms(
             (counted * log_likelihood).sum(dim=(-2, -1)),
             self.kl_recordings(counted, found.concentrations),
@@ -201,7 +203,7 @@ class HdpTables(BehaviourModel):
     eta : float
         > 0; below 1 where a behaviour has few of the codes.
     marginal : bool
-        How soft codes enter (`link.hdp`).
+        Whether soft codes are summed out (`link.hdp`).
     """
 
     def __init__(
@@ -213,7 +215,7 @@ class HdpTables(BehaviourModel):
         gamma: float = 1.0,
         alpha: float = 1.0,
         eta: float = 0.1,
-        marginal: bool = False,
+        marginal: bool = True,
     ) -> None:
         super().__init__(behaviours, gamma=gamma, alpha=alpha)
         if tokens < 1:
@@ -238,18 +240,25 @@ class HdpTables(BehaviourModel):
         return kl_divergence(Dirichlet(counts), Dirichlet(torch.full_like(counts, self.eta))).sum()
 
     def statistics(self, windows: Tensor, responsibilities: Tensor) -> Tensor:
-        """Expected counts of each code, (K, N, V)."""
+        """Expected counts of each code, (K, N, V): under q(c | z) of the present tables, where soft codes are summed out."""
         weights = responsibilities.flatten(0, 1)
         _, tokens, codes = self.log_counts.shape
         if windows.is_floating_point():
             if self.marginal:
-                raise ArgumentError("windows", "must be indices where soft codes are summed out: soft ones have no closed form")
+                return self._marginal_counts(windows.flatten(0, 1).to(weights.dtype), weights)
             counts = weights.T @ windows.flatten(0, 1).flatten(1).to(weights.dtype)
         else:
             places = (windows + torch.arange(tokens, device=windows.device) * codes).flatten()
             empty = weights.new_zeros(tokens * codes, self.behaviours)
             counts = empty.index_add(0, places, weights.repeat_interleave(tokens, dim=0)).T
         return counts.reshape(self.log_counts.shape)
+
+    def _marginal_counts(self, codes: Tensor, weights: Tensor) -> Tensor:
+        """sum_t r_tk q(c_tn = v | z_t = k), q(c | z) ∝ p exp(E log phi), of (W, N, V) codes and (W, K) responsibilities."""
+        likelihoods: Tensor = self.tables().log_codes.exp().movedim(1, 0)
+        codes = codes.movedim(1, 0)
+        totals = (codes @ likelihoods.mT).clamp_min(torch.finfo(codes.dtype).tiny)
+        return (((weights / totals).mT @ codes) * likelihoods).movedim(0, 1)
 
     @torch.no_grad()
     def absorb(self, statistics: Tensor) -> None:
@@ -265,8 +274,9 @@ class HdpTables(BehaviourModel):
 class GaussianBehaviours(BehaviourModel):
     """Behaviours over embeddings of windows: a diagonal Gaussian each, for variants without a codebook.
 
-    Means and variances are points, not distributions: their prior's log density stands where a KL would (a maximum a posteriori
-    estimate within the variational one), so that the objective is no bound and says less of how many behaviours there are.
+    Means and variances are points, not distributions: their prior's log density stands where a KL would (a maximum a
+    posteriori estimate within the variational one), so that the objective is no bound and tells less well how many
+    behaviours there are.
 
         1 / variance ~ Gamma(1, variance_0)      mean | variance ~ N(0, variance / strength)
 
@@ -316,7 +326,9 @@ class GaussianBehaviours(BehaviourModel):
     def statistics(self, windows: Tensor, responsibilities: Tensor) -> Tensor:
         """Number of windows, sums and sums of squares, (K, 3, F)."""
         weights, values = responsibilities.flatten(0, 1), windows.flatten(0, 1).to(responsibilities.dtype)
-        return torch.stack([weights.T @ torch.ones_like(values), weights.T @ values, weights.T @ values.square()], dim=1)
+        return torch.stack(
+            [weights.T @ torch.ones_like(values), weights.T @ values, weights.T @ values.square()], dim=1
+        )
 
     @torch.no_grad()
     def absorb(self, statistics: Tensor) -> None:

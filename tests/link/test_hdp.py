@@ -19,6 +19,11 @@ BEHAVIOURS, TOKENS, CODES, WINDOWS = 4, 3, 8, 6
 seeds = st.integers(0, 2**31)
 
 
+def over_seeds(test):
+    """Twenty of them: each is a recording of its own."""
+    return settings(max_examples=20)(given(seeds)(test))
+
+
 class Problem(NamedTuple):
     tables: Hdp
     indices: np.ndarray
@@ -56,8 +61,8 @@ def written_out(tables, codes, present, iterations):
     return r, prior + sum(r[t] for t in range(len(codes)) if present[t])
 
 
-@given(seeds, st.integers(1, 4))
 @settings(max_examples=20)
+@given(seeds, st.integers(1, 4))
 def test_recordings_are_inferred_by_the_updates_written_out(seed, iterations):
     tables, _, codes, present = random_problem(seed)
     r, a = infer(tables, codes, present, iterations=iterations)
@@ -67,7 +72,7 @@ def test_recordings_are_inferred_by_the_updates_written_out(seed, iterations):
         np.testing.assert_allclose(a[j], expected_a, atol=1e-9)
 
 
-@given(seeds)
+@over_seeds
 def test_concentrations_are_those_of_the_responsibilities(seed):
     tables, _, codes, present = random_problem(seed)
     r, a = infer(tables, codes, present)
@@ -76,7 +81,7 @@ def test_concentrations_are_those_of_the_responsibilities(seed):
     np.testing.assert_allclose(a.sum(axis=-1), tables.alpha + present.sum(axis=-1), rtol=1e-12)
 
 
-@given(seeds)
+@over_seeds
 def test_no_update_lowers_the_bound_of_a_recording(seed):
     tables, _, codes, _ = random_problem(seed)
     log_likelihood = tables.log_likelihood(codes)
@@ -93,7 +98,7 @@ def recording_bound(log_likelihood, r, a):
 
 
 @pytest.mark.parametrize("marginal", [False, True])
-@given(seeds)
+@over_seeds
 def test_indices_are_certain_codes(marginal, seed):
     tables, indices, _, _ = random_problem(seed, marginal=marginal)
     expected = tables.log_likelihood(one_hot(indices))
@@ -101,8 +106,7 @@ def test_indices_are_certain_codes(marginal, seed):
     np.testing.assert_allclose(tables.log_likelihood(indices), expected, rtol=1e-12)
 
 
-@given(seeds)
-@settings(max_examples=20)
+@over_seeds
 def test_soft_codes_enter_by_their_expected_log_likelihood(seed):
     tables, _, codes, _ = random_problem(seed)
     window = codes[0, 0]
@@ -113,8 +117,7 @@ def test_soft_codes_enter_by_their_expected_log_likelihood(seed):
     np.testing.assert_allclose(tables.log_likelihood(window), expected, rtol=1e-10)
 
 
-@given(seeds)
-@settings(max_examples=20)
+@over_seeds
 def test_or_summed_out_by_the_log_of_an_expected_likelihood(seed):
     tables, _, codes, _ = random_problem(seed, marginal=True)
     window = codes[0, 0]
@@ -125,7 +128,7 @@ def test_or_summed_out_by_the_log_of_an_expected_likelihood(seed):
     np.testing.assert_allclose(tables.log_likelihood(window), np.log(expected), rtol=1e-10)
 
 
-@given(seeds)
+@over_seeds
 def test_summing_codes_out_is_the_tighter_bound(seed):
     tables, _, codes, _ = random_problem(seed)
     assert (tables._replace(marginal=True).log_likelihood(codes) >= tables.log_likelihood(codes) - 1e-12).all()
@@ -154,7 +157,7 @@ def test_what_underflows_is_unlikely_and_not_impossible():
 
 
 @pytest.mark.parametrize("rubbish", [np.nan, np.inf, 1e300])
-@given(seeds)
+@over_seeds
 def test_a_missing_window_counts_for_nothing_whatever_is_in_its_place(rubbish, seed):
     tables, _, codes, present = random_problem(seed)
     broken = np.where(present[..., None, None], codes, rubbish)
@@ -165,11 +168,14 @@ def test_a_missing_window_counts_for_nothing_whatever_is_in_its_place(rubbish, s
     np.testing.assert_allclose(a[0], alone.concentrations, atol=1e-10)
 
 
-@given(seeds)
-def test_a_missing_window_is_told_by_its_recordings_weights(seed):
-    tables, _, codes, present = random_problem(seed)
-    before = infer(tables, codes, present, iterations=9)
-    found = infer(tables, codes, present, iterations=10)
+@pytest.mark.parametrize("kind", ["indices", "codes"])
+@over_seeds
+def test_a_missing_window_is_told_by_its_recordings_weights(kind, seed):
+    problem = random_problem(seed)
+    tables, present = problem.tables, problem.present
+    windows = problem.indices if kind == "indices" else problem.codes
+    before = infer(tables, windows, present, iterations=9)
+    found = infer(tables, windows, present, iterations=10)
     np.testing.assert_allclose(
         found.responsibilities[0, 2], softmax(expected_log(before.concentrations[0])), atol=1e-10
     )
@@ -181,7 +187,7 @@ def test_indices_of_a_missing_window_may_be_out_of_range():
     np.testing.assert_array_equal(infer(tables, broken, present)[0], infer(tables, indices, present)[0])
 
 
-@given(seeds)
+@over_seeds
 def test_recordings_stand_alone_in_a_batch(seed):
     tables, _, codes, present = random_problem(seed, recordings=3)
     together = infer(tables, codes, present)
@@ -200,7 +206,7 @@ def test_windows_of_one_recording_pull_each_other_to_its_own_behaviours():
     assert among[2, 0] > 0.9
 
 
-@given(seeds)
+@over_seeds
 def test_a_push_is_one_window_inferred_from_the_state(seed):
     tables, _, codes, _ = random_problem(seed)
     state = tables.prior + np.arange(BEHAVIOURS)
@@ -219,14 +225,14 @@ def pushed(tables, windows):
     return Behaviours(np.array(each), state)
 
 
-@given(seeds)
+@over_seeds
 def test_the_first_push_is_a_recording_of_one_window(seed):
     tables, _, codes, _ = random_problem(seed)
     one = infer(tables, codes[0, :1])
     np.testing.assert_allclose(pushed(tables, codes[0, :1]).responsibilities, one.responsibilities, atol=1e-12)
 
 
-@given(seeds)
+@over_seeds
 def test_no_later_window_changes_what_a_stream_has_said(seed):
     tables, _, codes, _ = random_problem(seed)
     other = codes[0].copy()
@@ -236,7 +242,7 @@ def test_no_later_window_changes_what_a_stream_has_said(seed):
     )
 
 
-@given(seeds)
+@over_seeds
 def test_where_windows_leave_no_doubt_a_stream_ends_as_the_whole_recording(seed):
     generator = np.random.default_rng(seed)
     counts = np.full((CODES, 1, CODES), 0.01) + 100.0 * np.eye(CODES)[:, None, :]
@@ -263,7 +269,10 @@ def test_torch_finds_the_same_behaviours(dtype, marginal):
         for one, other in zip(found, expected, strict=True):
             assert one.numpy().dtype == other.dtype == dtype
             np.testing.assert_allclose(one.numpy(), other, atol=rounding)
-    stream, expected = push(in_torch, in_torch.prior, torch.from_numpy(indices[:, 0])), push(tables, tables.prior, indices[:, 0])
+    stream, expected = (
+        push(in_torch, in_torch.prior, torch.from_numpy(indices[:, 0])),
+        push(tables, tables.prior, indices[:, 0]),
+    )
     np.testing.assert_allclose(stream.responsibilities.numpy(), expected.responsibilities, atol=rounding)
 
 

@@ -74,7 +74,10 @@ def test_a_seed_draws_the_same_and_another_does_not():
         (lambda: corpus_number([[1.0, 0.0]]), r"^sticks must be pairs above 0, got shape \(1, 2\)$"),
         (lambda: corpus_number([[1.0, np.nan]]), r"^sticks must be pairs above 0, got shape \(1, 2\)$"),
         (lambda: corpus_number([[1.0, 1.0]], 1), r"^draws must be at least 2, got 1$"),
-        (lambda: recording_number([1.0]), r"^concentrations must be a row of 2 or more numbers above 0, got shape \(1,\)$"),
+        (
+            lambda: recording_number([1.0]),
+            r"^concentrations must be a row of 2 or more numbers above 0, got shape \(1,\)$",
+        ),
         (
             lambda: recording_number([1.0, -1.0]),
             r"^concentrations must be a row of 2 or more numbers above 0, got shape \(2,\)$",

@@ -34,8 +34,8 @@ def random_codes(seed, *shape):
 def log_evidence(indices, behaviours, *, gamma, alpha, eta):
     """Log p(codes) of (J, T, N) indices: all behaviours of all windows added up, phi and pi integrated out in closed form.
 
-    What is left is an integral over the sticks of a polynomial (rising factorials of alpha beta_k, times the density for whole
-    gamma), of a degree in each stick below twice the 24 nodes of Gauss and Legendre: exact to rounding.
+    What is left is an integral over the sticks of a polynomial (rising factorials of alpha beta_k, times the density for
+    whole gamma), of a degree in each stick below twice the 24 nodes of Gauss and Legendre: exact to rounding.
     """
     recordings, windows, tokens = indices.shape
     nodes, node_weights = np.polynomial.legendre.leggauss(24)
@@ -51,7 +51,12 @@ def log_evidence(indices, behaviours, *, gamma, alpha, eta):
         counts = np.zeros((behaviours, tokens, CODES))
         for j, t, n in itertools.product(range(recordings), range(windows), range(tokens)):
             counts[z[j, t], n, indices[j, t, n]] += 1.0
-        codes = gammaln(eta + counts).sum(-1) - gammaln((eta + counts).sum(-1)) - CODES * gammaln(eta) + gammaln(CODES * eta)
+        codes = (
+            gammaln(eta + counts).sum(-1)
+            - gammaln((eta + counts).sum(-1))
+            - CODES * gammaln(eta)
+            + gammaln(CODES * eta)
+        )
         held = np.stack([(z == k).sum(axis=1) for k in range(behaviours)], axis=-1)
         polya = gammaln(alpha) - gammaln(alpha + windows)
         polya = polya + (gammaln(alpha * beta[:, None] + held) - gammaln(alpha * beta[:, None])).sum(axis=-1)
@@ -151,7 +156,8 @@ def test_an_untrained_model_is_its_prior():
     model = HdpTables(4, 2, 5)
     assert model.kl_sticks().item() == pytest.approx(0.0, abs=1e-6)
     assert model.kl_emissions().item() == pytest.approx(0.0, abs=1e-4)
-    check_hdp(model.tables())
+    with torch.no_grad():
+        check_hdp(model.tables())
 
 
 def test_minibatches_of_an_epoch_add_up_to_the_elbo_once():
@@ -205,7 +211,8 @@ def test_gaussians_are_judged_by_their_density_and_prior():
     torch.testing.assert_close(model.kl_emissions(), -(of_means + of_variances).sum())
     terms = model.elbo_terms(torch.randn(4, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     assert terms.behaviours.responsibilities.shape == (4, 5, 3)
-    check_hdp(model.tables())
+    with torch.no_grad():
+        check_hdp(model.tables())
 
 
 @pytest.mark.parametrize("kind", ["codes", "embeddings"])
@@ -213,7 +220,7 @@ def test_what_behaviours_absorb_is_the_optimum_and_its_value_the_evidence(kind):
     generator = torch.Generator().manual_seed(1)
     r = torch.rand(4, 5, 3, generator=generator, dtype=torch.float64).softmax(dim=-1)
     if kind == "codes":
-        model, windows = HdpTables(3, 2, 4, eta=0.3).double(), random_codes(6, 4, 5, 2, 4)
+        model, windows = HdpTables(3, 2, 4, eta=0.3, marginal=False).double(), random_codes(6, 4, 5, 2, 4)
     else:
         model = GaussianBehaviours(3, 2, variance=0.4).double()
         windows = torch.randn(4, 5, 2, generator=generator, dtype=torch.float64)
@@ -230,11 +237,24 @@ def test_what_behaviours_absorb_is_the_optimum_and_its_value_the_evidence(kind):
 
 
 def test_statistics_of_indices_are_those_of_certain_codes():
-    model = HdpTables(3, 2, 4).double()
+    model = HdpTables(3, 2, 4, marginal=False).double()
     indices = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (5, 6, 2)))
     r = random_codes(7, 5, 6, 3)
     certain = torch.nn.functional.one_hot(indices, 4).double()
-    torch.testing.assert_close(model.statistics(indices, r), model.statistics(certain, r), rtol=1e-12, atol=1e-12)
+    expected = model.statistics(indices, r)
+    torch.testing.assert_close(model.statistics(certain, r), expected, rtol=1e-12, atol=1e-12)
+    model.marginal = True
+    torch.testing.assert_close(model.statistics(certain, r), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_counts_of_codes_summed_out_are_those_of_bayes():
+    model, soft, r = random_model(8, 3, 2, 4), random_codes(8, 5, 6, 2, 4), random_codes(9, 5, 6, 3)
+    likelihoods = model.tables().log_codes.exp()
+    expected = torch.zeros(3, 2, 4, dtype=torch.float64)
+    for j, t, k, n in itertools.product(range(5), range(6), range(3), range(2)):
+        joint = soft[j, t, n] * likelihoods[k, n]
+        expected[k, n] += r[j, t, k] * joint / joint.sum()
+    torch.testing.assert_close(model.statistics(soft, r), expected)
 
 
 def test_log_beta_is_the_normaliser_of_a_dirichlet():
@@ -260,7 +280,10 @@ def test_log_beta_is_the_normaliser_of_a_dirichlet():
         (lambda: GaussianBehaviours(4, 0), r"^features must be at least 1, got 0$"),
         (lambda: GaussianBehaviours(4, 2, variance=0.0), r"^variance must be above 0, got 0$"),
         (lambda: GaussianBehaviours(4, 2, strength=-1.0), r"^strength must be above 0, got -1$"),
-        (lambda: HdpTables(4, 2, 4).elbo_terms(torch.zeros(1, 3, 2, 4), share=0.0), r"^share must be in \(0, 1\], got 0$"),
+        (
+            lambda: HdpTables(4, 2, 4).elbo_terms(torch.zeros(1, 3, 2, 4), share=0.0),
+            r"^share must be in \(0, 1\], got 0$",
+        ),
         (
             lambda: HdpTables(4, 2, 4).elbo_terms(torch.zeros(1, 3, 2, 5)),
             r"^codes must have shape \(\.\.\., 2, 4\), got \(1, 3, 2, 5\)$",

@@ -8,13 +8,13 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from link.errors import ArgumentError
-from link.hdp import infer
+from link.hdp import Behaviours, infer
 from link.truth import UNJUDGED
 from train.hdp import GaussianBehaviours, HdpTables
-from train.hdp_fit import clustered, fit, labelled, start
+from train.hdp_fit import clustered, fit, labelled, merge_gains, start
 
 TRUE, TRUNCATION, TOKENS, CODES = 5, 20, 3, 16
-RECORDINGS, WINDOWS = 40, 40
+RECORDINGS, WINDOWS = 30, 40
 
 
 class Corpus(NamedTuple):
@@ -77,7 +77,7 @@ def test_the_weights_of_recordings_are_recovered(corpus, fitted):
     assert np.mean(np.abs(mean - corpus.weights) <= 2.0 * spread + 1 / (WINDOWS + 1)) > 0.95
 
 
-def test_a_recordings_weights_are_its_own_and_not_the_corpus_s(fitted):
+def test_a_recordings_weights_are_its_own_and_not_those_of_all(fitted):
     """Held out: the second half of a recording is told better by its first half than by any weights that all share."""
     model, found = fitted
     tables = model.tables()
@@ -98,48 +98,54 @@ def test_a_recordings_weights_are_its_own_and_not_the_corpus_s(fitted):
         assert gain.mean() > 0.3  # of ln 5 = 1.6 nats that five equal behaviours cost
 
 
-@pytest.mark.parametrize("kind", ["indices", "soft, with gaps", "embeddings"])
+@pytest.mark.parametrize("kind", ["indices", "expected, with gaps", "marginal, with gaps", "embeddings"])
 def test_no_update_lowers_the_elbo(kind):
-    small = draw(3, 12, 10, behaviours=3, tokens=2, codes=6)
+    small = draw(3, 10, 10, behaviours=3, tokens=2, codes=6)
     present = None
     model = HdpTables(8, 2, 6, gamma=2.0, alpha=0.6).double()
     windows = small.indices
-    if kind == "soft, with gaps":
+    if "gaps" in kind:
+        model.marginal = kind.startswith("marginal")
         noise = torch.rand(*windows.shape, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        windows = (torch.nn.functional.one_hot(windows, 6) + 0.5 * noise).log_softmax(dim=-1).mul(3.0).softmax(dim=-1)
-        present = torch.ones(12, 10, dtype=torch.bool)
+        windows = torch.nn.functional.one_hot(windows, 6) + 0.1 * noise
+        windows = windows / windows.sum(dim=-1, keepdim=True)
+        present = torch.ones(10, 10, dtype=torch.bool)
         present[:, 7:] = False
         windows[:, 7:] = torch.nan
     elif kind == "embeddings":
         model = GaussianBehaviours(8, 2, variance=0.1).double()
         generator = torch.Generator().manual_seed(0)
         places = 3.0 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-        noise = 0.3 * torch.randn(12, 10, 2, generator=generator, dtype=torch.float64)
+        noise = 0.3 * torch.randn(10, 10, 2, generator=generator, dtype=torch.float64)
         windows = places[torch.from_numpy(small.behaviours)] + noise
     found = fit(model, windows, clustered(windows, 8, present=present), present=present, tolerance=1e-9)
     elbo = found.elbo.ravel()
     assert len(elbo) > 6
     # Sums of some hundreds of terms, in float64.
     assert (np.diff(elbo) >= -1e-11 * abs(elbo[-1])).all()
-    # What the model says of itself, from responsibilities begun afresh, is where coordinate ascent ended or beside it.
-    assert model.elbo_terms(windows, present, iterations=100).elbo.item() == pytest.approx(elbo[-1], rel=5e-3)
-    assert 2.0 < model.effective_number().perplexity.mean < 4.0
+    # Responsibilities begun afresh end where coordinate ascent did, beside it or above.
+    assert model.elbo_terms(windows, present, iterations=100).elbo.item() > elbo[-1] - 5e-3 * abs(elbo[-1])
+    assert 2.0 < model.effective_number().perplexity.mean < 6.0
 
 
 def test_gradients_reach_the_elbo_of_coordinate_ascent():
-    small = draw(4, 12, 12, behaviours=3, tokens=2, codes=6)
+    small = draw(4, 10, 10, behaviours=3, tokens=2, codes=6)
     begun = clustered(small.indices, 4, seed=1)
     by_ascent, by_gradient = (HdpTables(4, 2, 6, eta=0.2).double() for _ in range(2))
     best = fit(by_ascent, small.indices, begun, merge=False, sweeps=2000, tolerance=1e-12).elbo[-1, -1]
     start(by_gradient, small.indices, begun)
-    optimizer = torch.optim.Adam(by_gradient.parameters(), lr=0.05)
-    for _ in range(400):
+    optimizer = torch.optim.LBFGS(by_gradient.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
         optimizer.zero_grad()
-        (-by_gradient.elbo_terms(small.indices, iterations=20).elbo).backward()
-        optimizer.step()
+        loss = -by_gradient.elbo_terms(small.indices, iterations=20).elbo
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
     reached = by_gradient.elbo_terms(small.indices, iterations=100).elbo.item()
-    # Adam at a constant rate circles the optimum: by some hundredths of a nat, of hundreds.
-    assert reached == pytest.approx(best, abs=0.3)
+    # Both stop where a step gains less than 1e-9 of some 300 nats.
+    assert reached == pytest.approx(best, abs=1e-5)
 
 
 def test_gradients_from_a_start_keep_behaviours_apart(corpus):
@@ -153,27 +159,62 @@ def test_gradients_from_a_start_keep_behaviours_apart(corpus):
         optimizer.step()
     assert model.effective_number().perplexity.mean == pytest.approx(TRUE, abs=0.7)
     r = infer(model.tables(), corpus.indices).responsibilities
-    assert np.mean(matching(r.detach().numpy(), corpus.behaviours)[corpus.behaviours] == r.argmax(dim=-1).numpy()) > 0.95
+    assert (
+        np.mean(matching(r.detach().numpy(), corpus.behaviours)[corpus.behaviours] == r.argmax(dim=-1).numpy()) > 0.95
+    )
 
 
 def test_behaviours_that_are_alike_are_not_parted_by_gradients():
-    """Why learning needs a start: an untrained model gives all behaviours the same gradient of their codes."""
+    """Why learning needs a start: an untrained model moves the codes of all behaviours along one line."""
     model = HdpTables(3, 2, 6).double()
     model.elbo_terms(draw(5, 4, 5, behaviours=3, tokens=2, codes=6).indices).elbo.backward()
-    gradient = model.log_counts.grad
-    r = model.weights().detach()
-    torch.testing.assert_close(gradient[0] - gradient[0].mean(), gradient[0] - gradient[0].mean())
-    assert r[0] > r[1]
+    directions = torch.nn.functional.normalize(model.log_counts.grad.flatten(1), dim=-1)
+    torch.testing.assert_close((directions @ directions.T).abs(), torch.ones(3, 3, dtype=torch.float64))
 
 
-def test_merging_undoes_what_k_means_split(corpus):
-    begun = clustered(corpus.indices, TRUNCATION, seed=2)
-    split, joined = (HdpTables(TRUNCATION, TOKENS, CODES).double() for _ in range(2))
-    before = fit(split, corpus.indices, begun, merge=False).elbo[-1, -1]
-    after = fit(joined, corpus.indices, begun).elbo[-1, -1]
+def test_joining_undoes_what_k_means_split(corpus, fitted):
+    split = HdpTables(TRUNCATION, TOKENS, CODES).double()
+    found = fit(split, corpus.indices, clustered(corpus.indices, TRUNCATION, seed=0), merge=False)
     assert split.effective_number().perplexity.mean > 10.0
-    assert joined.effective_number().perplexity.mean < 6.0
-    assert after > before
+    assert fitted[1].elbo[-1, -1] > found.elbo[-1, -1] + 500.0
+
+
+@pytest.mark.parametrize("kind", ["codes", "embeddings"])
+def test_the_gain_of_a_union_is_what_the_elbo_gains(kind):
+    small = draw(6, 6, 8, behaviours=3, tokens=2, codes=6)
+    r = torch.rand(6, 8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(4.0).softmax(dim=-1)
+    r[..., 3] = 0.0
+    if kind == "codes":
+        model, windows = HdpTables(4, 2, 6, alpha=0.7).double(), small.indices
+    else:
+        model = GaussianBehaviours(4, 2, alpha=0.7).double()
+        windows = torch.randn(6, 8, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def elbo(counted):
+        model.absorb(model.statistics(windows, counted))
+        tables = model.tables()
+        found = Behaviours(counted, tables.prior + counted.sum(dim=-2))
+        return model.terms(tables.log_likelihood(windows), counted, found).elbo.item()
+
+    gains = merge_gains(model, windows, r)
+    for kept in range(4):
+        for emptied in range(4):
+            joined = r.clone()
+            joined[..., kept] += joined[..., emptied]
+            joined[..., emptied] = 0.0
+            if kept == emptied or 3 in (kept, emptied):
+                assert gains[kept, emptied] == -torch.inf
+            else:
+                assert gains[kept, emptied].item() == pytest.approx(elbo(joined) - elbo(r), abs=1e-9)
+
+
+def test_a_fit_returns_what_its_elbo_is_of(corpus, fitted):
+    model, found = fitted
+    r, a = found.behaviours
+    tables = model.tables()
+    torch.testing.assert_close(a, tables.prior.detach() + r.sum(dim=-2))
+    terms = model.terms(tables.log_likelihood(corpus.indices), r, found.behaviours)
+    assert terms.elbo.item() == pytest.approx(found.elbo[-1, -1], abs=1e-6)
 
 
 def test_clusters_are_of_present_windows_and_the_same_for_a_seed(corpus):
@@ -207,10 +248,6 @@ def test_labels_are_behaviours_and_what_has_none_is_shared():
         (
             lambda: fit(HdpTables(4, 2, 6), torch.zeros(1, 3, 2, dtype=torch.int64), torch.zeros(1, 3, 4), sweeps=0),
             r"^sweeps must be at least 1, got 0$",
-        ),
-        (
-            lambda: start(HdpTables(4, 2, 6, marginal=True), torch.zeros(1, 3, 2, 6), torch.ones(1, 3, 4)),
-            r"^windows must be indices where soft codes are summed out: soft ones have no closed form$",
         ),
     ],
 )
