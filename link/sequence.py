@@ -1,11 +1,11 @@
 """What a receiver makes of a recording whose windows it has received one by one.
 
-    logits (T, C) ─> scale (log softmax - log prior) ──────────────┐
-                                                                   + ─> emissions (T, C) ─> HSMM ─> P(behaviour | recording)
-    codes (T, N, V) ─> HDP ─> r (T, K) ─> share log sum_k r_k P(c|k) ┘          (link.hdp, link.hsmm)
+    logits (T, C) ─> scale (log softmax - log prior) ────────────────┐
+                                                                     + ─> emissions (T, C) ─> HSMM ─> P(class | recording)
+    codes (T, N, V) ─> HDP ─> r (T, K) ─> share log sum_k r_k P(c|k) ┘
 
-A window's own decision is a posterior; divided by the prior of its classes it is a likelihood up to a factor, which is what a
-model of what follows on what has to be given (Bourlard and Morgan 1994, Connectionist Speech Recognition, chapter 7). The
+A window's own decision is a posterior; divided by the prior of its classes it is a likelihood up to a factor, which is what
+a model of what follows on what has to be given (Bourlard and Morgan 1994, Connectionist Speech Recognition, chapter 7). The
 behaviours that an HDP finds are none of the classes: P(c|k) says what each is evidence of. Either part may be left out: with
 neither, a window is decided by itself.
 

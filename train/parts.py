@@ -1,9 +1,9 @@
 """What each part of a receiver of recordings brings: codebook, behaviours (HDP) and durations (HSMM), each with and without.
 
-    recipe, seed ─┬─ train, export ─> the hard path, ONNX Runtime ─┬─ none, hdp, hsmm, hdp_hsmm ─> scores over each channel
-                  └─ encoder and head alone, without a codebook ───┴─ the same ────────────────> scores without a link
+    recipe, seed ─┬─ train, export ─> hard path, ONNX Runtime ────┬─ none, hdp, hsmm, hdp_hsmm ─> scores over each channel
+                  └─ encoder and head alone, without a codebook ──┴─ the same ────────────────> scores without a link
 
-The sequence stages of a seed share its codec, so that what a part brings is a difference of decisions on the same receptions.
+The stages of a seed share its codec, so that what a part brings is a difference of decisions on the same receptions.
 Without a codebook there are no bits to send: those four are measured without a link, and say what a codebook costs.
 """
 
@@ -42,7 +42,7 @@ from train.recipe import Recipe
 from train.record import EpochRecord, read_metrics
 from train.run import train
 from train.scores import gain_in_f1, scores
-from train.sequence import PARTS, Recordings, SequenceRecipe, SequenceStage, learn_stage, padded, places
+from train.sequence import Recordings, SequenceRecipe, SequenceStage, learn_stage, padded, places
 from train.tasks import Data, Split, Task, load_task, task_facts
 from train.transceiver import Transceiver
 
@@ -199,8 +199,8 @@ def _over_the_link(
                 _in_torch(model, tokens, data.train, recipe, None).recordings(data.train),
                 lambda epoch: _in_torch(model, tokens, data.train, recipe, epoch).recordings(data.train),
                 recipe.seed,
-                lambda epoch, loss, parts=parts: tell(  # type: ignore[misc]
-                    variant_name(True, parts), epoch / max(stage.recipe.epochs, 1)
+                lambda epoch, loss, name=variant_name(True, parts): tell(  # type: ignore[misc]
+                    name, epoch / recipe.sequence.epochs
                 ),
             )
         for (name, snr_db), received in zip(points, receptions, strict=True):
@@ -379,10 +379,3 @@ def _read(file: Path, recipe: Recipe) -> dict[str, Tensor] | None:
 
 def _chunks(rows: int, size: int = 4096) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, rows, size))
-
-
-def check_parts(parts: Parts) -> None:
-    """Refuse what is no part of a sequence stage."""
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise ValueError(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")

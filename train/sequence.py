@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from link.errors import ArgumentError
+from link.hdp import GaussianHdp, Hdp
 from link.hsmm import log_conditional
 from link.randomness import permutation
 from link.sequence import Sequence, emissions, smoothed
@@ -32,8 +33,9 @@ from train.hdp_fit import clustered, fit
 from train.hsmm import HsmmTables
 from train.sequence_recipe import SequenceRecipe as SequenceRecipe
 
-PARTS: Final = ("hdp", "hsmm")
 _FIT_SWEEPS: Final = 30
+_FIT_RECORDINGS: Final = 600
+"""Recordings that behaviours start from, spread evenly: coordinate ascent looks at all of them at once."""
 _SMOOTHING: Final = 0.5
 
 
@@ -87,11 +89,14 @@ class SequenceStage(nn.Module):
         self.hdp: BehaviourModel | None = None
         self.hsmm: HsmmTables | None = None
         if "hdp" in recipe.parts:
-            held = {"gamma": recipe.gamma, "alpha": recipe.alpha}
+            gamma, alpha = recipe.gamma, recipe.alpha
             if isinstance(codes, int):
-                self.hdp = GaussianBehaviours(recipe.behaviours, codes, **held)
+                self.hdp = GaussianBehaviours(recipe.behaviours, codes, gamma=gamma, alpha=alpha)
             else:
-                self.hdp = HdpTables(recipe.behaviours, *codes, eta=recipe.eta, marginal=True, **held)
+                tokens, size = codes
+                self.hdp = HdpTables(
+                    recipe.behaviours, tokens, size, gamma=gamma, alpha=alpha, eta=recipe.eta, marginal=True
+                )
             self.class_logits = nn.Parameter(torch.zeros(recipe.behaviours, classes))
             self.log_share = nn.Parameter(torch.tensor(0.1).log())
         if "hsmm" in recipe.parts:
@@ -113,9 +118,7 @@ class SequenceStage(nn.Module):
     def arrays(self) -> Sequence:
         """The tables as NumPy arrays, as a bundle has them."""
         tables = self.tables()
-        hdp = tables.hdp
-        if hdp is not None:
-            hdp = type(hdp)(*(value.numpy() if isinstance(value, Tensor) else value for value in hdp))
+        hdp = None if tables.hdp is None else _as_arrays(tables.hdp)
         return Sequence(
             tables.scale.numpy(),
             tables.log_prior.numpy(),
@@ -145,7 +148,8 @@ class SequenceStage(nn.Module):
         if self.hdp is not None and recordings.codes is not None and self.recipe.lambda_hdp:
             elbo = self.hdp.elbo_terms(recordings.codes, present, share=share).elbo
             total = total - self.recipe.lambda_hdp * elbo
-        return total / windows
+        mean: Tensor = total / windows
+        return mean
 
     @torch.no_grad()
     def start(self, recordings: Recordings, seed: int) -> None:
@@ -159,7 +163,11 @@ class SequenceStage(nn.Module):
         if self.hdp is not None:
             if recordings.codes is None:
                 raise ArgumentError("codes", "must be given where there is an HDP")
-            codes = recordings.codes.argmax(dim=-1) if recordings.codes.ndim == 4 else recordings.codes
+            spread = np.arange(0, len(labels), -(-len(labels) // _FIT_RECORDINGS))
+            some = recordings.rows(spread)
+            assert some.codes is not None
+            codes = some.codes.argmax(dim=-1) if some.codes.ndim == 4 else some.codes
+            present, labels = some.present, some.labels
             self.hdp.double()
             found = fit(
                 self.hdp,
@@ -172,6 +180,12 @@ class SequenceStage(nn.Module):
             weights = found.behaviours.responsibilities[present]
             known = torch.nn.functional.one_hot(labels[present], classes).to(weights.dtype)
             self.class_logits.copy_((weights.T @ known + _SMOOTHING).log())
+
+
+def _as_arrays(tables: Hdp | GaussianHdp) -> Hdp | GaussianHdp:
+    if isinstance(tables, Hdp):
+        return Hdp(tables.log_codes.numpy(), tables.weights.numpy(), tables.alpha, tables.marginal)
+    return GaussianHdp(tables.means.numpy(), tables.variances.numpy(), tables.weights.numpy(), tables.alpha)
 
 
 def learn_stage(
