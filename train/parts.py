@@ -189,7 +189,6 @@ def _over_the_link(
     sent = link.encode(link.tensors(data.test.inputs), 0.0)
     points = [(NO_LINK, None), *((name, snr_db) for name, spec in specs.items() for snr_db in spec.snr_db)]
     receptions = [_by_receiver(link, sent, None if snr_db is None else specs[name], snr_db) for name, snr_db in points]
-    train_usage, validation_usage = record.train_collapse, record.validation_collapse
     made = []
     for parts in COMBINATIONS:
         stage = SequenceStage(_stage_recipe(recipe, parts), len(task.classes), (mode.tokens, mode.codewords))
@@ -199,26 +198,24 @@ def _over_the_link(
                 _in_torch(model, tokens, data.train, recipe, None).recordings(data.train),
                 lambda epoch: _in_torch(model, tokens, data.train, recipe, epoch).recordings(data.train),
                 recipe.seed,
-                lambda epoch, loss, name=variant_name(True, parts): tell(  # type: ignore[misc]
-                    name, epoch / recipe.sequence.epochs
-                ),
             )
+            tell(variant_name(True, parts), 1.0)
         for (name, snr_db), received in zip(points, receptions, strict=True):
-            made.append(
-                _score(recipe.seed, True, parts, stage, received, data.test, task).model_copy(
-                    update={
-                        "channel": name,
-                        "snr_db": snr_db,
-                        "bits": mode.num_bits,
-                        "symbols": mode.num_symbols,
-                        "perplexity_training": None if train_usage is None else train_usage.perplexity,
-                        "perplexity_validation": None if validation_usage is None else validation_usage.perplexity,
-                        "codes_training": None if train_usage is None else train_usage.codes_used,
-                        "codes_validation": None if validation_usage is None else validation_usage.codes_used,
-                    }
-                )
-            )
+            over = {"channel": name, "snr_db": snr_db, "bits": mode.num_bits, "symbols": mode.num_symbols}
+            found = _score(recipe.seed, True, parts, stage, received, data.test, task)
+            made.append(found.model_copy(update={**over, **_usage(record)}))
     return made
+
+
+def _usage(record: EpochRecord) -> dict[str, float]:
+    """Perplexity and codes used of the epoch that is measured, in training and in validation."""
+    found = {"training": record.train_collapse, "validation": record.validation_collapse}
+    return {
+        f"{field}_{where}": getattr(metrics, name)
+        for where, metrics in found.items()
+        if metrics is not None
+        for field, name in (("perplexity", "perplexity"), ("codes", "codes_used"))
+    }
 
 
 def _without_a_link(

@@ -1,4 +1,4 @@
-"""The sequence stage that is learned: where it starts, that it learns what recordings hold, and that its tables are its own."""
+"""The sequence stage that is learned: where it starts, and that it learns what recordings hold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CODES_OF = np.array([[0, 1], [2, 3], [4, 5]])
 
 
 def recordings(seed: int, count: int = 40, evidence: float = 1.2, certain: bool = False) -> Recordings:
-    """Behaviours 0, 1, 2 in turn, each for 4 to 8 windows; logits that favour the right one a little, codes that tell more."""
+    """Behaviours 0, 1, 2 in turn, each for 4 to 8 windows; logits that favour the right one a little, and codes."""
     random = np.random.default_rng(seed)
     labels = np.full((count, T), UNJUDGED)
     for row in labels:
