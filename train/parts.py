@@ -10,7 +10,7 @@ Without a codebook there are no bits to send: those four are measured without a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -142,7 +142,7 @@ class Received(NamedTuple):
 def measure_seed(
     recipe: Recipe,
     folder: Path,
-    specs: dict[str, SweepSpec],
+    specs: Mapping[str, SweepSpec],
     *,
     data_folder: Path | None = None,
     tell: Callable[[str, float], None] = lambda step, done: None,
@@ -152,7 +152,7 @@ def measure_seed(
     Parameters
     ----------
     specs : mapping of channel to SweepSpec
-        Es/N0, and whose seed addresses the noise; one draw.
+        Es/N0, draws, and the seed that addresses the noise.
     tell : callable
         Told what is done, and how far it is, as a fraction.
     """
@@ -180,7 +180,7 @@ def _over_the_link(
     link: Link,
     task: Task,
     data: Data,
-    specs: dict[str, SweepSpec],
+    specs: Mapping[str, SweepSpec],
     record: EpochRecord,
     tell: Callable[[str, float], None],
 ) -> list[PartScores]:
@@ -188,7 +188,12 @@ def _over_the_link(
     tokens = encode(model, tensors(task, data.train))
     sent = link.encode(link.tensors(data.test.inputs), 0.0)
     points = [(NO_LINK, None), *((name, snr_db) for name, spec in specs.items() for snr_db in spec.snr_db)]
-    receptions = [_by_receiver(link, sent, None if snr_db is None else specs[name], snr_db) for name, snr_db in points]
+    receptions = [
+        [_by_receiver(link, sent)]
+        if snr_db is None
+        else [_by_receiver(link, sent, specs[name], snr_db, draw) for draw in range(specs[name].draws)]
+        for name, snr_db in points
+    ]
     made = []
     for parts in COMBINATIONS:
         stage = SequenceStage(_stage_recipe(recipe, parts), len(task.classes), (mode.tokens, mode.codewords))
@@ -229,32 +234,23 @@ def _without_a_link(
             recordings = learned.recordings(data.train)
             learn_stage(stage, recordings, lambda epoch, held=recordings: held, recipe.seed)  # type: ignore[misc]
             tell(variant_name(False, parts), 1.0)
-        made.append(_score(recipe.seed, False, parts, stage, measured, data.test, task))
+        made.append(_score(recipe.seed, False, parts, stage, [measured], data.test, task))
     return made
 
 
 def _score(
-    seed: int, vq: bool, parts: Parts, stage: SequenceStage, received: Received, split: Split, task: Task
+    seed: int, vq: bool, parts: Parts, stage: SequenceStage, receptions: Sequence[Received], split: Split, task: Task
 ) -> PartScores:
-    """Scores of one stage on receptions of the test rows, without a link."""
+    """Scores of one stage on receptions of the test rows, a draw each, as if without a link."""
     assert split.sequence is not None
-    alone = received.logits.softmax(dim=-1).numpy()
+    labels, recording = (np.tile(values, len(receptions)) for values in (split.labels, split.sequence))
+    alone = np.concatenate([received.logits.softmax(dim=-1).numpy() for received in receptions])
     probabilities, gain = alone, None
     if parts:
-        recordings = received.recordings(split)
-        row, place = places(split.sequence, LONGEST)
-        codes, present = recordings.codes, recordings.present
-        assert codes is not None
-        found = smoothed(stage.arrays(), recordings.logits.numpy(), codes.numpy(), present.numpy())
-        probabilities = np.exp(found[row, place])
-        gain = gain_in_f1(
-            probabilities.argmax(axis=-1),
-            alone.argmax(axis=-1),
-            split.labels,
-            split.sequence,
-            len(task.classes),
-        )
-    of_all = scores(probabilities, split.labels)
+        probabilities = np.concatenate([_smoothed(stage, received, split) for received in receptions])
+        decided, before = probabilities.argmax(axis=-1), alone.argmax(axis=-1)
+        gain = gain_in_f1(decided, before, labels, recording, len(task.classes))
+    of_all = scores(probabilities, labels)
     number = _number(stage)
     return PartScores(
         seed=seed,
@@ -278,6 +274,16 @@ def _score(
     )
 
 
+def _smoothed(stage: SequenceStage, received: Received, split: Split) -> NDArray[np.floating]:
+    """Probabilities of the classes of each row, (n, C), given the recording that it is of."""
+    assert split.sequence is not None
+    recordings = received.recordings(split)
+    row, place = places(split.sequence, LONGEST)
+    assert recordings.codes is not None
+    arrays = (recordings.logits.numpy(), recordings.codes.numpy(), recordings.present.numpy())
+    return np.asarray(np.exp(smoothed(stage.arrays(), *arrays)[row, place]))
+
+
 def _number(stage: SequenceStage) -> EffectiveNumber | None:
     return None if stage.hdp is None else stage.hdp.effective_number()
 
@@ -294,13 +300,15 @@ def code_probabilities(llr: NDArray[np.float32], mode: Mode) -> NDArray[np.float
     return found
 
 
-def _by_receiver(link: Link, sent: Transmission, spec: SweepSpec | None, snr_db: float | None) -> Received:
+def _by_receiver(
+    link: Link, sent: Transmission, spec: SweepSpec | None = None, snr_db: float | None = None, draw: int = 0
+) -> Received:
     """What receiver.onnx makes of what was sent over a channel, or with nothing between."""
     if spec is None or snr_db is None:
         no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
         decoded = link.receiver(*erase_unsent(sent.symbols, no, sent.num_symbols), sent.mode)
     else:
-        draws = Draws(spec.seed, np.arange(len(sent.mode)))
+        draws = Draws(spec.seed, np.arange(len(sent.mode)), draw)
         decoded = link.carry(sent, spec.build_channel(), snr_db, draws).decoded
     codes = code_probabilities(decoded.llr, link.manifest.modes[0])
     return Received(torch.from_numpy(decoded.logits), torch.from_numpy(codes))

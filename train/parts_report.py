@@ -39,8 +39,8 @@ def select(done: Sequence[PartScores], vq: bool, parts: Parts, point: Point) -> 
 def markdown(done: Sequence[PartScores]) -> str:
     """Two tables, one row a variant: at no link all that is measured, and macro-F1 at every point, per cent over seeds.
 
-    A cell is mean ± deviation [± half the 95 % interval of the mean]; the gain is over windows decided by themselves, and its
-    brackets are the interval over recordings, the mean of the seeds'.
+    A cell is mean ± deviation [± half the 95 % interval of the mean]; the gain is over windows decided by themselves, and
+    its brackets are the interval over recordings, the mean of the seeds'.
     """
     points = points_of(done)
     head = ["variant", "seeds", "accuracy", "macro-F1", "gain", "calibration error", "bits", "symbols"]

@@ -208,8 +208,8 @@ def learn_stage(
     """
     stage.start(certain, seed)
     recipe, count = stage.recipe, len(certain.labels)
-    optimizer = torch.optim.Adam(stage.parameters(), lr=recipe.learning_rate)
-    for epoch in range(1, recipe.epochs + 1):
+    optimizer = torch.optim.Adam(stage.parameters(), lr=recipe.stage_learning_rate)
+    for epoch in range(1, recipe.stage_epochs + 1):
         recordings = received(epoch)
         total = 0.0
         for chosen in _batches(permutation(seed, count, epoch), recipe.batch_recordings):

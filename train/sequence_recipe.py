@@ -26,8 +26,9 @@ class SequenceRecipe(Section):
         Their law.
     begins : str
         Whether recordings begin at a `boundary` of a behaviour or in the `middle` of one.
-    epochs, batch_recordings : int
-    learning_rate : float
+    stage_epochs, batch_recordings : int
+    stage_learning_rate : float
+        Of the stage alone; the codec has learned.
     lambda_hdp : float
         Of the ELBO, a window.
     """
@@ -40,9 +41,9 @@ class SequenceRecipe(Section):
     longest: Annotated[int, Field(ge=1, le=1000)] = 30
     durations: Literal["negative-binomial", "categorical"] = "negative-binomial"
     begins: Literal["boundary", "middle"] = "boundary"
-    epochs: Annotated[int, Field(ge=0)] = 6
+    stage_epochs: Annotated[int, Field(ge=0)] = 6
     batch_recordings: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Positive = 1e-2
+    stage_learning_rate: Positive = 1e-2
     lambda_hdp: Weight = 0.02
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ def recordings(seed: int, count: int = 40, evidence: float = 1.2, certain: bool 
 
 
 def learned(*parts: str, epochs: int = 4, seed: int = 0) -> SequenceStage:
-    recipe = SequenceRecipe(parts=parts, behaviours=8, longest=10, epochs=epochs, batch_recordings=8)
+    recipe = SequenceRecipe(parts=parts, behaviours=8, longest=10, stage_epochs=epochs, batch_recordings=8)
     stage = SequenceStage(recipe, C, (N, V))
     learn_stage(stage, recordings(1, certain=True), lambda epoch: recordings(epoch + 1), seed)
     return stage
@@ -81,7 +81,7 @@ def test_the_loss_is_that_of_its_formula() -> None:
 
 @pytest.mark.parametrize("parts", [(), ("hdp",), ("hsmm",), ("hdp", "hsmm")])
 def test_gradients_reach_every_parameter_and_learning_lowers_the_loss(parts: tuple[str, ...]) -> None:
-    recipe = SequenceRecipe(parts=parts, behaviours=8, longest=10, epochs=5, batch_recordings=8)
+    recipe = SequenceRecipe(parts=parts, behaviours=8, longest=10, stage_epochs=5, batch_recordings=8)
     stage, told = SequenceStage(recipe, C, (N, V)), []
     learn_stage(
         stage, recordings(1, certain=True), lambda epoch: recordings(2), 0, lambda epoch, loss: told.append(loss)
@@ -100,7 +100,7 @@ def test_learning_is_repeatable_and_leaves_the_global_generator_alone() -> None:
 
 
 def test_what_stands_in_for_codes_without_a_codebook_is_told_apart_by_gaussians() -> None:
-    recipe = SequenceRecipe(parts=("hdp", "hsmm"), behaviours=6, longest=10, epochs=2, batch_recordings=8)
+    recipe = SequenceRecipe(parts=("hdp", "hsmm"), behaviours=6, longest=10, stage_epochs=2, batch_recordings=8)
     stage = SequenceStage(recipe, C, 4)
     random = np.random.default_rng(0)
     centres = torch.from_numpy(random.normal(size=(C, 4))).float() * 3
