@@ -254,20 +254,22 @@ def diagnose(
 @ends_with(GOES_ON)
 def ablate(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, text-8) or a TOML file.")
+        str, typer.Argument(metavar="RECIPE", help="Name of a recipe (digits, text, motion) or a TOML file.")
     ],
     schedules: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Presets whose schedules to compare, with commas between; two-phase is basic, own is the recipe's."
+            help="Presets whose schedules to compare, with commas between; two-phase is basic, own is the recipe's. "
+            "two-phase,anneal where absent.",
         ),
-    ] = "two-phase,anneal",
+    ] = None,
     defects: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="alone, without, or conditions with commas between: none, all, or defects joined by + (leak+no-scale)."
+            help="alone, without, or conditions with commas between: none, all, or defects joined by + (leak+no-scale). "
+            "alone where absent.",
         ),
-    ] = "alone",
+    ] = None,
     seeds: Annotated[
         str, typer.Option(help="Training seeds: FIRST:END, the end excluded, or a list such as 0,3.")
     ] = "0:3",
@@ -284,17 +286,27 @@ def ablate(
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Train with defects of published systems and measure what is deployed. Run again, it goes on where it stopped."""
+    """Train with defects of published systems and measure what is deployed. Run again, it goes on where it stopped.
+
+    Of a task of recordings (motion), where neither schedules nor defects are named, compare the parts of its receiver in
+    their place: codebook, behaviours (HDP) and durations (HSMM), each with and without.
+    """
     from hardpath.ablation import TABLE_NAME, run_ablation
     from link.sweep import parse_grid
     from train.ablation_design import Ablation, parse_conditions, parse_schedules, parse_seeds
+    from train.recipe_file import load_recipe
+    from train.tasks import of_recordings
 
+    changes = overrides_of(settings, encoder=encoder)
+    if schedules is None and defects is None and of_recordings(load_recipe(recipe, changes, []).task):
+        _ablate_parts(recipe, changes, seeds, out, snr_db, channels, draws, data, threads, as_json=as_json)
+        return
     ablation = Ablation(
         recipe=recipe,
-        schedules=parse_schedules(schedules),
-        conditions=parse_conditions(defects),
+        schedules=parse_schedules(schedules or "two-phase,anneal"),
+        conditions=parse_conditions(defects or "alone"),
         seeds=parse_seeds(seeds),
-        overrides=overrides_of(settings, encoder=encoder),
+        overrides=changes,
         snr_db=parse_grid(snr_db),
         channels=tuple(channel.strip() for channel in channels.split(",")),
         draws=draws,
@@ -308,5 +320,36 @@ def ablate(
                 "baselines": [found.model_dump(mode="json") for found in baselines],
             }
         )
+    else:
+        say((out / TABLE_NAME).read_text(encoding="utf-8").rstrip())
+
+
+def _ablate_parts(
+    recipe: str,
+    changes: dict[str, str],
+    seeds: str,
+    out: Path,
+    snr_db: str,
+    channels: str,
+    draws: int,
+    data: Path | None,
+    threads: int,
+    *,
+    as_json: bool,
+) -> None:
+    from hardpath.parts import TABLE_NAME, run_parts
+    from link.grid import SweepSpec
+    from link.sweep import parse_grid
+    from train.ablation_design import parse_seeds
+    from train.recipe_file import load_recipe
+
+    specs = {
+        channel: SweepSpec(snr_db=parse_grid(snr_db), channel=channel, draws=draws, seed=0)
+        for channel in (name.strip() for name in channels.split(","))
+    }
+    recipes = [load_recipe(recipe, {**changes, "seed": str(seed)}, []) for seed in parse_seeds(seeds)]
+    done = run_parts(recipes, specs, out, data, threads)
+    if as_json:
+        say_json({"folder": str(out), "scores": [row.model_dump(mode="json") for row in done]})
     else:
         say((out / TABLE_NAME).read_text(encoding="utf-8").rstrip())

@@ -20,6 +20,7 @@ from train.modes import RouterRecipe as RouterRecipe
 from train.section import Fraction, Positive, SnrDb, Weight
 from train.section import Section as _Section
 from train.section import nearest_key as nearest_key
+from train.sequence_recipe import SequenceRecipe as SequenceRecipe
 from train.variational import BottleneckRecipe as BottleneckRecipe
 
 
@@ -250,6 +251,7 @@ class Recipe(_Section):
     router: RouterRecipe = RouterRecipe()
     header: HeaderSpec = HeaderSpec()
     bottleneck: BottleneckRecipe = BottleneckRecipe()
+    sequence: SequenceRecipe = SequenceRecipe()
     defects: tuple[str, ...] = ()
 
     @property

@@ -9,9 +9,10 @@ frozen pydantic model of `task_options`) and two functions:
 
 `TRANSMITTER_OPTIONS` and `TRANSMITTER_FACTS`, where such a file has them, name the options and facts that the encoder
 depends on: behind a transmitter that is kept they are that transmitter's (train.transmitter). `SKIP_BAD` names the option by
-which rows that cannot be used are counted and left out, where it has one. A task that asks several
-questions of one input has `questions`, and a head of theirs (train.questions). A task whose receiver has something of its
-own, that never passes the channel, has `receiver_inputs`, and a head that takes them (link.side).
+which rows that cannot be used are counted and left out, where it has one; `OF_RECORDINGS` is True where rows follow on one
+another in time. A task that asks several questions of one input has `questions`, and a head of theirs (train.questions). A
+task whose receiver has something of its own, that never passes the channel, has `receiver_inputs`, and a head that takes
+them (link.side).
 """
 
 from __future__ import annotations
@@ -306,6 +307,11 @@ def text_of(task: Task) -> TextSpec | None:
 def receiver_inputs_of(task: Task) -> tuple[TensorSpec, ...]:
     """What a task's receiver has of its own; nothing in most tasks."""
     return cast(SideTask, task).receiver_inputs if hasattr(task, "receiver_inputs") else ()
+
+
+def of_recordings(name: str) -> bool:
+    """Whether rows of a task of that name follow on one another in time (Split.sequence)."""
+    return bool(getattr(_module(name), "OF_RECORDINGS", False))
 
 
 def questions_of(task: Task) -> Mapping[str, Task]:

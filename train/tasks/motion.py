@@ -32,6 +32,7 @@ from train.motion_rows import Parts, cut_windows, part_subjects, read_usable
 from train.tasks import Data, Split
 
 SKIP_BAD: Final = "skip_bad_recordings"
+OF_RECORDINGS: Final = True
 TRANSMITTER_OPTIONS: Final = ("rate_hz", "window")
 TRANSMITTER_FACTS: Final = ("channels", "mean", "deviation")
 _SCALE: Final = 0.1

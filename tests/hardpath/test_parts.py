@@ -1,0 +1,123 @@
+"""`hardpath ablate` of recordings: what each part of a receiver brings, from the command to its table."""
+
+import numpy as np
+import pytest
+
+from train.parts import COMBINATIONS, NO_LINK, PartScores, code_probabilities, variant_name
+from train.parts_report import markdown, points_of
+
+SETTINGS = [
+    "epochs=3",
+    "warmup_epochs=1",
+    "alignment_start_epoch=3",
+    "batch_size=32",
+    "link.tokens=2",
+    "eval_draws=1",
+    "stage_epochs=1",
+    "behaviours=4",
+    "longest=4",
+]
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Five people who walk and jog in turn, four recordings each."""
+    folder = tmp_path_factory.mktemp("recordings")
+    random = np.random.default_rng(0)
+    for subject in range(5):
+        time = np.arange(1200) / 50
+        hertz = np.repeat([2.0, 6.0, 2.0, 6.0, 2.0, 6.0], 200)
+        data = [np.sin(2 * np.pi * hertz * time + random.uniform(0, 6)) + random.normal(size=1200) for _ in range(6)]
+        np.savez(
+            folder / f"s{subject}.npz",
+            data=np.stack(data, axis=1),
+            label=np.where(hertz == 2.0, "walk", "jog"),
+            subject=f"s{subject}",
+            rate_hz=50,
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(recordings, tmp_path_factory, hardpath):
+    out = tmp_path_factory.mktemp("parts") / "out"
+    arguments = ["ablate", "motion", "--data", recordings, "--out", out, "--seeds", "0:2", "--snr-db", "0,6"]
+    arguments += ["--channels", "awgn", "--draws", "2", "--json"]
+    for setting in SETTINGS:
+        arguments += ["--set", setting]
+    return out, arguments, hardpath(*arguments)
+
+
+def test_every_variant_is_measured_at_every_point_and_those_without_a_codebook_without_a_link(finished):
+    out, _, answered = finished
+    assert answered.code == 0, answered.err
+    rows = [PartScores.model_validate(row) for row in answered.json["scores"]]
+    points = [(NO_LINK, None), ("awgn", 0.0), ("awgn", 6.0)]
+    expected = [
+        (seed, vq, parts, *point)
+        for seed in (0, 1)
+        for vq in (True, False)
+        for parts in COMBINATIONS
+        for point in (points if vq else points[:1])
+    ]
+    assert [(row.seed, row.vq, row.parts, row.channel, row.snr_db) for row in rows] == expected
+    for row in rows:
+        assert 0.0 <= row.macro_f1 <= 1.0
+        assert (row.gain is None) == (row.parts == ())
+        assert (row.bits, row.symbols) == ((6, 3) if row.vq else (0, 0))
+        assert (row.perplexity_training is not None) == row.vq
+        assert (row.behaviours is not None) == ("hdp" in row.parts)
+    assert (out / "parts.png").stat().st_size > 10_000
+    assert (out / "scores.jsonl").read_text().count("\n") == len(rows)
+
+
+def test_the_table_names_every_variant_once_and_every_point(finished):
+    table = (finished[0] / "parts.md").read_text(encoding="utf-8")
+    first, second = table.strip().split("\n\n")
+    names = [variant_name(vq, parts) for vq in (False, True) for parts in COMBINATIONS]
+    for part in (first, second):
+        assert [line.split(" | ")[0].removeprefix("| ") for line in part.splitlines()[2:]] == names
+    assert second.splitlines()[0] == "| macro-F1 | no link | awgn 0 dB | awgn 6 dB |"
+
+
+def test_what_is_finished_is_not_trained_again_and_another_question_is(finished, hardpath):
+    out, arguments, answered = finished
+    before = (out / "seed-0" / "vq" / "metrics.jsonl").stat().st_mtime_ns
+    again = hardpath(*arguments)
+    assert again.json == answered.json
+    assert (out / "seed-0" / "vq" / "metrics.jsonl").stat().st_mtime_ns == before
+    (out / "seed-1" / "measured.json").write_text("{}", encoding="utf-8")
+    assert hardpath(*arguments).json == answered.json
+
+
+def test_codes_are_certain_where_llrs_are_and_even_where_nothing_is_known(finished):
+    from link.bundle import load_bundle
+
+    mode = load_bundle(finished[0] / "seed-0" / "bundle").manifest.modes[0]
+    label = np.array(mode.labels)[[3, 5]]
+    bits = (label[:, None] >> np.arange(mode.index_bits)[::-1]) & 1
+    llr = np.concatenate([(40.0 * bits - 20.0).ravel(), np.zeros(6)]).reshape(2, 6).astype(np.float32)
+    found = code_probabilities(llr, mode)
+    assert found[0].argmax(axis=-1).tolist() == [3, 5]
+    np.testing.assert_allclose(found[0].max(axis=-1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(found[1], 1 / 8, atol=1e-7)
+
+
+def test_seeds_are_told_by_mean_deviation_and_interval():
+    rows = [
+        PartScores(
+            seed=seed,
+            vq=False,
+            parts=(),
+            channel=NO_LINK,
+            snr_db=None,
+            accuracy=0.9,
+            macro_f1=f1,
+            calibration_error=0.01,
+            bits=0,
+            symbols=0,
+        )
+        for seed, f1 in enumerate([0.90, 0.92, 0.94])
+    ]
+    assert points_of(rows) == [(NO_LINK, None)]
+    assert "| none | 3 | 90.0 ±0.0 [±0.0] | 92.0 ±2.0 [±5.0] |" in markdown(rows)

@@ -1,0 +1,386 @@
+"""What each part of a receiver of recordings brings: codebook, behaviours (HDP) and durations (HSMM), each with and without.
+
+    recipe, seed ─┬─ train, export ─> hard path, ONNX Runtime ────┬─ none, hdp, hsmm, hdp_hsmm ─> scores over each channel
+                  └─ encoder and head alone, without a codebook ──┴─ the same ────────────────> scores without a link
+
+The stages of a seed share its codec, so that what a part brings is a difference of decisions on the same receptions.
+Without a codebook there are no bits to send: those four are measured without a link, and say what a codebook costs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from link.bits import label_bits
+from link.bundle import load_bundle
+from link.chain import Link
+from link.channel.base import erase_unsent
+from link.codebook import posterior
+from link.grid import SweepSpec
+from link.hdp_number import EffectiveNumber
+from link.manifest import Mode
+from link.randomness import Draws, Stream
+from link.runtime import Transmission
+from link.sequence import smoothed
+from link.snr import NO_MIN
+from train import checkpoint as checkpoints
+from train.evaluate import encode, tensors
+from train.export import export
+from train.loop import Trainer
+from train.recipe import Recipe
+from train.record import EpochRecord, read_metrics
+from train.run import train
+from train.scores import gain_in_f1, scores
+from train.sequence import Recordings, SequenceRecipe, SequenceStage, learn_stage, padded, places
+from train.tasks import Data, Split, Task, load_task, task_facts
+from train.transceiver import Transceiver
+
+NO_LINK: Final = "no link"
+LONGEST: Final = 64
+"""Windows of a piece of a recording that a stage sees at once."""
+WITHOUT_NAME: Final = "without_codebook.safetensors"
+_EPOCHS_OF_STAGES: Final = 2**20
+"""Where the noise of stages is drawn, beside that of the codec's epochs."""
+
+Parts = tuple[str, ...]
+COMBINATIONS: Final[tuple[Parts, ...]] = ((), ("hdp",), ("hsmm",), ("hdp", "hsmm"))
+
+
+class PartScores(BaseModel):
+    """One variant of one seed, over one channel at one Es/N0.
+
+    Attributes
+    ----------
+    vq : bool
+        Whether there is a codebook, and so a link.
+    parts : tuple of str
+        What follows the receiver of single windows.
+    channel : str
+        `no link` where nothing comes between.
+    snr_db : float, optional
+        Es/N0; None without a link.
+    accuracy, macro_f1, calibration_error : float
+        Of the windows of the test subjects (train.scores).
+    gain, gain_low, gain_high : float, optional
+        In macro-F1, over windows decided by themselves on the same receptions, with its 95 % interval over recordings; None
+        where that is what this is.
+    bits, symbols : int
+        Of a window.
+    perplexity_training, perplexity_validation, codes_training, codes_validation : float, optional
+        Of the codebook in the epoch that is measured, and the share of its codewords that are used.
+    behaviours, behaviours_low, behaviours_high : float, optional
+        Effective number of behaviours in the corpus: exp of the entropy of their weights, with a 95 % interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    vq: bool
+    parts: Parts
+    channel: str
+    snr_db: float | None
+    accuracy: float
+    macro_f1: float
+    calibration_error: float
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    bits: int
+    symbols: int
+    perplexity_training: float | None = None
+    perplexity_validation: float | None = None
+    codes_training: float | None = None
+    codes_validation: float | None = None
+    behaviours: float | None = None
+    behaviours_low: float | None = None
+    behaviours_high: float | None = None
+
+    @property
+    def variant(self) -> str:
+        """Its name: none, hdp, hsmm or hdp_hsmm, and vq before it where there is a codebook."""
+        return variant_name(self.vq, self.parts)
+
+
+def variant_name(vq: bool, parts: Parts) -> str:
+    """The name of a variant.
+
+    Examples
+    --------
+    >>> variant_name(False, ()), variant_name(True, ("hdp", "hsmm")), variant_name(True, ())
+    ('none', 'vq_hdp_hsmm', 'vq')
+    """
+    return "_".join((*(("vq",) if vq else ()), *parts)) or "none"
+
+
+class Received(NamedTuple):
+    """What a receiver made of rows: logits (n, C) float32, and codes (n, N, V) or (n, F) float32."""
+
+    logits: Tensor
+    codes: Tensor
+
+    def recordings(self, split: Split) -> Recordings:
+        """The same, recording by recording."""
+        assert split.sequence is not None
+        return Recordings(
+            padded(self.logits, split.sequence, LONGEST),
+            padded(self.codes, split.sequence, LONGEST),
+            padded(torch.from_numpy(split.labels), split.sequence, LONGEST, fill=-1),
+        )
+
+
+def measure_seed(
+    recipe: Recipe,
+    folder: Path,
+    specs: Mapping[str, SweepSpec],
+    *,
+    data_folder: Path | None = None,
+    tell: Callable[[str, float], None] = lambda step, done: None,
+) -> list[PartScores]:
+    """Train codec and stages of a recipe's seed into `folder`, going on where it stopped, and measure all variants.
+
+    Parameters
+    ----------
+    specs : mapping of channel to SweepSpec
+        Es/N0, draws, and the seed that addresses the noise.
+    tell : callable
+        Told what is done, and how far it is, as a fraction.
+    """
+    epochs = recipe.schedule.epochs
+    train(
+        recipe,
+        folder / "vq",
+        data_folder=data_folder,
+        on_epoch=lambda record: tell("codec", record.epoch / epochs),
+    )
+    found, model = checkpoints.load(folder / "vq" / "best")
+    task = checkpoints.task_of(found)
+    data = task.load(data_folder)
+    export(folder / "vq" / "best", folder / "bundle", data_folder=data_folder)
+    link = Link(load_bundle(folder / "bundle"))
+    record = next(each for each in read_metrics(folder / "vq") if each.epoch == found.epoch)
+    made = _over_the_link(recipe, model.eval(), link, task, data, specs, record, tell)
+    alone = _without_codebook(recipe, folder, data_folder, tell)
+    return made + _without_a_link(recipe, alone, task, data, tell)
+
+
+def _over_the_link(
+    recipe: Recipe,
+    model: Transceiver,
+    link: Link,
+    task: Task,
+    data: Data,
+    specs: Mapping[str, SweepSpec],
+    record: EpochRecord,
+    tell: Callable[[str, float], None],
+) -> list[PartScores]:
+    mode = link.manifest.modes[0]
+    tokens = encode(model, tensors(task, data.train))
+    sent = link.encode(link.tensors(data.test.inputs), 0.0)
+    points = [(NO_LINK, None), *((name, snr_db) for name, spec in specs.items() for snr_db in spec.snr_db)]
+    receptions = [
+        [_by_receiver(link, sent)]
+        if snr_db is None
+        else [_by_receiver(link, sent, specs[name], snr_db, draw) for draw in range(specs[name].draws)]
+        for name, snr_db in points
+    ]
+    made = []
+    for parts in COMBINATIONS:
+        stage = SequenceStage(_stage_recipe(recipe, parts), len(task.classes), (mode.tokens, mode.codewords))
+        if parts:
+            learn_stage(
+                stage,
+                _in_torch(model, tokens, data.train, recipe, None).recordings(data.train),
+                lambda epoch: _in_torch(model, tokens, data.train, recipe, epoch).recordings(data.train),
+                recipe.seed,
+            )
+            tell(variant_name(True, parts), 1.0)
+        for (name, snr_db), received in zip(points, receptions, strict=True):
+            over = {"channel": name, "snr_db": snr_db, "bits": mode.num_bits, "symbols": mode.num_symbols}
+            found = _score(recipe.seed, True, parts, stage, received, data.test, task)
+            made.append(found.model_copy(update={**over, **_usage(record)}))
+    return made
+
+
+def _usage(record: EpochRecord) -> dict[str, float]:
+    """Perplexity and codes used of the epoch that is measured, in training and in validation."""
+    found = {"training": record.train_collapse, "validation": record.validation_collapse}
+    return {
+        f"{field}_{where}": getattr(metrics, name)
+        for where, metrics in found.items()
+        if metrics is not None
+        for field, name in (("perplexity", "perplexity"), ("codes", "codes_used"))
+    }
+
+
+def _without_a_link(
+    recipe: Recipe, model: Transceiver, task: Task, data: Data, tell: Callable[[str, float], None]
+) -> list[PartScores]:
+    learned, measured = (_as_they_are(model, task, split) for split in (data.train, data.test))
+    made = []
+    for parts in COMBINATIONS:
+        stage = SequenceStage(_stage_recipe(recipe, parts), len(task.classes), learned.codes.shape[-1])
+        if parts:
+            recordings = learned.recordings(data.train)
+            learn_stage(stage, recordings, lambda epoch, held=recordings: held, recipe.seed)  # type: ignore[misc]
+            tell(variant_name(False, parts), 1.0)
+        made.append(_score(recipe.seed, False, parts, stage, [measured], data.test, task))
+    return made
+
+
+def _score(
+    seed: int, vq: bool, parts: Parts, stage: SequenceStage, receptions: Sequence[Received], split: Split, task: Task
+) -> PartScores:
+    """Scores of one stage on receptions of the test rows, a draw each, as if without a link."""
+    assert split.sequence is not None
+    labels, recording = (np.tile(values, len(receptions)) for values in (split.labels, split.sequence))
+    alone = np.concatenate([received.logits.softmax(dim=-1).numpy() for received in receptions])
+    probabilities, gain = alone, None
+    if parts:
+        probabilities = np.concatenate([_smoothed(stage, received, split) for received in receptions])
+        decided, before = probabilities.argmax(axis=-1), alone.argmax(axis=-1)
+        gain = gain_in_f1(decided, before, labels, recording, len(task.classes))
+    of_all = scores(probabilities, labels)
+    number = _number(stage)
+    return PartScores(
+        seed=seed,
+        vq=vq,
+        parts=parts,
+        channel=NO_LINK,
+        snr_db=None,
+        bits=0,
+        symbols=0,
+        **of_all._asdict(),
+        **({} if gain is None else dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))),
+        **(
+            {}
+            if number is None
+            else {
+                "behaviours": number.perplexity.mean,
+                "behaviours_low": number.perplexity.low,
+                "behaviours_high": number.perplexity.high,
+            }
+        ),
+    )
+
+
+def _smoothed(stage: SequenceStage, received: Received, split: Split) -> NDArray[np.floating]:
+    """Probabilities of the classes of each row, (n, C), given the recording that it is of."""
+    assert split.sequence is not None
+    recordings = received.recordings(split)
+    row, place = places(split.sequence, LONGEST)
+    assert recordings.codes is not None
+    arrays = (recordings.logits.numpy(), recordings.codes.numpy(), recordings.present.numpy())
+    return np.asarray(np.exp(smoothed(stage.arrays(), *arrays)[row, place]))
+
+
+def _number(stage: SequenceStage) -> EffectiveNumber | None:
+    return None if stage.hdp is None else stage.hdp.effective_number()
+
+
+def _stage_recipe(recipe: Recipe, parts: Parts) -> SequenceRecipe:
+    return recipe.sequence.model_copy(update={"parts": parts})
+
+
+def code_probabilities(llr: NDArray[np.float32], mode: Mode) -> NDArray[np.float32]:
+    """Probabilities of each token's codes under a flat prior, from LLRs: (n, L) to (n, N, K)."""
+    table = label_bits(np.array(mode.labels), mode.index_bits).astype(np.float32)
+    of_tokens = llr[:, : mode.num_bits].reshape(len(llr), mode.tokens, mode.index_bits)
+    found: NDArray[np.float32] = posterior(of_tokens, table, np.zeros(mode.codewords, dtype=np.float32))
+    return found
+
+
+def _by_receiver(
+    link: Link, sent: Transmission, spec: SweepSpec | None = None, snr_db: float | None = None, draw: int = 0
+) -> Received:
+    """What receiver.onnx makes of what was sent over a channel, or with nothing between."""
+    if spec is None or snr_db is None:
+        no = np.full(sent.symbols.shape[:-1], NO_MIN, dtype=np.float32)
+        decoded = link.receiver(*erase_unsent(sent.symbols, no, sent.num_symbols), sent.mode)
+    else:
+        draws = Draws(spec.seed, np.arange(len(sent.mode)), draw)
+        decoded = link.carry(sent, spec.build_channel(), snr_db, draws).decoded
+    codes = code_probabilities(decoded.llr, link.manifest.modes[0])
+    return Received(torch.from_numpy(decoded.logits), torch.from_numpy(codes))
+
+
+@torch.no_grad()
+def _in_torch(model: Transceiver, tokens: Tensor, split: Split, recipe: Recipe, epoch: int | None) -> Received:
+    """What the receiver makes of the training rows in an epoch of a stage, each recording at an Es/N0 of its own.
+
+    Without an epoch there is no noise.
+    """
+    assert split.sequence is not None
+    link, rows = model.recipe, np.arange(len(tokens))
+    variance = np.full(len(tokens), NO_MIN, dtype=np.float32)
+    normals = np.zeros((len(tokens), link.num_symbols, 2), dtype=np.float32)
+    if epoch is not None:
+        low, high = recipe.channel.train_snr_db
+        _, of_recording = np.unique(split.sequence, return_inverse=True)
+        draw = _EPOCHS_OF_STAGES + epoch
+        uniforms = Draws(recipe.seed, np.arange(of_recording.max() + 1), draw).uniforms(Stream.TRAINING_SNR, 0, 1)
+        snr_db = low + (high - low) * uniforms[of_recording, 0]
+        variance = (10.0 ** (-snr_db / 10.0)).astype(np.float32)
+        normals = Draws(recipe.seed, rows, draw).normals(Stream.TRAINING_NOISE, 0, link.num_symbols).astype(np.float32)
+    parts = []
+    mode = model.modes[0].quantizer
+    for chosen in _chunks(len(tokens)):
+        symbols = model.send_hard(tokens[chosen]).symbols
+        no = torch.from_numpy(variance[chosen])[:, None].expand(symbols.shape[:-1])
+        y = symbols + torch.from_numpy(normals[chosen]) * (no / 2.0).sqrt()[..., None]
+        heard = model.receive(y, no)
+        llr = heard.llr.reshape(len(y), link.tokens, -1)
+        codes = posterior(llr, mode.label_bits, torch.zeros_like(mode.log_prior))
+        parts.append(Received(heard.logits, codes))
+    return Received(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def _as_they_are(model: Transceiver, task: Task, split: Split) -> Received:
+    """What the head makes of the encoder's tokens themselves, which stand in for codes."""
+    tokens = encode(model, tensors(task, split))
+    return Received(model.head(tokens), tokens.flatten(1))
+
+
+def _without_codebook(
+    recipe: Recipe, folder: Path, data_folder: Path | None, tell: Callable[[str, float], None]
+) -> Transceiver:
+    """The recipe's encoder and head, trained with nothing between them; read from `folder` where they are there."""
+    task = load_task(recipe.task, recipe.task_options, task_facts(recipe, data_folder))
+    file = folder / WITHOUT_NAME
+    trainer = Trainer(recipe, task, task.load(data_folder))
+    kept = _read(file, recipe)
+    if kept is not None:
+        trainer.model.load_state_dict(kept)
+        return trainer.model.eval()
+    epochs = recipe.schedule.epochs
+    model = trainer.run_without_link(lambda epoch: tell("without a codebook", epoch / epochs))
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".part")
+    save_file(model.state_dict(), draft, metadata={"recipe": recipe.model_dump_json()})
+    draft.replace(file)
+    return model
+
+
+def _read(file: Path, recipe: Recipe) -> dict[str, Tensor] | None:
+    try:
+        with safe_open(file, framework="pt") as stream:
+            if json.loads((stream.metadata() or {}).get("recipe", "null")) != recipe.model_dump(mode="json"):
+                return None
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError):
+        return None
+
+
+def _chunks(rows: int, size: int = 4096) -> Iterator[slice]:
+    return (slice(first, first + size) for first in range(0, rows, size))
