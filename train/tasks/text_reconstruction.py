@@ -38,6 +38,7 @@ from train.autoregressive import AutoregressiveDecoder
 from train.chain import Chain
 from train.hub import fetch_sentences
 from train.pieces import END_ID, build_pieces, learn_pieces
+from train.search import StepDecoder
 from train.tasks import TOKENIZER_FACT, Data, Split
 from train.transformer import Transformer, longest
 
@@ -236,7 +237,7 @@ class Decoder(nn.Module):
     @property
     def told(self) -> bool:
         """Whether pieces are decided given those before, which are told in training."""
-        return isinstance(self.out, AutoregressiveDecoder)
+        return isinstance(self.out, StepDecoder)
 
     def forward(self, embedding: Tensor, told: Tensor | None = None) -> Tensor:
         """Scores of the pieces at each position; of those that nothing was sent for, the end's is the highest."""
@@ -250,7 +251,7 @@ class Decoder(nn.Module):
     def decide(self, embedding: Tensor) -> Answered:
         """The pieces that an autoregressive decoder decides, (B, T), and the log probability of each."""
         states, sent = self._states(embedding)
-        pieces, score = cast(AutoregressiveDecoder, self.out).decide(states, sent)
+        pieces, score = cast(StepDecoder, self.out).decide(states, sent)
         missing = (0, self._positions(embedding) - pieces.shape[1])
         pieces, score, sent = (
             functional.pad(found, missing, value=value)
