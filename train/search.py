@@ -4,10 +4,10 @@
          └────────────────────────────────────────────────────────────────────────┘
 
 The probabilities of a sentence's pieces, each given those before it, multiply to its own (Sutskever et al. 2014,
-arXiv:1409.3215), so the likeliest sentence is searched for with a beam; a beam of 1 is greedy. In training the right pieces are
-given, all positions at once. Deployed it is a loop over one step, which keeps keys and values of the positions behind: python's,
-or in a graph that is exported the runtime's own (ONNX Loop). What a step is, its decoder says: `train.autoregressive` has one to
-be trained from nothing, `train.seq2seq` one by its name.
+arXiv:1409.3215), so the likeliest sentence is searched for with a beam; a beam of 1 is greedy. In training the right pieces
+are given, all positions at once. Deployed it is a loop over one step, which keeps keys and values of the positions behind:
+python's, or in a graph that is exported the runtime's own (ONNX Loop). What a step is, its decoder says: one that is trained
+from nothing in `train.autoregressive`, one by its name in `train.seq2seq`.
 """
 
 from __future__ import annotations
