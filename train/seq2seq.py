@@ -107,9 +107,12 @@ class Seq2SeqDecoder(StepDecoder):
 
     def __init__(self, model: Seq2SeqModel, beam: int = 1) -> None:
         super().__init__(beam)
-        from train import seq2seq_cache  # an optional package, which is here where the model is
+        from train.seq2seq_cache import (
+            FirstCache,
+            StepCache,
+        )  # of an optional package, which is here where the model is
 
-        self._caches = seq2seq_cache
+        self._first_cache, self._step_cache = FirstCache, StepCache
         self.backbone = Backbone(SEQ2SEQ_ROLE, model.config, Speller(_whole(model)))
         self.register_buffer("start", torch.tensor([model.start, *model.before]), persistent=False)
 
@@ -133,33 +136,26 @@ class Seq2SeqDecoder(StepDecoder):
         """Keys and values of what was received, and of what it begins with, whose last is told again in the first step."""
         start = self.get_buffer("start").expand(received.shape[0], -1)
         absent = _absent(present, received.dtype)
-        cache = self._caches.FirstCache()
+        cache = self._first_cache()
         self._speller(start, _ahead(start, received), received, absent, cache)
         memory = functional.pad(cache.memory, (0, 0, 0, received.shape[1] - 1))
         each = memory[:, :, :, None].expand(-1, -1, -1, self.beam, -1, -1, -1)
-        context = (self._each(received), self._each(absent), self._each(cache.received, dim=2))
-        return Begun(context, each.clone())
+        return Begun(tuple(map(self._each, (received, absent, *cache.received))), each.clone())
 
     def step(self, context: tuple[Tensor, ...], before: Tensor, place: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """State (B, W, H) of each hypothesis at a place, () int64, and the memory with it in."""
-        received, absent, known = context
+        received, absent, *known = context
         start = self.get_buffer("start")
         slot = place + start.shape[0] - 1
         hidden = (torch.arange(memory.shape[-2], device=memory.device) > slot).to(memory.dtype) * ABSENT
-        cache = self._caches.StepCache(memory.flatten(2, 3), known, slot)
+        cache = self._step_cache(memory.flatten(2, 3), known, slot)
         piece = torch.where(place == 0, start[-1], before).reshape(-1, 1)
         states: Tensor = self._speller(piece, hidden[None, None, None], received, absent, cache)
         return states.reshape(*before.shape, -1), cache.memory.reshape(memory.shape)
 
-    def _each(self, tensor: Tensor, dim: int = 0) -> Tensor:
-        """Rows, B of them at `dim`, once for each hypothesis: B W of them."""
-        if self.beam == 1:
-            return tensor
-        return (
-            tensor.unsqueeze(dim + 1)
-            .expand(*tensor.shape[: dim + 1], self.beam, *tensor.shape[dim + 1 :])
-            .flatten(dim, dim + 1)
-        )
+    def _each(self, tensor: Tensor) -> Tensor:
+        """Rows (B, ...), once for each hypothesis: (B W, ...)."""
+        return tensor if self.beam == 1 else tensor.repeat_interleave(self.beam, dim=0)
 
 
 def load_seq2seq(backbone: Backbone, model: Seq2SeqModel, name: str) -> None:

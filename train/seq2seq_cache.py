@@ -5,6 +5,7 @@ The caches that come with transformers grow, or are written in place; a loop's b
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,23 +27,24 @@ class _Slots(Cache):
 
     Parameters
     ----------
-    memory : (layers, 2, B, heads, S, H / heads) float32
+    layers : sequence of (Tensor, Tensor)
+        Keys and values of each, (B, heads, S, H / heads).
     place : () int64
         Of what is written.
     """
 
-    def __init__(self, memory: Tensor, place: Tensor) -> None:
-        self.layers: list[Any] = [_Layer(*layer) for layer in memory]
+    def __init__(self, layers: Iterable[tuple[Tensor, Tensor]], place: Tensor) -> None:
+        self.layers: list[Any] = [_Layer(*layer) for layer in layers]
         self._place = place
-        self._here = (torch.arange(memory.shape[-2], device=memory.device) == place)[:, None]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer, with those of one position at its place."""
         layer = self.layers[layer_idx]
-        layer.keys = torch.where(self._here, key_states, layer.keys)
-        layer.values = torch.where(self._here, value_states, layer.values)
+        here = (torch.arange(layer.keys.shape[-2], device=key_states.device) == self._place)[:, None]
+        layer.keys = torch.where(here, key_states, layer.keys)
+        layer.values = torch.where(here, value_states, layer.values)
         return layer.keys, layer.values
 
     def get_seq_length(self, *_: Any) -> Any:
@@ -57,16 +59,16 @@ class StepCache(EncoderDecoderCache):
     ----------
     memory : (layers, 2, B, heads, S, H / heads) float32
         Of positions.
-    received : (layers, 2, B, heads, T, H / heads) float32
-        Of what was received.
+    received : sequence of (B, heads, T, H / heads) float32
+        Of what was received: keys and values of the first layer, of the second, and so on.
     place : () int64
         Of the step.
     """
 
-    def __init__(self, memory: Tensor, received: Tensor, place: Tensor) -> None:
+    def __init__(self, memory: Tensor, received: Sequence[Tensor], place: Tensor) -> None:
         # Declared as caches that grow, used as any.
-        self.self_attention_cache = cast(Any, _Slots(memory, place))
-        self.cross_attention_cache = cast(Any, _Slots(received, place))
+        self.self_attention_cache = cast(Any, _Slots([(layer[0], layer[1]) for layer in memory], place))
+        self.cross_attention_cache = cast(Any, _Slots(zip(received[::2], received[1::2], strict=True), place))
         self.is_updated = dict.fromkeys(range(memory.shape[0]), True)
 
     @property
@@ -87,9 +89,10 @@ class FirstCache(EncoderDecoderCache):
         return _stacked(self.self_attention_cache)
 
     @property
-    def received(self) -> Tensor:
-        """Of what was received, (layers, 2, B, heads, T, H / heads)."""
-        return _stacked(self.cross_attention_cache)
+    def received(self) -> list[Tensor]:
+        """Of what was received, (B, heads, T, H / heads): keys and values of the first layer, of the second, and so on."""
+        layers: list[Any] = self.cross_attention_cache.layers
+        return [tensor for layer in layers for tensor in (layer.keys, layer.values)]
 
 
 def _stacked(cache: Cache) -> Tensor:

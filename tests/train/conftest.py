@@ -310,7 +310,12 @@ SEQ2SEQ |= {
     "pegasus": SEQ2SEQ["bart"] | {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
     "mt5": SEQ2SEQ["t5"] | {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"},
 }
-SPOKEN = ["a man runs in the park.", "two dogs sit on a wall.", "the old woman stands by the sea.", "a girl sleeps alone."]
+SPOKEN = [
+    "a man runs in the park.",
+    "two dogs sit on a wall.",
+    "the old woman stands by the sea.",
+    "a girl sleeps alone.",
+]
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
 from link.errors import RecipeError
-from train.encoders import ENCODER, build_tokenizer
+from train.encoders import build_tokenizer
 from train.pieces import END_ID
-from train.search import foremost
 from train.seq2seq import Seq2SeqDecoder, Seq2SeqReader, load_seq2seq
 from train.seq2seq_files import Seq2SeqModel, find_seq2seq
 
@@ -97,8 +96,8 @@ def test_what_is_decided_step_by_step_has_the_probability_that_it_would_have_if_
 
 
 @torch.no_grad()
-def test_the_best_of_three_is_likelier_than_the_greedy_text(family, received, present):
-    greedy, beam = (named(family, width)[2].decide(received, present).score.sum(dim=1) for width in (1, 3))
+def test_the_best_of_three_is_likelier_than_the_greedy_text(seq2seq, received, present):
+    greedy, beam = (named(seq2seq("bart"), width)[2].decide(received, present).score.sum(dim=1) for width in (1, 3))
     assert (beam > greedy + 1e-4).any()
     assert beam.sum() > greedy.sum()
 
@@ -119,4 +118,158 @@ def test_what_was_not_sent_changes_nothing(seq2seq, received, present):
     _, _, decoder = named(seq2seq("bart"))
     other = torch.where(present[..., None], received, 9.0)
     torch.testing.assert_close(decoder(other, present), decoder(received, present), rtol=0, atol=1e-5)
-    assert foremost(decoder(received, present), decoder.decide(received, present).decisions).shape[1] == LENGTH
+
+
+TEXTS = ["a man runs.", "Một người đàn ông.", "日本 🙂 </s> <pad><s>", "  two  spaces ", "\ta\n"]
+
+
+def tokenizer_of(folder, length=64):
+    found = find_seq2seq(str(folder))
+    return build_tokenizer(found.tokenizer, length, found.model.config), found.model
+
+
+@pytest.mark.parametrize("name", ["bart", "mbart", "pegasus"])
+def test_bytes_are_spelt_and_given_back_to_the_last_one(seq2seq, name):
+    tokenizer, _ = tokenizer_of(seq2seq(name))
+    assert tokenizer.texts(tokenizer(TEXTS).input_ids, END_ID) == TEXTS
+
+
+def test_what_a_tokenizer_normalises_stays_so(seq2seq):
+    """T5 composes letters and runs spaces together; what it has no piece for it does not spell."""
+    tokenizer, _ = tokenizer_of(seq2seq("t5"))
+    assert tokenizer.texts(tokenizer(["a  man runs", "a \ufb01lm?"]).input_ids, END_ID) == ["a man runs", "a ilm"]
+
+
+def test_pieces_are_the_tokenizers_own_with_one_end_behind_them(family):
+    """Against the tokenizer of the folder: the same pieces by name, cut and padded to one length."""
+    from tokenizers import Tokenizer
+
+    plain = Tokenizer.from_file(str(family / "tokenizer.json"))
+    plain.no_padding()
+    plain.no_truncation()
+    tokenizer, model = tokenizer_of(family, 12)
+    found = tokenizer(["two dogs", "a man runs in the park by the sea. " * 3])
+    for row, text in enumerate(["two dogs", "a man runs in the park by the sea. " * 3]):
+        wanted = plain.encode(text, add_special_tokens=False).ids[:11]
+        assert own(torch.from_numpy(found.input_ids[row]), model).tolist()[: len(wanted) + 1] == [
+            *wanted,
+            model.own_end,
+        ]
+        assert found.attention_mask[row].tolist() == [1] * (len(wanted) + 1) + [0] * (11 - len(wanted))
+    assert found.cut.tolist() == [False, True]
+
+
+def test_the_weights_of_both_ends_are_those_of_the_folder_and_no_tensor_lies_in_them_twice(family):
+    model, reader, decoder = named(family)
+    whole = AutoModelForSeq2SeqLM.from_pretrained(family)
+    pieces = own(torch.arange(model.pieces), model)
+    embedded = whole.get_input_embeddings().weight[pieces]
+    for part in (reader.backbone.model, decoder.backbone.model.decoder):
+        assert torch.equal(part.get_input_embeddings().weight, embedded)
+    tensors = {**reader.state_dict(), **decoder.state_dict()}
+    assert len({tensor.data_ptr() for tensor in tensors.values()}) == len(tensors)
+    assert {"before", "start"}.isdisjoint(tensors)
+
+
+def test_a_model_works_in_training_as_it_is_deployed(seq2seq, received, present):
+    """Dropout would draw from torch's global generator."""
+    _, reader, decoder = named(seq2seq("bart", dropout=0.5, attention_dropout=0.5, encoder_layerdrop=0.5))
+    state = torch.get_rng_state()
+    told = torch.full((ROWS, LENGTH), 7)
+    assert torch.equal(decoder.train()(received, present, told), decoder.eval()(received, present, told))
+    assert torch.equal(reader.train()(told, present), reader.eval()(told, present))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def changed_config(folder, target, **changes):
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | changes))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "bert"}, r"is no encoder-decoder: its config\.json describes a bert$"),
+        ({"model_type": "led"}, r"must be a bart, mbart, mt5, pegasus or t5, its config\.json describes a led$"),
+        ({"eos_token_id": None}, r"cannot be used: eos_token_id in its config\.json is None$"),
+        ({"eos_token_id": [2, 3]}, r"cannot be used: eos_token_id in its config\.json is \[2, 3\]$"),
+        ({"eos_token_id": 3}, r"cannot be used: behind a text its tokenizer puts </s>, not one end, token 3$"),
+        ({"eos_token_id": 900}, r"cannot be used: behind a text its tokenizer puts </s>, not one end, token 900$"),
+    ],
+)
+def test_what_cannot_read_and_spell_is_refused_in_one_line(seq2seq, tmp_path, changes, message):
+    if changes.get("model_type") == "bert":
+        changes = changes | {"is_encoder_decoder": False}
+    folder = changed_config(seq2seq("bart"), tmp_path / "model", **changes)
+    refused(folder, message)
+
+
+def refused(folder, message):
+    with pytest.raises(RecipeError, match=message) as found:
+        find_seq2seq(str(folder))
+    assert str(found.value).startswith("seq2seq_model ")
+    assert "\n" not in str(found.value)
+
+
+def test_a_tokenizer_that_ends_a_text_otherwise_is_refused(seq2seq, tmp_path):
+    from tokenizers import Tokenizer, processors
+
+    folder = changed_config(seq2seq("bart"), tmp_path / "model")
+    file = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    special = [(name, tokenizer.token_to_id(name)) for name in ("</s>", "<mask>")]
+    for template, behind in ((["$A", "</s>", "<mask>"], "</s> <mask>"), (["</s>", "$A"], "nothing")):
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+        tokenizer.save(str(file))
+        refused(folder, f"behind a text its tokenizer puts {behind}, not one end, token 2$")
+
+
+def test_a_folder_that_is_incomplete_is_refused(seq2seq, tmp_path):
+    refused(tmp_path / "none", r"folder .* does not exist$")
+    folder = changed_config(seq2seq("bart"), tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    refused(folder, r"has no tokenizer\.json: save its tokenizer beside it$")
+    (folder / "config.json").unlink()
+    refused(folder, r"cannot be loaded: ")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("absent", r"cannot be loaded: "),
+        ("some", r"lacks 1 of its weights, model\.decoder\.layers\.0\.fc1\.weight among them$"),
+        ("other", r"holds .*fc1\.weight of shape \(16, 32\), its config\.json describes \(32, 16\)$"),
+        ("nan", r"holds weights that are NaN or infinite, "),
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused_in_one_line(seq2seq, tmp_path, broken, message):
+    folder = changed_config(seq2seq("bart"), tmp_path / "model")
+    file, key = folder / "model.safetensors", "decoder.layers.0.fc1.weight"
+    weights = load_file(file)
+    if broken == "absent":
+        file.unlink()
+    else:
+        change = {"some": None, "other": weights[key].T.contiguous(), "nan": weights[key] * torch.nan}[broken]
+        weights = {name: tensor for name, tensor in (weights | {key: change}).items() if tensor is not None}
+        save_file(weights, file, {"format": "pt"})
+    model = find_seq2seq(str(folder)).model
+    for part in (Seq2SeqReader(model), Seq2SeqDecoder(model)):
+        with pytest.raises(RecipeError, match=rf"^seq2seq_model '.*' {message}") as found:
+            load_seq2seq(part.backbone, model, str(folder))
+        assert "\n" not in str(found.value)
+
+
+def test_scores_that_transformers_makes_otherwise_are_refused(seq2seq, monkeypatch):
+    """As where another version of it would scale states that this one does not."""
+    folder = str(seq2seq("t5"))
+    model = find_seq2seq(folder).model
+    decoder = Seq2SeqDecoder(model)
+    monkeypatch.setattr(
+        "train.seq2seq.Speller.scores", lambda self, states: states @ self.decoder.embed_tokens.weight.T
+    )
+    with pytest.raises(RecipeError, match=r"cannot be used: transformers .* makes other scores of its states$"):
+        load_seq2seq(decoder.backbone, model, folder)
