@@ -17,7 +17,7 @@ from link.sequential import Verdict
 from train import checkpoint as checkpoints
 from train.answers import answer
 from train.backbones import backbones_of
-from train.checkpoint import build_transceiver, load
+from train.checkpoint import load
 from train.export import export
 from train.pieces import END_ID
 from train.recipe_file import parse_recipe
@@ -32,6 +32,7 @@ SENTENCES = [" ".join(f"{a} {b} {c}".split()) + "." for a, b, c in itertools.pro
 LENGTH = 26
 """Pieces that most of these sentences have at most, in bytes and few pairs of them."""
 TRAINED = {"encoder_learning_rate": 3e-3, "unfreeze_epoch": 2}
+SETTINGS = VerifySettings(snr_db=(12.0,), margin=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +79,8 @@ def data(task, folder):
 
 
 @pytest.fixture(scope="module")
-def beam_run(make_recipe, run, folder, train_run):
-    """A receiver that keeps three hypotheses, behind the run's transmitter."""
-    beam = make_recipe(optimizer=TRAINED, beam=3).model_copy(update={"name": "beam"})
-    return train_run(beam, data_folder=folder, transmitter=run)
-
-
-@pytest.fixture(scope="module")
-def bundle(run, beam_run, folder, export_run):
-    return export_run(run, data_folder=folder, also={"beam": beam_run})
+def bundle(run, folder, export_run):
+    return export_run(run, data_folder=folder)
 
 
 def test_both_ends_start_from_the_weights_of_that_name(make_recipe, folder, seq2seq, train_until, tmp_path):
@@ -152,11 +146,10 @@ def test_what_a_sentence_is_sent_as_follows_from_its_pieces(task, run, data):
             torch.testing.assert_close(alone[0], tokens[row], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("receiver", [None, "beam"])
-def test_a_bundle_decides_as_torch_does_whatever_the_batch(bundle, run, beam_run, data, receiver):
-    link = Link(load_bundle(bundle, *filter(None, [receiver])))
-    model = load(beam_run if receiver else run)[1]
-    assert model.head.out.beam == (3 if receiver else 1)
+def decides_as_torch_does(bundle, run, data, receiver=None):
+    """Whether a bundle's receiver decides as its checkpoint, on 30 noisy sentences, in batches of several sizes."""
+    link = Link(load_bundle(bundle, receiver))
+    model = load(run)[1]
     inputs = {name: values[:30] for name, values in data.train.inputs.items()}
     sent = link.transmit(inputs, Awgn(), 12.0, Draws(1, np.arange(30)))
     y, no, mode = sent.received.y, sent.received.no, sent.header.mode
@@ -175,6 +168,10 @@ def test_a_bundle_decides_as_torch_does_whatever_the_batch(bundle, run, beam_run
     assert len(set(link.receiver.texts(whole.decisions))) > 5
 
 
+def test_a_bundle_decides_as_torch_does_whatever_the_batch(bundle, run, data):
+    decides_as_torch_does(bundle, run, data)
+
+
 def test_a_bundle_spells_with_the_models_pieces(bundle, task, seq2seq):
     manifest = load_bundle(bundle).manifest
     assert manifest.task.text.end_id == END_ID
@@ -184,11 +181,86 @@ def test_a_bundle_spells_with_the_models_pieces(bundle, task, seq2seq):
     assert (ids.shape, ids.high) == (("batch", LENGTH), task.model.pieces - 1)
 
 
-@pytest.mark.parametrize("receiver", [None, "beam"])
-def test_the_bundle_does_what_its_checkpoint_does(bundle, run, beam_run, data, receiver):
-    found = load_bundle(bundle, *filter(None, [receiver]))
-    settings = VerifySettings(snr_db=(12.0,), margin=0.1)
-    result = verify(found, beam_run if receiver else run, data.test.inputs, data.test.labels, settings)
+def test_the_bundle_does_what_its_checkpoint_does(bundle, run, data):
+    found = verify(load_bundle(bundle), run, data.test.inputs, data.test.labels, SETTINGS)
+    assert found.verdict is not Verdict.DIFFERENT, found.summary
+    assert found.receiver.receptions > 0
+    assert not found.receiver.findings
+
+
+@pytest.mark.slow
+def test_a_receiver_that_keeps_three_hypotheses_joins_the_bundle(
+    make_recipe, run, folder, train_run, tmp_path, data, same_tensors
+):
+    beam = make_recipe(optimizer=TRAINED, beam=3).model_copy(update={"name": "beam"})
+    beside = train_run(beam, data_folder=folder, transmitter=run)
+    assert same_tensors(load(beside)[1].encoder.state_dict(), load(run)[1].encoder.state_dict())
+    export(run, tmp_path / "bundle", data_folder=folder, also={"beam": beside})
+    decides_as_torch_does(tmp_path / "bundle", beside, data, "beam")
+    found = load_bundle(tmp_path / "bundle", "beam")
+    result = verify(found, beside, data.test.inputs, data.test.labels, SETTINGS)
     assert result.verdict is not Verdict.DIFFERENT, result.summary
-    assert result.receiver.receptions > 0
     assert not result.receiver.findings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_model_of_another_family_is_exported_as_well(make_recipe, folder, train_run, export_run, beam):
+    recipe = make_recipe("t5", TRAINED, beam=beam)
+    task = load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
+    run = train_run(recipe, data_folder=folder)
+    decides_as_torch_does(export_run(run, data_folder=folder), run, task.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"vocabulary": 4000}, "vocabulary must be absent beside seq2seq_model, got 4000"),
+        ({"width": 16}, "width must be absent beside seq2seq_model, got 16"),
+        ({"heads": 2}, "heads must be absent beside seq2seq_model, got 2"),
+        ({"encoder_layers": 2}, "encoder_layers must be absent beside seq2seq_model, got 2"),
+        ({"causal_layers": 2}, "causal_layers must be absent beside seq2seq_model, got 2"),
+        ({"decoder": "viterbi"}, "decoder must be autoregressive beside seq2seq_model, got viterbi"),
+        ({"seq2seq_model": ""}, r"task_options\.seq2seq_model: String should have at least 1 character"),
+        ({"max_length": 32}, r"task_options\.max_length must be at most 31 for this encoder, got 32"),
+        ({"seq2seq_model": "./none"}, r"seq2seq_model folder \./none does not exist"),
+    ],
+)
+def test_options_that_do_not_go_with_a_named_model_are_refused(make_recipe, folder, options, text):
+    recipe = make_recipe(**options)
+    with pytest.raises(RecipeError, match=rf"^(task_options: )?{text}$"):
+        load_task(recipe.task, recipe.task_options, task_facts(recipe, folder))
+
+
+def test_a_name_that_cannot_be_fetched_is_told_by_its_option(make_recipe, folder, monkeypatch):
+    class Hub:
+        def repo_info(self, name, **options):
+            raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(ServerError) as refused:
+        task_facts(make_recipe(seq2seq_model="no-such-owner/no-such-model"), folder)
+    assert str(refused.value) == (
+        "seq2seq_model 'no-such-owner/no-such-model' is not on this machine and the hub cannot be reached (Name or service "
+        "not known); name a folder with task_options.seq2seq_model"
+    )
+
+
+def test_without_transformers_the_extra_is_named(make_recipe, folder, monkeypatch):
+    recipe = make_recipe()
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(MissingExtra, match="hub"):
+        task_facts(recipe, folder)
+
+
+def test_a_sentence_that_is_too_long_is_cut_and_told(task, tmp_path, caplog):
+    for part in ("train", "val", "test"):
+        (tmp_path / f"{part}.txt").write_text(f"{part} " + "two dogs " * 20 + "\n", encoding="utf-8")
+    rows = task.load(tmp_path).test.labels
+    assert rows[0, -1] == END_ID
+    assert f"test: 1 of 1 sentences have more than {LENGTH} pieces and are cut there" in caplog.text
+
+
+def test_transmitters_of_other_models_are_told_apart(make_recipe, run, folder, tmp_path):
+    with pytest.raises(RecipeError, match=r"has task_options\.seq2seq_model '.*', the recipe '.*': set the same"):
+        train(make_recipe("t5", TRAINED), tmp_path / "run", data_folder=folder, transmitter=run)
