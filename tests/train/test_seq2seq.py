@@ -1,6 +1,7 @@
 """Encoder-decoders by name: what is read of their files, what they read and spell, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -32,9 +33,16 @@ def own(pieces, model):
     return torch.where(pieces == END_ID, model.own_end, torch.where(pieces == model.own_end, END_ID, pieces))
 
 
-@pytest.fixture(params=["bart", "t5", "mt5", "pegasus", "mbart"])
-def family(request, seq2seq):
-    return seq2seq(request.param)
+@pytest.fixture(params=["bart", "t5", "mt5", "pegasus", "mbart", "mbart with scores of its own"])
+def family(request, seq2seq, tmp_path):
+    name, _, apart = request.param.partition(" ")
+    if not apart:
+        return seq2seq(name)
+    folder = shutil.copytree(seq2seq(name, tie_word_embeddings=False), tmp_path / "apart")
+    weights = load_file(folder / "model.safetensors")
+    bias = torch.randn(weights["final_logits_bias"].shape, generator=torch.Generator().manual_seed(3))
+    save_file(weights | {"final_logits_bias": bias}, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 @pytest.fixture
@@ -163,9 +171,11 @@ def test_the_weights_of_both_ends_are_those_of_the_folder_and_no_tensor_lies_in_
     model, reader, decoder = named(family)
     whole = AutoModelForSeq2SeqLM.from_pretrained(family)
     pieces = own(torch.arange(model.pieces), model)
-    embedded = whole.get_input_embeddings().weight[pieces]
-    for part in (reader.backbone.model, decoder.backbone.model.decoder):
-        assert torch.equal(part.get_input_embeddings().weight, embedded)
+    for part, wanted in (
+        (reader.backbone.model, whole.get_encoder()),
+        (decoder.backbone.model.decoder, whole.get_decoder()),
+    ):
+        assert torch.equal(part.get_input_embeddings().weight, wanted.get_input_embeddings().weight[pieces])
     tensors = {**reader.state_dict(), **decoder.state_dict()}
     assert len({tensor.data_ptr() for tensor in tensors.values()}) == len(tensors)
     assert {"before", "start"}.isdisjoint(tensors)
