@@ -28,6 +28,8 @@ class Backbone(nn.Module):
         Option of the task that names it.
     config : mapping
         Its architecture.
+    model : nn.Module, optional
+        What was built of it, where that is a part alone.
 
     Attributes
     ----------
@@ -40,11 +42,11 @@ class Backbone(nn.Module):
         If transformers cannot build it.
     """
 
-    def __init__(self, role: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, role: str, config: Mapping[str, Any], model: nn.Module | None = None) -> None:
         super().__init__()
         self.role = role
         self.config = config
-        self.model = build_backbone(config).eval()
+        self.model = (build_backbone(config) if model is None else model).eval()
         self.apart = False
 
     def train(self, mode: bool = True) -> Self:

@@ -27,6 +27,8 @@ from link.errors import HardpathError, MissingExtra, RecipeError
 from link.tokenizer import Tokenizer
 from train.hub import from_hub, names_a_folder
 
+ENCODER: Final = "AutoModel"
+"""What builds and loads an encoder, by its name in transformers."""
 _WIDTH: Final = 128
 _SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Large enough to be nothing after a softmax, small enough for half precision.
@@ -118,8 +120,8 @@ def layers_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
     return [*layers, [parameter for parameter in backbone.parameters() if parameter not in inside]]
 
 
-def build_backbone(config: Mapping[str, Any]) -> nn.Module:
-    """A transformers encoder with weights drawn at random.
+def build_backbone(config: Mapping[str, Any], kind: str = ENCODER) -> nn.Module:
+    """A transformers encoder, or a model of another kind, with weights drawn at random.
 
     Raises
     ------
@@ -129,10 +131,11 @@ def build_backbone(config: Mapping[str, Any]) -> nn.Module:
     transformers = import_transformers()
     try:
         described = transformers.AutoConfig.for_model(**config)
-        backbone: Any = transformers.AutoModel.from_config(described, attn_implementation="eager")
+        backbone: Any = getattr(transformers, kind).from_config(described, attn_implementation="eager")
     except Exception as error:  # what it raises depends on what is wrong with the description
+        what = "encoder" if kind == ENCODER else "model"
         raise RecipeError(
-            f"transformers {transformers.__version__} cannot build this encoder: {first_line(error)}"
+            f"transformers {transformers.__version__} cannot build this {what}: {first_line(error)}"
         ) from None
     # A head that nothing reads would be saved, exported and given weight decay for nothing; one without weights may stay.
     pooler = getattr(backbone, "pooler", None)
@@ -164,7 +167,7 @@ def load_config(name: str, role: str = "encoder") -> dict[str, Any]:
 
 
 def load_weights(
-    name: str, config: Mapping[str, Any], role: str = "encoder", *, part: bool = False
+    name: str, config: Mapping[str, Any], role: str = "encoder", *, part: bool = False, kind: str = ENCODER
 ) -> dict[str, Tensor]:
     """Weights of an encoder, by name, for a backbone that was built from `config`.
 
@@ -176,6 +179,8 @@ def load_weights(
         As for `load_config`.
     part : bool
         Whether it may be a part of what bears the name, as what looks at images is of a model of images and texts.
+    kind : str
+        As for `build_backbone`.
 
     Raises
     ------
@@ -186,9 +191,9 @@ def load_weights(
     options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     if part:
         options["config"] = import_transformers().AutoConfig.for_model(**config)
-    loaded, report = load_pretrained(name, import_transformers().AutoModel, role, **options)
+    loaded, report = load_pretrained(name, getattr(import_transformers(), kind), role, **options)
     found = loaded.state_dict()
-    wanted = build_backbone(config).state_dict()
+    wanted = build_backbone(config, kind).state_dict()
     missing = sorted(wanted.keys() & set(report["missing_keys"]))
     if missing:  # transformers draws them at random, anew at each call
         raise RecipeError(f"{role} {name!r} lacks {len(missing)} of its weights, {missing[0]} among them")
@@ -207,20 +212,20 @@ def load_weights(
     return {key: found[key] for key in wanted}
 
 
-def require_length(config: Mapping[str, Any], length: int) -> None:
-    """Refuse texts longer than the encoder has positions for.
+def require_length(config: Mapping[str, Any], length: int, *, more: int = 0) -> None:
+    """Refuse texts longer than the encoder has positions for, `more` of them beside the text's own.
 
     Raises
     ------
     RecipeError
         If `length` tokens are more than it takes.
     """
-    positions = int(config.get("max_position_embeddings", length))
+    positions = int(config.get("max_position_embeddings", length + more))
     # RoBERTa and its kin count positions from behind the padding token.
     offset = int(config.get("pad_token_id") or 0) + 1 if positions % 2 == 0 and positions % 64 == 2 else 0
-    if length > positions - offset:
+    if length > positions - offset - more:
         raise RecipeError(
-            f"task_options.max_length must be at most {positions - offset} for this encoder, got {length}"
+            f"task_options.max_length must be at most {positions - offset - more} for this encoder, got {length}"
         )
 
 
@@ -238,7 +243,7 @@ def load_tokenizer(name: str, role: str = "encoder") -> str:
             raise RecipeError(f"{role} folder {name} has no tokenizer.json: save its tokenizer beside it")
         try:
             found = file.read_text(encoding="utf-8")
-            _library(found)
+            read_library(found)
         except (OSError, ValueError) as error:
             raise RecipeError(f"{file} is no tokenizer: {first_line(error)}") from None
         return found
@@ -290,7 +295,7 @@ def build_tokenizer(tokenizer: str, length: int, config: Mapping[str, Any]) -> T
 
 def token_of(tokenizer: str, number: int) -> str:
     """Token of a number, by tokenizer.json."""
-    token: str | None = _library(tokenizer).id_to_token(number)
+    token: str | None = read_library(tokenizer).id_to_token(number)
     if token is None:
         raise RecipeError(f"the tokenizer has no token {number}, which the encoder names as its padding")
     return token
@@ -328,7 +333,7 @@ def learn_tokenizer(texts: Sequence[str], vocabulary: int, *, accents: bool = Fa
     return text
 
 
-def _library(tokenizer: str) -> Any:
+def read_library(tokenizer: str) -> Any:
     """A tokenizer.json as the tokenizers library has it; ValueError where it is none."""
     try:
         from tokenizers import Tokenizer as Library

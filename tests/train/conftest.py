@@ -11,7 +11,7 @@ import train.tasks
 from link.bundle import load_bundle
 from link.chain import Link
 from train.checkpoint import load
-from train.encoders import build_backbone
+from train.encoders import ENCODER, build_backbone
 from train.export import export
 from train.recipe_file import load_recipe, parse_recipe
 from train.run import train as train_recipe
@@ -258,10 +258,10 @@ def preprocessor():
 def save_model():
     """Function that saves a model with weights drawn at random in the format of transformers; a folder of its own."""
 
-    def save(folder, config, **files):
+    def save(folder, config, kind=ENCODER, **files):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
-            build_backbone(config).save_pretrained(folder)
+            build_backbone(config, kind).save_pretrained(folder)
         for name, content in files.items():
             (folder / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
         return folder
@@ -274,3 +274,104 @@ def vit(tmp_path_factory, save_model, preprocessor):
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = {"model_type": "vit", "image_size": 16, "patch_size": 8, **small}
     return save_model(tmp_path_factory.mktemp("vit"), config, preprocessor_config=preprocessor)
+
+
+SEQ2SEQ = {
+    "bart": {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_position_embeddings": 32,
+        "init_std": 0.3,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    },
+    "t5": {
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_decoder_layers": 2,
+        "num_heads": 2,
+        "initializer_factor": 2.0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+    },
+}
+SEQ2SEQ |= {
+    "mbart": SEQ2SEQ["bart"],
+    "pegasus": SEQ2SEQ["bart"] | {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
+    "mt5": SEQ2SEQ["t5"] | {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"},
+}
+SPOKEN = [
+    "a man runs in the park.",
+    "two dogs sit on a wall.",
+    "the old woman stands by the sea.",
+    "a girl sleeps alone.",
+]
+
+
+@pytest.fixture(scope="session")
+def seq2seq_tokenizer():
+    """Function that learns the tokenizer of a family's kind: bytes, or words of T5 with what is unknown among them."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    def learn(family):
+        numbers = SEQ2SEQ[family]
+        names = ["<s>", "<pad>", "</s>", "<unk>"] if numbers["pad_token_id"] == 1 else ["<pad>", "</s>", "<unk>", "<s>"]
+        if family in ("t5", "mt5"):
+            learned = Tokenizer(models.Unigram())
+            learned.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
+            learned.pre_tokenizer, learned.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+            trainer = trainers.UnigramTrainer(
+                vocab_size=60, special_tokens=names, unk_token="<unk>", show_progress=False
+            )
+        else:
+            learned = Tokenizer(models.BPE())
+            learned.pre_tokenizer, learned.decoder = (
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+                decoders.ByteLevel(),
+            )
+            trainer = trainers.BpeTrainer(
+                vocab_size=300,
+                special_tokens=[*names, "<mask>"],
+                initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                show_progress=False,
+            )
+        learned.train_from_iterator(SPOKEN, trainer)
+        before = {"bart": "<s>", "mbart": "<mask>"}.get(family)
+        template = ([before] if before else []) + ["$A", "</s>"]
+        special = [(name, learned.token_to_id(name)) for name in template if name != "$A"]
+        learned.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+        learned.enable_padding()
+        learned.enable_truncation(7)
+        return learned.to_str()
+
+    return learn
+
+
+@pytest.fixture(scope="session")
+def seq2seq(tmp_path_factory, save_model, seq2seq_tokenizer):
+    """Function that saves an encoder-decoder of a family with its tokenizer, once; BART without what makes scores, as its
+    own authors' files are.
+    """
+    saved = {}
+
+    def save(family, **changes):
+        key = (family, *changes.items())
+        if key not in saved:
+            tokenizer = seq2seq_tokenizer(family)
+            vocab = json.loads(tokenizer)["model"]["vocab"]
+            config = {"model_type": family, "vocab_size": len(vocab) + 3, **SEQ2SEQ[family], **changes}
+            kind = ENCODER if family == "bart" else "AutoModelForSeq2SeqLM"
+            saved[key] = save_model(tmp_path_factory.mktemp(family), config, kind=kind, tokenizer=tokenizer)
+        return saved[key]
+
+    return save

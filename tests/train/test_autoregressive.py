@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
-from train.autoregressive import AutoregressiveDecoder, foremost
+from train.autoregressive import AutoregressiveDecoder
 from train.pieces import END_ID
+from train.search import foremost
 
 PIECES, LENGTH, WIDTH = 5, 4, 16
 ROWS = 12

@@ -4,7 +4,8 @@
 
 A sentence is spelt in pieces of a byte-pair vocabulary, which can spell whatever is UTF-8, and an end. Each piece has latent
 tokens of its own, so the rate follows the length (`train.lengths`); the end has none, it stands where nothing was sent. The
-receiver looks at all that arrived, and names the pieces one after another or all at once.
+receiver looks at all that arrived, and names the pieces one after another or all at once. In place of a vocabulary and
+transformers of its own it may have those of a transformers encoder-decoder, BART say, by its name (train.seq2seq).
 
 The data are a folder (`--data`) of plain files, one sentence a line, as `link.sentences` reads them: `train.*`, and `test.*`
 or `val.*`; without `--data`, `task_options.dataset` names a data set of the hub. A part that is absent is held out of the
@@ -35,14 +36,21 @@ from link.tokenizer import Tokenizer
 from link.truth import UNJUDGED
 from train.answers import Answered
 from train.autoregressive import AutoregressiveDecoder
+from train.backbones import Backbone
 from train.chain import Chain
+from train.encoders import build_tokenizer, require_length
 from train.hub import fetch_sentences
 from train.pieces import END_ID, build_pieces, learn_pieces
+from train.search import StepDecoder
+from train.seq2seq import Seq2SeqDecoder, Seq2SeqReader, load_seq2seq
+from train.seq2seq_files import SEQ2SEQ_ROLE, Seq2SeqModel, find_seq2seq
 from train.tasks import TOKENIZER_FACT, Data, Split
 from train.transformer import Transformer, longest
 
-TRANSMITTER_OPTIONS: Final = ("max_length", "tokens_a_piece", "vocabulary", "width", "heads", "encoder_layers")
-TRANSMITTER_FACTS: Final = (TOKENIZER_FACT,)
+_OF_AN_ENCODER: Final = ("vocabulary", "width", "heads", "encoder_layers")
+_OF_A_DECODER: Final = ("causal_layers", "candidates", "pair_rank")
+TRANSMITTER_OPTIONS: Final = ("max_length", "tokens_a_piece", *_OF_AN_ENCODER, SEQ2SEQ_ROLE)
+TRANSMITTER_FACTS: Final = (TOKENIZER_FACT, SEQ2SEQ_ROLE)
 SKIP_BAD: Final = "skip_bad_lines"
 HOLDOUT_SEED: Final = 20_000
 _HELD_OUT_MAX: Final = 1000
@@ -69,6 +77,10 @@ class Options(BaseModel):
         Pieces of a sentence, its end included; what is longer is cut.
     tokens_a_piece : int
         Latent tokens of each.
+    seq2seq_model : str, optional
+        Name on the hub, or folder, of a transformers encoder-decoder (BART, T5, ...), whose vocabulary, encoder and decoder
+        take the place of those that are learned. They are frozen where optimizer.encoder_learning_rate is 0; else they are
+        trained with that rate from optimizer.unfreeze_epoch on. The two ends have weights of their own.
     vocabulary : int
         Pieces that are learned from the training sentences; 256 of them are the bytes.
     width, heads : int
@@ -92,6 +104,7 @@ class Options(BaseModel):
     skip_bad_lines: bool = False
     max_length: Annotated[int, Field(ge=2, le=512)] = 36
     tokens_a_piece: Annotated[int, Field(ge=1, le=64)] = 5
+    seq2seq_model: Annotated[str, Field(min_length=1)] | None = None
     vocabulary: Annotated[int, Field(ge=300, le=65536)] = 4000
     width: Annotated[int, Field(ge=8, le=4096)] = 128
     heads: Annotated[int, Field(ge=1, le=64)] = 4
@@ -109,11 +122,20 @@ class Options(BaseModel):
             raise ValueError(f"width must be a multiple of heads, got {self.width} and {self.heads}")
         if self.beam > 1 and self.decoder != "autoregressive":
             raise ValueError(f"beam must be 1 where the decoder is {self.decoder}, got {self.beam}")
+        if self.seq2seq_model is not None:
+            if self.decoder != "autoregressive":
+                raise ValueError(f"decoder must be autoregressive beside seq2seq_model, got {self.decoder}")
+            for key in (*_OF_AN_ENCODER, *_OF_A_DECODER):
+                if key in self.model_fields_set:
+                    raise ValueError(f"{key} must be absent beside seq2seq_model, got {getattr(self, key)}")
         return self
 
 
 def find(options: Options, folder: Path | None) -> dict[str, Any]:
-    """The tokenizer, learned from the training sentences."""
+    """The tokenizer, learned from the training sentences, or that of the model that is named, and what to know of it."""
+    if options.seq2seq_model is not None:
+        model, tokenizer = find_seq2seq(options.seq2seq_model)
+        return {TOKENIZER_FACT: tokenizer, SEQ2SEQ_ROLE: model.model_dump(mode="json")}
     return {TOKENIZER_FACT: learn_pieces(read_texts(options, folder).train, options.vocabulary)}
 
 
@@ -138,10 +160,17 @@ class TextReconstruction:
     def __init__(self, options: Options, facts: Mapping[str, Any]) -> None:
         self.options = options
         self.tokenizer_json: str = facts.get(TOKENIZER_FACT, "")
+        self.model = None if options.seq2seq_model is None else Seq2SeqModel.model_validate(facts[SEQ2SEQ_ROLE])
+        if self.model is not None:
+            require_length(self.model.config, options.max_length, more=len(self.model.before))
+            sizes = {"vocabulary": self.model.pieces, "width": self.model.width, "heads": self.model.heads}
+            self.options = options.model_copy(update=sizes)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Spells a sentence in `max_length` pieces."""
+        if self.model is not None:
+            return build_tokenizer(self.tokenizer_json, self.options.max_length, self.model.config)
         return build_pieces(self.tokenizer_json, self.options.max_length)
 
     @property
@@ -171,12 +200,17 @@ class TextReconstruction:
     def encoder(self, tokens: int, dim: int) -> nn.Module:
         """A transformer over the pieces, and latent tokens of each."""
         self._require(tokens)
-        return Encoder(self.options, dim)
+        return Encoder(self.options, dim, self.model)
 
     def head(self, tokens: int, dim: int) -> nn.Module:
         """A transformer over the positions, and scores of all pieces at each."""
         self._require(tokens)
-        return Decoder(self.options, dim)
+        return Decoder(self.options, dim, self.model)
+
+    def load_backbone(self, backbone: Backbone) -> None:
+        """Give encoder or decoder of the model that is named the weights that they start from."""
+        assert self.model is not None
+        load_seq2seq(backbone, self.model, str(self.options.seq2seq_model))
 
     def _require(self, tokens: int) -> None:
         """Raise RecipeError unless the longest mode holds the longest sentence, and no more."""
@@ -204,11 +238,15 @@ class TextReconstruction:
 class Encoder(nn.Module):
     """Pieces (B, T) and their mask to (B, N, D), zeros from a sentence's end on."""
 
-    def __init__(self, options: Options, dim: int) -> None:
+    def __init__(self, options: Options, dim: int, model: Seq2SeqModel | None = None) -> None:
         super().__init__()
         self.dim = dim
-        self.embedding = nn.Embedding(options.vocabulary, options.width)
-        self.transformer = Transformer(options.width, options.heads, options.encoder_layers, options.max_length)
+        self.reader: nn.Module | None = None
+        if model is None:
+            self.embedding = nn.Embedding(options.vocabulary, options.width)
+            self.transformer = Transformer(options.width, options.heads, options.encoder_layers, options.max_length)
+        else:
+            self.reader = Seq2SeqReader(model)
         self.out = nn.Linear(options.width, options.tokens_a_piece * dim)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -216,8 +254,11 @@ class Encoder(nn.Module):
         length = input_ids.shape[1]
         present = (attention_mask != 0) & (input_ids != END_ID)
         used = longest(present)
-        present = present[:, :used]
-        states = self.out(self.transformer(self.embedding(input_ids[:, :used]), present)) * present[..., None]
+        pieces, present = input_ids[:, :used], present[:, :used]
+        read = (
+            self.transformer(self.embedding(pieces), present) if self.reader is None else self.reader(pieces, present)
+        )
+        states = self.out(read) * present[..., None]
         padded = functional.pad(states, (0, 0, 0, length - used))
         return padded.reshape(padded.shape[0], -1, self.dim)
 
@@ -225,18 +266,18 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(B, N, D), zeros past what was sent, to scores (B, T, V)."""
 
-    def __init__(self, options: Options, dim: int) -> None:
+    def __init__(self, options: Options, dim: int, model: Seq2SeqModel | None = None) -> None:
         super().__init__()
         self.tokens_a_piece = options.tokens_a_piece
         self.into = nn.Linear(options.tokens_a_piece * dim, options.width)
         self.transformer = Transformer(options.width, options.heads, options.decoder_layers, options.max_length)
         self.unsent = nn.Parameter(_SURE * functional.one_hot(torch.tensor(END_ID), options.vocabulary).float())
-        self.out = build_search(options)
+        self.out = build_search(options) if model is None else Seq2SeqDecoder(model, options.beam)
 
     @property
     def told(self) -> bool:
         """Whether pieces are decided given those before, which are told in training."""
-        return isinstance(self.out, AutoregressiveDecoder)
+        return isinstance(self.out, StepDecoder)
 
     def forward(self, embedding: Tensor, told: Tensor | None = None) -> Tensor:
         """Scores of the pieces at each position; of those that nothing was sent for, the end's is the highest."""
@@ -250,7 +291,7 @@ class Decoder(nn.Module):
     def decide(self, embedding: Tensor) -> Answered:
         """The pieces that an autoregressive decoder decides, (B, T), and the log probability of each."""
         states, sent = self._states(embedding)
-        pieces, score = cast(AutoregressiveDecoder, self.out).decide(states, sent)
+        pieces, score = cast(StepDecoder, self.out).decide(states, sent)
         missing = (0, self._positions(embedding) - pieces.shape[1])
         pieces, score, sent = (
             functional.pad(found, missing, value=value)
