@@ -78,11 +78,12 @@ def test_a_decoder_that_is_told_says_what_transformers_says(family, received, pr
     told[1, 1:] = -1
     told[1, 1] = END_ID
     found = decoder(received, present, told)
-    begin = torch.tensor([model.start, *model.before]).expand(ROWS, -1)
+    before = own(torch.tensor(model.before, dtype=torch.int64), model).tolist()
+    begin = torch.tensor([whole.config.decoder_start_token_id, *before]).expand(ROWS, -1)
     wanted = whole(
         encoder_outputs=(received,),
         attention_mask=present,
-        decoder_input_ids=own(torch.cat([begin, told[:, :-1].clamp_min(0)], dim=1), model),
+        decoder_input_ids=torch.cat([begin, own(told[:, :-1].clamp_min(0), model)], dim=1),
     ).logits[:, begin.shape[1] - 1 :]
     torch.testing.assert_close(found, wanted[..., own(torch.arange(model.pieces), model)], rtol=0, atol=2e-4)
 
@@ -165,6 +166,19 @@ def test_pieces_are_the_tokenizers_own_with_one_end_behind_them(family):
         ]
         assert found.attention_mask[row].tolist() == [1] * (len(wanted) + 1) + [0] * (11 - len(wanted))
     assert found.cut.tolist() == [False, True]
+
+
+def test_a_piece_that_is_in_the_vocabulary_alone_changes_its_number_as_well(seq2seq, tmp_path):
+    from tokenizers import Tokenizer
+
+    folder = changed_config(seq2seq("bart"), tmp_path / "model")
+    file = folder / "tokenizer.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["added_tokens"] = [token for token in values["added_tokens"] if token["content"] != "<pad>"]
+    file.write_text(json.dumps(values), encoding="utf-8")
+    found = Tokenizer.from_str(find_seq2seq(str(folder)).tokenizer)
+    assert [found.token_to_id(name) for name in ("<s>", "</s>", "<pad>", "<unk>")] == [0, END_ID, 2, 3]
+    assert sorted(found.get_vocab().values()) == list(range(found.get_vocab_size()))
 
 
 def test_the_weights_of_both_ends_are_those_of_the_folder_and_no_tensor_lies_in_them_twice(family):
