@@ -1,6 +1,7 @@
 """A bundle on disk: its manifest, its files, and whether they are what the manifest says.
 
-    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [receiver-NAME.onnx ...]  [tokenizer.json]  [verification.json]
+    bundle/  manifest.json  transmitter.onnx  receiver.onnx  [receiver-NAME.onnx ...]  [tokenizer.json]  [sequence.npz]
+             [verification.json]
 
 `load_bundle` checks the schema version, every field, that paths stay inside the folder, and the sha256 of every file. Hashes
 find accidents, not attackers: who can change a graph can change its hash.
@@ -21,8 +22,10 @@ from pydantic import ValidationError
 
 from link.errors import ArgumentError, BundleError
 from link.manifest import SCHEMA_VERSION, GraphSpec, Manifest, TokenizerSpec
+from link.task import SequenceSpec
 
 if TYPE_CHECKING:
+    from link.sequence import Sequence
     from link.tokenizer import Tokenizer
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -45,7 +48,7 @@ class Bundle:
         """
         return Bundle(self.path, self.manifest.for_receiver(name))
 
-    def file(self, spec: GraphSpec | TokenizerSpec) -> Path:
+    def file(self, spec: GraphSpec | TokenizerSpec | SequenceSpec) -> Path:
         """Path of a file inside the bundle."""
         return _inside(self.path, spec.file)
 
@@ -85,6 +88,19 @@ class Bundle:
         except ArgumentError as error:
             raise BundleError(f"{self.path}: {error}; export the bundle again") from None
 
+    def sequence(self) -> Sequence | None:
+        """The tables by which windows of a recording are decided together; None where the task has none.
+
+        Raises
+        ------
+        BundleError
+            If its file holds no such tables.
+        """
+        from link.sequence_file import read_sequence
+
+        spec = self.manifest.task.sequence
+        return None if spec is None else read_sequence(self.file(spec), len(self.manifest.task.classes))
+
 
 def load_bundle(path: Path | str, receiver: str | None = None) -> Bundle:
     """Read a bundle and check it against its manifest, all receivers' graphs included.
@@ -107,7 +123,9 @@ def load_bundle(path: Path | str, receiver: str | None = None) -> Bundle:
     manifest = read_manifest(folder)
     tokenizer = () if manifest.tokenizer is None else (manifest.tokenizer,)
     others = (spec.graph for spec in manifest.receivers)
-    for spec in (manifest.transmitter, manifest.receiver, *others, *tokenizer):
+    tasks = (manifest.task, *(spec.task for spec in manifest.receivers))
+    sequences = (task.sequence for task in tasks if task.sequence is not None)
+    for spec in (manifest.transmitter, manifest.receiver, *others, *tokenizer, *sequences):
         file = _inside(folder, spec.file)
         try:
             _require_regular(folder, spec.file, file)

@@ -16,11 +16,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from link.array import Array, namespace
+from link.bits import label_bits
+from link.codebook import posterior
 from link.errors import ArgumentError
-from link.hdp import GaussianHdp, Hdp, infer
+from link.hdp import GaussianHdp, Hdp, infer, push
 from link.hsmm import Hsmm, forward_backward
 from link.log_space import log_softmax, log_sum_exp
+from link.manifest import Mode
+from link.smoother import FixedLagSmoother
 
 _SMALLEST: Final = 1e-30
 """A responsibility that underflowed is all but impossible, and its log a number."""
@@ -82,9 +89,13 @@ def emissions(tables: Sequence, logits: Array, codes: Array | None = None, prese
     if codes is None:
         raise ArgumentError("codes", "must be given: behaviours are inferred from them")
     found = infer(tables.hdp, codes, present).responsibilities
-    log_r = namespace(found).log(found + _SMALLEST)
-    said = log_sum_exp(log_r[..., :, None] + tables.log_classes, axis=-2)
-    return evidence + tables.share * (said - tables.log_prior)
+    return evidence + tables.share * (_said(tables.log_classes, found) - tables.log_prior)
+
+
+def _said(log_classes: Array, responsibilities: Array) -> Array:
+    """log sum_k r_k P(c|k): (..., K) to (..., C)."""
+    log_r = namespace(responsibilities).log(responsibilities + _SMALLEST)
+    return log_sum_exp(log_r[..., :, None] + log_classes, axis=-2)
 
 
 def smoothed(tables: Sequence, logits: Array, codes: Array | None = None, present: Array | None = None) -> Array:
@@ -96,3 +107,57 @@ def smoothed(tables: Sequence, logits: Array, codes: Array | None = None, presen
     if tables.hsmm is None:
         return log_softmax(found + tables.log_prior)
     return forward_backward(tables.hsmm, found, present).log_marginals
+
+
+class SequenceStream:
+    """A recording's windows as they come, each decided `lag` windows after it.
+
+    Behaviours are inferred from the windows so far and never revised; with the HSMM's smoother, what it says of a window
+    equals `smoothed` on all windows until then where there are no behaviours.
+
+    Parameters
+    ----------
+    tables : Sequence
+    lag : int
+        Windows that a decision waits for; 0 decides at once. Without an HSMM nothing waits.
+    """
+
+    def __init__(self, tables: Sequence, lag: int = 0) -> None:
+        if lag < 0:
+            raise ArgumentError("lag", f"must be at least 0, got {lag}")
+        self._tables = tables
+        self._smoother = None if tables.hsmm is None else FixedLagSmoother(tables.hsmm, lag)
+        self._restart()
+
+    def push(self, logits: Array, codes: Array | None = None) -> Array | None:
+        """ln P(class) of the window `lag` before the next, (C,), once its logits (C,) and codes (N, V) are here."""
+        emission = self._emission(logits, codes)
+        if self._smoother is None:
+            return log_softmax(emission + self._tables.log_prior)
+        return self._smoother.push(emission)
+
+    def flush(self) -> list[Array]:
+        """ln P(class) of the windows not decided yet, (C,) each; then it is ready for another recording."""
+        self._restart()
+        return [] if self._smoother is None else self._smoother.flush()
+
+    def _restart(self) -> None:
+        self._state = None if self._tables.hdp is None else self._tables.hdp.prior
+
+    def _emission(self, logits: Array, codes: Array | None) -> Array:
+        tables = self._tables
+        alone = emissions(tables._replace(hdp=None), logits[None])[0]
+        if tables.hdp is None or tables.log_classes is None:
+            return alone
+        if codes is None:
+            raise ArgumentError("codes", "must be given: behaviours are inferred from them")
+        found, self._state = push(tables.hdp, self._state, codes)
+        return alone + tables.share * (_said(tables.log_classes, found) - tables.log_prior)
+
+
+def code_probabilities(llr: NDArray[np.float32], mode: Mode) -> NDArray[np.float32]:
+    """Probabilities of each token's codes under a flat prior, from LLRs: (..., L) to (..., N, K)."""
+    table = label_bits(np.array(mode.labels), mode.index_bits).astype(np.float32)
+    of_tokens = llr[..., : mode.num_bits].reshape(*llr.shape[:-1], mode.tokens, mode.index_bits)
+    found: NDArray[np.float32] = posterior(of_tokens, table, np.zeros(mode.codewords, dtype=np.float32))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +29,20 @@ class TextSpec(_Frozen):
     end_id: Annotated[int, Field(ge=0)]
 
 
+class SequenceSpec(_Frozen):
+    """What follows a receiver of windows: the tables by which a recording's windows are decided together (link.sequence).
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Of `hdp` and `hsmm`.
+    """
+
+    file: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$")] = "sequence.npz"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    parts: Annotated[tuple[Literal["hdp", "hsmm"], ...], Field(min_length=1)]
+
+
 class TaskSpec(_Frozen):
     """What a receiver answers: one of the classes, or a text.
 
@@ -43,6 +57,8 @@ class TaskSpec(_Frozen):
     receiver_inputs : tuple of str
         Side inputs: what the receiver has of its own, beside what it receives. An input of the graph that is neither is
         refused, and a manifest without any does not tell of them.
+    sequence : SequenceSpec or None
+        None where samples are decided one by one.
     """
 
     name: str
@@ -50,6 +66,7 @@ class TaskSpec(_Frozen):
     question: str | None = None
     text: TextSpec | None = Field(default=None, exclude_if=lambda text: text is None)
     receiver_inputs: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    sequence: SequenceSpec | None = Field(default=None, exclude_if=lambda sequence: sequence is None)
 
     @property
     def positions(self) -> int:
@@ -63,6 +80,8 @@ class TaskSpec(_Frozen):
 
     @model_validator(mode="after")
     def _check_answer(self) -> TaskSpec:
+        if self.text is not None and self.sequence is not None:
+            raise ValueError("task: texts are not decided as windows of a recording are")
         if self.text is not None and self.classes:
             raise ValueError(f"task: answers a text or one of {len(self.classes)} classes, not both")
         if self.text is not None and self.text.end_id >= self.text.pieces:

@@ -14,7 +14,6 @@ from typing import Any, Final, cast
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -31,10 +30,10 @@ from link.interface import (
     receiver_outputs,
     transmitter_outputs,
 )
-from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TokenizerSpec
-from link.randomness import Draws, Stream
-from train.agreement import parts
-from train.answers import answer, follows
+from link.manifest import GraphSpec, LlrSpec, Manifest, Mode, ReceiverSpec, TaskSpec, TokenizerSpec
+from link.sequence_file import write_sequence
+from link.task import SequenceSpec
+from train.bundle_check import check_bundle, check_receiver
 from train.graphs import RECEIVED, ReceiverGraph, TransmitterGraph
 from train.receivers import Source, sources_of
 from train.tasks import Split, Task, TextTask, receiver_inputs_of
@@ -43,11 +42,6 @@ from train.transceiver import Transceiver
 OPSET: Final = 18
 CHECKED_ROWS: Final = 360
 """Rows of the validation set that graphs and torch are compared on: a large encoder takes seconds for hundreds."""
-BATCH_SIZES: Final = (1, 2, 7, 64, 256)
-SYMBOL_TOLERANCE: Final = 1e-6
-LLR_TOLERANCE: Final = 1e-3
-LOGIT_TOLERANCE: Final = 1e-3
-_GOLDEN: Final = (5.0**0.5 - 1.0) / 2.0
 _SNR: Final = "Es/N0 as the transmitter has it, dB; beyond the range of training its nearer end counts."
 
 
@@ -129,7 +123,7 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
     export_graph(TransmitterGraph(model), inputs, transmitter_outputs(link.rates), folder / "transmitter.onnx")
     manifest = Manifest(
         name=name or checkpoint.recipe.name,
-        task=first.answers,
+        task=_write_answers(folder, "sequence.npz", first),
         modes=modes_of(model),
         default_mode=link.default_mode,
         header=checkpoint.recipe.header if link.modes else None,
@@ -147,7 +141,7 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
         receivers=tuple(
             ReceiverSpec(
                 name=source.name,
-                task=source.answers,
+                task=_write_answers(folder, f"sequence-{source.name}.npz", source),
                 graph=_write_receiver(folder / f"receiver-{source.name}.onnx", source),
                 provenance=source.provenance,
             )
@@ -156,6 +150,17 @@ def write_bundle(folder: Path, sources: Sequence[Source], sample: Split, *, name
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _write_answers(folder: Path, name: str, source: Source) -> TaskSpec:
+    """Write by what windows of a recording are decided together, where there is such a thing, and describe the answers."""
+    if source.sequence is None:
+        return source.answers
+    write_sequence(source.sequence, folder / name)
+    held = {"hdp": source.sequence.hdp, "hsmm": source.sequence.hsmm}
+    parts = tuple(part for part, tables in held.items() if tables is not None)
+    spec = SequenceSpec.model_validate({"file": name, "sha256": sha256(folder / name), "parts": parts})
+    return source.answers.model_copy(update={"sequence": spec})
 
 
 def _write_receiver(file: Path, source: Source) -> GraphSpec:
@@ -220,55 +225,6 @@ def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple
     onnx.save(model, file)
 
 
-def check_bundle(folder: Path, model: Transceiver, task: Task, sample: Split) -> None:
-    """Compare the graphs with torch on a split, and each sample with itself in other batches.
-
-    Raises
-    ------
-    BundleError
-        If they differ by more than float32 explains, or a bit depends on the batch.
-    """
-    link = Link(load_bundle(folder))
-    inputs = {spec.name: sample.inputs[spec.name] for spec in task.inputs}
-    snr_db = spread_snr(model, len(sample))
-    _check_transmitter(link, model, inputs, snr_db)
-    if link.manifest.takes_mode:  # all of them in turn, the transmitter's own choice among them
-        in_turn = np.arange(len(sample)) % (1 + len(link.manifest.modes)) + OWN_CHOICE
-        _check_transmitter(link, model, inputs, snr_db, in_turn)
-    _check_batch_invariance(link, inputs, snr_db)
-    check_receiver(link, model, task, sample)
-
-
-def _check_transmitter(
-    link: Link,
-    model: Transceiver,
-    inputs: Mapping[str, NDArray[Any]],
-    snr_db: NDArray[np.float32] | None,
-    mode: NDArray[np.int64] | None = None,
-) -> None:
-    sent = link.transmitter(inputs, snr_db, mode)
-    told: list[NDArray[Any]] = [] if snr_db is None else [snr_db]
-    if model.recipe.modes:
-        told.append(np.full(len(sent.mode), OWN_CHOICE) if mode is None else mode)
-    with torch.no_grad():
-        expected = TransmitterGraph(model)(*map(torch.from_numpy, (*inputs.values(), *told)))
-    routed = float((sent.mode == expected[0].numpy()).mean())
-    if routed < 1.0 - 1e-2:
-        raise BundleError(f"transmitter.onnx and torch choose the same mode for only {routed:.2%} of the samples")
-    agreeing = float((sent.indices == expected[1].numpy()).mean())
-    if agreeing < 1.0 - 1e-3:
-        raise BundleError(f"transmitter.onnx and torch choose the same codeword in only {agreeing:.2%} of the tokens")
-    same = (sent.indices == expected[1].numpy()).all(axis=1) & (sent.mode == expected[0].numpy())
-    for name, wanted in zip(sent._fields, expected, strict=True):
-        found = getattr(sent, name).astype(np.float64)
-        worst = float(np.abs(found - wanted.numpy())[same].max(initial=0.0))
-        if not worst <= SYMBOL_TOLERANCE:
-            raise BundleError(
-                f"{name} of transmitter.onnx and torch differ by {worst:.2e} where their codewords are the same, "
-                f"more than {SYMBOL_TOLERANCE:g}"
-            )
-
-
 def modes_of(model: Transceiver) -> tuple[Mode, ...]:
     """The manifest's entries for a model."""
     return tuple(
@@ -283,93 +239,8 @@ def modes_of(model: Transceiver) -> tuple[Mode, ...]:
     )
 
 
-def spread_snr(model: Transceiver, rows: int) -> NDArray[np.float32] | None:
-    """Estimates of Es/N0, (rows,), over all of the router's range and in no order; None where there is no router."""
-    if model.router is None:
-        return None
-    low, high = model.router.snr_db
-    return (low + (high - low) * (np.arange(rows) * _GOLDEN % 1.0)).astype(np.float32)
-
-
 def _first_rows(split: Split, rows: int) -> Split:
     return Split({name: values[:rows] for name, values in split.inputs.items()}, split.labels[:rows])
-
-
-@torch.no_grad()
-def _tokens(model: Transceiver, task: Task, sample: Split) -> Tensor:
-    """Tokens (n, N, D) of a split, some rows at a time."""
-    rows = [torch.from_numpy(sample.inputs[spec.name]) for spec in task.inputs]
-    return torch.cat([model.encode(*(tensor[part] for tensor in rows)) for part in parts(len(sample))])
-
-
-def _check_batch_invariance(link: Link, inputs: Mapping[str, NDArray[Any]], snr_db: NDArray[np.float32] | None) -> None:
-    whole = link.transmitter(inputs, snr_db)
-    rows = len(whole.bits)
-    for size in BATCH_SIZES:
-        chunks = [
-            link.transmitter(
-                {key: value[start : start + size] for key, value in inputs.items()},
-                None if snr_db is None else snr_db[start : start + size],
-            )
-            for start in range(0, rows, size)
-        ]
-        bits, mode = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("bits", "mode"))
-        changed = int(((bits != whole.bits).any(axis=1) | (mode != whole.mode)).sum())
-        if changed:
-            raise BundleError(
-                f"{changed} of {rows} samples are sent as other bits in batches of {size} than all at once"
-            )
-
-
-def check_receiver(link: Link, model: Transceiver, task: Task, sample: Split) -> None:
-    """Compare a receiver's graph with torch on what is received of a split, in all modes in turn.
-
-    Where pieces follow from those before, the first that is another counts as one, and no score from there on: rounding
-    may exchange two that tie, and what follows is another text.
-
-    Raises
-    ------
-    BundleError
-        If they differ by more than float32 explains.
-    """
-    tokens = _tokens(model, task, sample)
-    side = {spec.name: sample.inputs[spec.name] for spec in receiver_inputs_of(task)}
-    mode = torch.arange(len(tokens)) % len(model.recipe.rates)
-    with torch.no_grad():
-        symbols = model.send_hard(tokens, mode).symbols.numpy()
-    rows, length = symbols.shape[:2]
-    noise = Draws(0, np.arange(rows)).normals(Stream.NOISE, 0, length)
-    y = (symbols + 0.3 * noise).astype(np.float32)
-    no = np.full((rows, length), 0.18, dtype=np.float32)
-    llr_in = noise.repeat(-(-link.manifest.num_bits // (2 * length)), axis=1).reshape(rows, -1)[
-        :, : link.manifest.num_bits
-    ]
-    heard = link.receiver(y, no, mode.numpy(), llr_in, side)
-    with torch.no_grad():
-        given = torch.from_numpy(llr_in.astype(np.float32))
-        own = [torch.from_numpy(values) for values in side.values()]
-        expected = model.receive(torch.from_numpy(y), torch.from_numpy(no), given, mode, answers=False)
-        said = answer(model.head, expected.embedding, own)
-    file = link.manifest.receiver.file
-    same = heard.decisions == said.decisions.numpy()
-    scores: Any = ...
-    if follows(model.head):
-        scores = np.logical_and.accumulate(same, axis=1)
-        same = scores | ~np.pad(scores[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    for name, found, wanted, where, tolerance in (
-        ("llr", heard.llr, expected.llr, ..., LLR_TOLERANCE),
-        ("logits" if heard.log_prob is None else "log_prob", heard.score, said.score, scores, LOGIT_TOLERANCE),
-    ):
-        worst = float(np.abs(found - wanted.numpy())[where].max(initial=0.0))
-        if not worst <= tolerance:
-            raise BundleError(f"{name} of {file} and torch differ by {worst:.2e}, more than {tolerance:g}")
-    for name, alike in (
-        ("find the same codeword", heard.indices_hat == expected.indices_hat.numpy()),
-        ("answer the same", same),
-    ):
-        agreeing = float(alike.mean())
-        if agreeing < 1.0 - 1e-3:
-            raise BundleError(f"{file} and torch {name} in only {agreeing:.2%} of the places")
 
 
 def _is_bundle(folder: Path) -> bool:

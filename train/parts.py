@@ -10,9 +10,9 @@ Without a codebook there are no bits to send: those four are measured without a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,17 +22,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from link.bits import label_bits
 from link.bundle import load_bundle
 from link.chain import Link
 from link.channel.base import erase_unsent
-from link.codebook import posterior
 from link.grid import SweepSpec
 from link.hdp_number import EffectiveNumber
-from link.manifest import Mode
-from link.randomness import Draws, Stream
+from link.randomness import Draws
 from link.runtime import Transmission
-from link.sequence import smoothed
+from link.sequence import code_probabilities, smoothed
 from link.snr import NO_MIN
 from train import checkpoint as checkpoints
 from train.evaluate import encode, tensors
@@ -42,16 +39,13 @@ from train.recipe import Recipe
 from train.record import EpochRecord, read_metrics
 from train.run import train
 from train.scores import gain_in_f1, scores
-from train.sequence import Recordings, SequenceRecipe, SequenceStage, learn_stage, padded, places
+from train.sequence import SequenceRecipe, SequenceStage, learn_stage, places
+from train.sequence_run import LONGEST, Received, learn_behind
 from train.tasks import Data, Split, Task, load_task, task_facts
 from train.transceiver import Transceiver
 
 NO_LINK: Final = "no link"
-LONGEST: Final = 64
-"""Windows of a piece of a recording that a stage sees at once."""
 WITHOUT_NAME: Final = "without_codebook.safetensors"
-_EPOCHS_OF_STAGES: Final = 2**20
-"""Where the noise of stages is drawn, beside that of the codec's epochs."""
 
 Parts = tuple[str, ...]
 COMBINATIONS: Final[tuple[Parts, ...]] = ((), ("hdp",), ("hsmm",), ("hdp", "hsmm"))
@@ -123,22 +117,6 @@ def variant_name(vq: bool, parts: Parts) -> str:
     return "_".join((*(("vq",) if vq else ()), *parts)) or "none"
 
 
-class Received(NamedTuple):
-    """What a receiver made of rows: logits (n, C) float32, and codes (n, N, V) or (n, F) float32."""
-
-    logits: Tensor
-    codes: Tensor
-
-    def recordings(self, split: Split) -> Recordings:
-        """The same, recording by recording."""
-        assert split.sequence is not None
-        return Recordings(
-            padded(self.logits, split.sequence, LONGEST),
-            padded(self.codes, split.sequence, LONGEST),
-            padded(torch.from_numpy(split.labels), split.sequence, LONGEST, fill=-1),
-        )
-
-
 def measure_seed(
     recipe: Recipe,
     folder: Path,
@@ -158,7 +136,7 @@ def measure_seed(
     """
     epochs = recipe.schedule.epochs
     train(
-        recipe,
+        recipe.model_copy(update={"sequence": _stage_recipe(recipe, ())}),
         folder / "vq",
         data_folder=data_folder,
         on_epoch=lambda record: tell("codec", record.epoch / epochs),
@@ -198,12 +176,7 @@ def _over_the_link(
     for parts in COMBINATIONS:
         stage = SequenceStage(_stage_recipe(recipe, parts), len(task.classes), (mode.tokens, mode.codewords))
         if parts:
-            learn_stage(
-                stage,
-                _in_torch(model, tokens, data.train, recipe, None).recordings(data.train),
-                lambda epoch: _in_torch(model, tokens, data.train, recipe, epoch).recordings(data.train),
-                recipe.seed,
-            )
+            learn_behind(stage, model, tokens, data.train, recipe)
             tell(variant_name(True, parts), 1.0)
         for (name, snr_db), received in zip(points, receptions, strict=True):
             over = {"channel": name, "snr_db": snr_db, "bits": mode.num_bits, "symbols": mode.num_symbols}
@@ -292,14 +265,6 @@ def _stage_recipe(recipe: Recipe, parts: Parts) -> SequenceRecipe:
     return recipe.sequence.model_copy(update={"parts": parts})
 
 
-def code_probabilities(llr: NDArray[np.float32], mode: Mode) -> NDArray[np.float32]:
-    """Probabilities of each token's codes under a flat prior, from LLRs: (n, L) to (n, N, K)."""
-    table = label_bits(np.array(mode.labels), mode.index_bits).astype(np.float32)
-    of_tokens = llr[:, : mode.num_bits].reshape(len(llr), mode.tokens, mode.index_bits)
-    found: NDArray[np.float32] = posterior(of_tokens, table, np.zeros(mode.codewords, dtype=np.float32))
-    return found
-
-
 def _by_receiver(
     link: Link, sent: Transmission, spec: SweepSpec | None = None, snr_db: float | None = None, draw: int = 0
 ) -> Received:
@@ -312,37 +277,6 @@ def _by_receiver(
         decoded = link.carry(sent, spec.build_channel(), snr_db, draws).decoded
     codes = code_probabilities(decoded.llr, link.manifest.modes[0])
     return Received(torch.from_numpy(decoded.logits), torch.from_numpy(codes))
-
-
-@torch.no_grad()
-def _in_torch(model: Transceiver, tokens: Tensor, split: Split, recipe: Recipe, epoch: int | None) -> Received:
-    """What the receiver makes of the training rows in an epoch of a stage, each recording at an Es/N0 of its own.
-
-    Without an epoch there is no noise.
-    """
-    assert split.sequence is not None
-    link, rows = model.recipe, np.arange(len(tokens))
-    variance = np.full(len(tokens), NO_MIN, dtype=np.float32)
-    normals = np.zeros((len(tokens), link.num_symbols, 2), dtype=np.float32)
-    if epoch is not None:
-        low, high = recipe.channel.train_snr_db
-        _, of_recording = np.unique(split.sequence, return_inverse=True)
-        draw = _EPOCHS_OF_STAGES + epoch
-        uniforms = Draws(recipe.seed, np.arange(of_recording.max() + 1), draw).uniforms(Stream.TRAINING_SNR, 0, 1)
-        snr_db = low + (high - low) * uniforms[of_recording, 0]
-        variance = (10.0 ** (-snr_db / 10.0)).astype(np.float32)
-        normals = Draws(recipe.seed, rows, draw).normals(Stream.TRAINING_NOISE, 0, link.num_symbols).astype(np.float32)
-    parts = []
-    mode = model.modes[0].quantizer
-    for chosen in _chunks(len(tokens)):
-        symbols = model.send_hard(tokens[chosen]).symbols
-        no = torch.from_numpy(variance[chosen])[:, None].expand(symbols.shape[:-1])
-        y = symbols + torch.from_numpy(normals[chosen]) * (no / 2.0).sqrt()[..., None]
-        heard = model.receive(y, no)
-        llr = heard.llr.reshape(len(y), link.tokens, -1)
-        codes = posterior(llr, mode.label_bits, torch.zeros_like(mode.log_prior))
-        parts.append(Received(heard.logits, codes))
-    return Received(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
@@ -380,7 +314,3 @@ def _read(file: Path, recipe: Recipe) -> dict[str, Tensor] | None:
             return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError):
         return None
-
-
-def _chunks(rows: int, size: int = 4096) -> Iterator[slice]:
-    return (slice(first, first + size) for first in range(0, rows, size))

@@ -16,9 +16,11 @@ from link.bundle import sha256
 from link.errors import ArgumentError, BundleError
 from link.manifest import Provenance, TaskSpec
 from link.provenance import library_versions
+from link.sequence import Sequence
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint
 from train.questions import ask
+from train.sequence_run import load_sequence
 from train.tasks import TOKENIZER_FACT, Task, questions_of, receiver_inputs_of, text_of
 from train.transceiver import Transceiver
 from train.transmitter import transmitter_sha256
@@ -40,6 +42,8 @@ class Source(NamedTuple):
     checkpoint : Checkpoint
     checkpoint_sha256 : str
         Of its file.
+    sequence : Sequence or None
+        By which windows of a recording are decided together.
     """
 
     name: str
@@ -48,10 +52,11 @@ class Source(NamedTuple):
     question: str | None
     checkpoint: Checkpoint
     checkpoint_sha256: str
+    sequence: Sequence | None = None
 
     @property
     def answers(self) -> TaskSpec:
-        """Task and classes, as the manifest says them."""
+        """Task and classes, as the manifest says them, without the sequence's file."""
         names = tuple(spec.name for spec in receiver_inputs_of(self.task))
         return TaskSpec(
             name=self.task.name,
@@ -118,8 +123,10 @@ def _read(path: Path, name: str | None = None) -> Iterator[Source]:
         raise BundleError(f"{path} was saved in warm-up, before it had a codebook; train on")
     task, hash_of_file = checkpoints.task_of(found), sha256(checkpoints.checkpoint_file(path))
     questions = tuple(questions_of(task)) or (None,)
+    stage = load_sequence(path)
+    sequence = None if stage is None else stage.arrays()
     for question in questions:
         own = found.recipe.name if question is None else question
         if name is not None:
             own = name if question is None else f"{name}-{question}"
-        yield Source(own, *ask(trained.deployed(), task, question), question, found, hash_of_file)
+        yield Source(own, *ask(trained.deployed(), task, question), question, found, hash_of_file, sequence)

@@ -17,6 +17,7 @@ from train.loop import Trainer
 from train.processes import Processes
 from train.recipe import Recipe
 from train.record import EpochRecord, Recorder, read_metrics
+from train.sequence_run import learn_sequence, require_recordings
 from train.tasks import facts_behind, load_task, task_facts
 from train.transmitter import Transmitter, load_transmitter, require_same, require_transmitter
 
@@ -54,6 +55,7 @@ def train(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_encoding: Progress | None = None,
     on_found: Callable[[Checkpoint], None] | None = None,
+    on_stage: Callable[[int, float], None] = lambda epoch, loss: None,
     processes: Processes | None = None,
     transmitter: Path | None = None,
 ) -> Summary:
@@ -74,6 +76,8 @@ def train(
         Told how far a frozen backbone is with the data; see train.features.
     on_found : callable, optional
         Told of the last epoch of an earlier call, once it is sure that the run goes on from it or is finished.
+    on_stage : callable
+        Told of each epoch of a sequence stage, which is learned at the end where the recipe has one, and its loss.
     processes : Processes, optional
         Those that train together (train.processes.launched); alone on the CPU where absent.
     transmitter : Path, optional
@@ -86,13 +90,14 @@ def train(
         If the folder holds a run of another recipe or of other rows, or behind another transmitter, or is not the same for
         all processes.
     RecipeError
-        If the recipe's link or encoder is not the transmitter's.
+        If the recipe's link or encoder is not the transmitter's, or it has a sequence stage and rows that stand apart.
     """
+    require_recordings(recipe)
     processes = processes or Processes()
     with ExitStack() as stack:
         if processes.is_first:
             stack.enter_context(locked(folder))
-        return _train(
+        summary = _train(
             recipe,
             folder,
             data_folder,
@@ -102,6 +107,10 @@ def train(
             processes,
             None if transmitter is None else load_transmitter(transmitter),
         )
+        if processes.is_first:
+            learn_sequence(folder, data_folder=data_folder, on_epoch=on_stage)
+        processes.meet()
+        return summary
 
 
 def _train(

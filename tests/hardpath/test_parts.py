@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from train.parts import COMBINATIONS, NO_LINK, PartScores, code_probabilities, variant_name
+from link.sequence import code_probabilities
+from train.parts import COMBINATIONS, NO_LINK, PartScores, variant_name
 from train.parts_report import markdown, points_of
 
 SETTINGS = [

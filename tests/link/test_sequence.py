@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from link.durations import negative_binomial
 from link.errors import ArgumentError
-from link.hdp import Hdp, infer
+from link.hdp import Hdp, infer, push
 from link.hsmm import Hsmm, forward_backward
-from link.sequence import Sequence, emissions, smoothed
+from link.sequence import Sequence, SequenceStream, emissions, smoothed
 
 C, K, N, V, T = 3, 4, 2, 5, 7
 
@@ -121,3 +121,39 @@ def test_what_does_not_fit_is_refused() -> None:
         smoothed(found, logits)
     with pytest.raises(ArgumentError, match="codes must have shape"):
         smoothed(found, logits, codes[..., :4])
+
+
+@pytest.mark.parametrize("lag", [0, 2, 20])
+def test_a_stream_decides_as_the_recording_until_then_and_waits_for_its_lag(lag: int) -> None:
+    found = tables(hdp=False)
+    logits, _ = received(8)
+    stream = SequenceStream(found, lag)
+    for _ in range(2):  # it is ready for another one when it is flushed
+        said = [stream.push(window) for window in logits]
+        assert [answer is None for answer in said] == [window < lag for window in range(T)]
+        for window, answer in enumerate(said[lag:]):
+            np.testing.assert_allclose(answer, smoothed(found, logits[: window + lag + 1])[window], atol=1e-10)
+        left = stream.flush()
+        assert len(left) == min(lag, T)
+        np.testing.assert_allclose(np.reshape(left, (-1, C)), smoothed(found, logits)[T - len(left) :], atol=1e-10)
+
+
+def test_behaviours_of_a_stream_are_those_of_windows_so_far() -> None:
+    found, (logits, codes) = tables(hsmm=False), received(9)
+    stream, state = SequenceStream(found), found.hdp.prior
+    for window in range(T):
+        known, state = push(found.hdp, state, codes[window])
+        alone = emissions(found._replace(hdp=None), logits[window][None])[0]
+        expected = alone + 0.3 * (np.log(known @ np.exp(found.log_classes)) - found.log_prior) + found.log_prior
+        said = stream.push(logits[window], codes[window])
+        np.testing.assert_allclose(np.exp(said), np.exp(expected) / np.exp(expected).sum(), atol=1e-9)
+    assert stream.flush() == []
+    again = stream.push(logits[0], codes[0])
+    np.testing.assert_array_equal(again, SequenceStream(found).push(logits[0], codes[0]))
+
+
+def test_a_stream_refuses_a_lag_below_0_and_missing_codes() -> None:
+    with pytest.raises(ArgumentError, match="lag must be at least 0, got -1"):
+        SequenceStream(tables(), -1)
+    with pytest.raises(ArgumentError, match="codes must be given"):
+        SequenceStream(tables()).push(np.zeros(C))

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from link.errors import ArgumentError, RecipeError
 from link.labeling import channel_distortion
+from train.bundle_check import check_bundle
 from train.checkpoint import load, read
 from train.evaluate import evaluate
-from train.export import check_bundle, export
+from train.export import export
 from train.fsq import FiniteScalarQuantizer
 from train.loop import Trainer
 from train.losses import assignment_entropy, usage_entropy

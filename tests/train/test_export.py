@@ -19,9 +19,10 @@ from link.channel import Awgn
 from link.constellation import app_llr, map_bits, points
 from link.errors import BundleError, CheckpointError
 from link.randomness import Draws
+from train.bundle_check import BATCH_SIZES, check_bundle
 from train.checkpoint import FILE_NAME, load, read
 from train.checkpoint import save as save_checkpoint
-from train.export import BATCH_SIZES, check_bundle, export
+from train.export import export
 from train.graphs import TransmitterGraph
 from train.run import train
 from train.tasks import load_task

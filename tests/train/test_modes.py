@@ -12,8 +12,8 @@ from link.header_theory import uniform_rates
 from link.manifest import HeaderSpec
 from link.randomness import Draws
 from train import checkpoint as checkpoints
+from train.bundle_check import check_bundle
 from train.evaluate import encode, evaluate, tensors
-from train.export import check_bundle
 from train.graphs import ReceiverGraph, TransmitterGraph
 from train.loop import Trainer
 from train.losses import expected_symbols, load_balance

@@ -12,8 +12,8 @@ from link.manifest import Manifest, TextSpec
 from link.runtime import Reception
 from train.answers import answer, score_of
 from train.autoregressive import AutoregressiveDecoder
+from train.bundle_check import check_receiver
 from train.checkpoint import load
-from train.export import check_receiver
 from train.pieces import END_ID
 from train.reception import receiver_agreement
 from train.receptions import Case, channel_cases
