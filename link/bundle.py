@@ -52,8 +52,8 @@ class Bundle:
         """Path of a file inside the bundle."""
         return _inside(self.path, spec.file)
 
-    def read(self, spec: GraphSpec) -> bytes:
-        """A graph, its hash checked anew: it may have been replaced since the bundle was looked at.
+    def read(self, spec: GraphSpec | SequenceSpec) -> bytes:
+        """A graph or tables, the hash checked anew: it may have been replaced since the bundle was looked at.
 
         Raises
         ------

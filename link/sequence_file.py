@@ -52,7 +52,16 @@ def read_sequence(file: Path, classes: int) -> Sequence:
         If the file cannot be read, holds other arrays, or tables that no training makes.
     """
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
+        content = file.read_bytes()
+    except OSError:
+        raise BundleError(f"{file} is no archive of arrays; export the bundle again") from None
+    return sequence_from_bytes(content, classes, str(file))
+
+
+def sequence_from_bytes(content: bytes, classes: int, file: str) -> Sequence:
+    """The same of a file's content; `file` is what errors name."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
             arrays: dict[str, NDArray[Any]] = {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, TypeError):
         raise BundleError(f"{file} is no archive of arrays; export the bundle again") from None

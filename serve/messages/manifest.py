@@ -19,6 +19,7 @@ from link.manifest import (
     TextSpec,
     TokenizerSpec,
 )
+from link.task import SequenceSpec
 from serve.messages.tensor import DATA_TYPES, DTYPES
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.results import ModelInfo
@@ -113,12 +114,19 @@ def _task_from_message(message: pb.Task) -> TaskSpec:
     text = None
     if message.HasField("text"):
         text = TextSpec(positions=message.text.positions, pieces=message.text.pieces, end_id=message.text.end_id)
+    sequence = None
+    if message.HasField("sequence"):
+        held = message.sequence
+        sequence = SequenceSpec.model_validate(
+            {"file": held.file, "sha256": held.sha256, "parts": tuple(held.parts)}
+        )
     return TaskSpec(
         name=message.name,
         classes=tuple(message.classes),
         question=question,
         text=text,
         receiver_inputs=tuple(message.receiver_inputs),
+        sequence=sequence,
     )
 
 

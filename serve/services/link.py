@@ -110,7 +110,11 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
 
     @_answered
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        return model_to_message(self._engine.model(request.model).info)
+        model = self._engine.model(request.model)
+        reply = model_to_message(model.info)
+        if request.include_sequence:
+            reply.sequence = model.sequence_file()
+        return reply
 
     @_answered
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:

@@ -432,24 +432,28 @@ class SweepPoint(_message.Message):
     def __init__(self, snr_db: _Optional[float] = ..., samples: _Optional[int] = ..., draws: _Optional[int] = ..., correct: _Optional[int] = ..., accuracy: _Optional[_Union[Rate, _Mapping]] = ..., accuracy_noise: _Optional[_Union[Rate, _Mapping]] = ..., bit_errors: _Optional[int] = ..., bits: _Optional[int] = ..., ber: _Optional[_Union[Rate, _Mapping]] = ..., symbols_per_sample: _Optional[float] = ..., bits_per_sample: _Optional[float] = ..., mean_abs_llr: _Optional[float] = ..., stopped_by: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "include_sequence")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    include_sequence: bool
+    def __init__(self, model: _Optional[str] = ..., include_sequence: _Optional[bool] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "code_version", "channels", "max_batch", "model_digest")
+    __slots__ = ("model", "code_version", "channels", "max_batch", "model_digest", "sequence")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CODE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     model: Model
     code_version: str
     channels: _containers.RepeatedScalarFieldContainer[str]
     max_batch: int
     model_digest: str
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    sequence: bytes
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., code_version: _Optional[str] = ..., channels: _Optional[_Iterable[str]] = ..., max_batch: _Optional[int] = ..., model_digest: _Optional[str] = ..., sequence: _Optional[bytes] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -540,18 +544,30 @@ class Header(_message.Message):
     def __init__(self, code: _Optional[str] = ..., repeats: _Optional[int] = ..., frame_samples: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "classes", "question", "text", "receiver_inputs")
+    __slots__ = ("name", "classes", "question", "text", "receiver_inputs", "sequence")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     question: str
     text: TextAnswer
     receiver_inputs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ..., text: _Optional[_Union[TextAnswer, _Mapping]] = ..., receiver_inputs: _Optional[_Iterable[str]] = ...) -> None: ...
+    sequence: SequenceStage
+    def __init__(self, name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ..., text: _Optional[_Union[TextAnswer, _Mapping]] = ..., receiver_inputs: _Optional[_Iterable[str]] = ..., sequence: _Optional[_Union[SequenceStage, _Mapping]] = ...) -> None: ...
+
+class SequenceStage(_message.Message):
+    __slots__ = ("file", "sha256", "parts")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    sha256: str
+    parts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, file: _Optional[str] = ..., sha256: _Optional[str] = ..., parts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TextAnswer(_message.Message):
     __slots__ = ("positions", "pieces", "end_id")
