@@ -11,9 +11,10 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from train import latent_alarms
-from train.collapse import ALMOST_ALL, weight_key
+from train.collapse import weight_key
 from train.recipe import Recipe
 from train.record import EpochRecord
+from train.usage import ALMOST_ALL
 
 PUBLISHED_VQ_ENTROPY: Final = 2.5
 PUBLISHED_SYMBOL_ENTROPY: Final = 1.5

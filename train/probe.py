@@ -22,8 +22,6 @@ from train.collapse import (
     CollapseMetrics,
     TokenDrift,
     TokenStatistics,
-    Usage,
-    code_usage,
     token_drift,
     token_statistics,
 )
@@ -31,6 +29,7 @@ from train.evaluate import evaluate, tensors
 from train.measure import TEMPERATURES, Point, measure
 from train.tasks import Data, Split, Task
 from train.transceiver import Transceiver
+from train.usage import Usage, code_usage
 
 ROWS_MAX: Final = 2048
 """Rows of the training and of the validation set whose tokens are compared; as many of one as of the other, since the
