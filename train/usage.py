@@ -187,7 +187,8 @@ def side_by_side(
 def by_rank(counts: Sequence[int]) -> NDArray[np.float64]:
     """Shares of the tokens that the codewords have, (K,), the most used first."""
     shares = np.sort(np.asarray(counts, dtype=np.float64))[::-1]
-    return shares / max(shares.sum(), 1.0)
+    ranked: NDArray[np.float64] = shares / max(float(shares.sum()), 1.0)
+    return ranked
 
 
 def carriers(counts: Sequence[int], share: float) -> int:
