@@ -107,10 +107,16 @@ def _of_gradient(found: CollapseProbe) -> Answer:
     flow = found.gradient
     detached = "no: evaluation builds a graph" if flow.graph_in_evaluation else "yes"
     reaches = flow.straight_through > 0.0
+    if reaches:
+        said = "it reaches it"
+    elif flow.without_link > 0.0:
+        said = "it does not reach it: the link holds it up"
+    else:
+        said = "it does not reach it, nor would it without a link: the head passes none"
     return Answer(
         topic="gradient",
         question="Is the straight-through gradient detached in evaluation, and does it reach the encoder in training?",
-        answer=f"{detached}; {'it reaches it' if reaches else 'it does not reach it'}",
+        answer=f"{detached}; {said}",
         evidence=f"norm at the encoder's output {flow.straight_through:.3g} straight through, {flow.surrogate:.3g} through "
         f"the soft path, {flow.without_link:.3g} without a link; {flow.reached:.0%} of a batch's rows have one",
         well=reaches and not flow.graph_in_evaluation,
@@ -146,7 +152,7 @@ def _of_frozen_encoder(found: CollapseProbe) -> Answer:
     return Answer(
         topic="frozen-encoder",
         question=question,
-        answer=f"{saved:.0%} fewer tokens that change their codeword" if saved > 0.0 else "nothing",
+        answer=f"{saved:.0%} fewer tokens that change their codeword" if saved >= 0.005 else "nothing",
         evidence=f"from epoch {frozen.first} to {frozen.last} {frozen.changed:.0%} of the tokens change their codeword, "
         f"{frozen.codebook_alone:.0%} with the codebook moving alone, {frozen.encoder_alone:.0%} with the encoder alone; "
         f"tokens move {frozen.drift.frechet:.3f} deviations; --set freeze_encoder_epochs=N keeps it for N epochs",

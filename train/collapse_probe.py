@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from link.channel.awgn import add_noise
-from link.randomness import Draws
+from link.randomness import Draws, permutation
 from train.checkpoint import Checkpoint
 from train.collapse import TokenDrift, token_drift, token_statistics
 from train.evaluate import evaluate, modes_at, noise, side_tensors, tensors
@@ -25,7 +25,7 @@ from train.losses import task_loss
 from train.questions import taught
 from train.tasks import Data, Split, Task
 from train.transceiver import Transceiver, straight_through
-from train.usage import by_rank, perplexity_of, shuffled
+from train.usage import by_rank, perplexity_of
 
 ROWS_MAX: Final = 2048
 """Rows of the training and of the validation set whose tokens are compared; as many of one as of the other, since the
@@ -33,7 +33,9 @@ perplexity of few rows is less than that of many."""
 
 
 class Course(BaseModel):
-    """Perplexity as evaluation goes on, in shuffled batches of `rows` rows, one after the other through one model.
+    """Perplexity as evaluation goes on, over batches of `rows` rows in the order in which they pass one model.
+
+    The rows are shuffled first: a batch of one class or recording uses few codewords however healthy the codebook is.
 
     Attributes
     ----------
@@ -175,8 +177,9 @@ def probe_collapse(
     found, model = last
     size, seed = found.recipe.optimizer.batch_size, found.recipe.seed
     count = min(len(data.train), len(data.validation), ROWS_MAX)
-    validation = spread(data.validation, count)
-    chosen = spread_rows(len(data.train), count)
+    order = permutation(seed, count)
+    validation = rows_of(data.validation, spread_rows(len(data.validation), count)[order])
+    chosen = spread_rows(len(data.train), count)[order]
     plain = rows_of(data.train, chosen)
     augmented = Split(task.augment(plain.inputs, Draws(seed, chosen, found.epoch)), plain.labels)
     trained = encode_as(model, task, augmented, size, seed, training=True)
@@ -184,7 +187,7 @@ def probe_collapse(
     indices = [model.quantizer.hard(part.tokens) for part in (trained, evaluated)]
     without, with_augmentation = (encode_as(model, task, split, size, seed).tokens for split in (plain, augmented))
     return CollapseProbe(
-        course=_course(indices[0], indices[1], model.quantizer.codewords, min(size, count), seed),
+        course=_course(indices[0], indices[1], model.quantizer.codewords, min(size, count)),
         favourites=_favourites(indices[0], indices[1], model.quantizer.codewords),
         drift=FeatureDrift(
             features=_drift(trained.features, evaluated.features),
@@ -238,10 +241,10 @@ def _drift(training: Tensor, evaluation: Tensor) -> TokenDrift:
     return token_drift(token_statistics(training), token_statistics(evaluation))
 
 
-def _course(trained: Tensor, evaluated: Tensor, codewords: int, rows: int, seed: int) -> Course:
+def _course(trained: Tensor, evaluated: Tensor, codewords: int, rows: int) -> Course:
     def counts(indices: Tensor) -> list[Tensor]:
-        batches = [batch for batch in shuffled(indices, rows, seed) if len(batch) == rows]
-        return [torch.bincount(batch.flatten(), minlength=codewords) for batch in batches]
+        whole = indices[: len(indices) - len(indices) % rows]
+        return [torch.bincount(batch.flatten(), minlength=codewords) for batch in whole.split(rows)]
 
     training, evaluation = counts(trained), counts(evaluated)
     so_far = torch.stack(evaluation).cumsum(dim=0)

@@ -225,6 +225,18 @@ RULES: Final = (
         (_CHECK_CHAIN,),
     ),
     Rule(
+        "gradient",
+        "the task's gradient does not go where it should",
+        "behind a detached or dead link the encoder learns of the other terms alone; a graph in evaluation costs memory",
+        evidence.gradient,
+        (
+            Remedy("where there is none without a link either, the head is dead", (_LOWER_RATE,)),
+            Remedy(
+                "else look for a detach between argmax and mapper: hard values forward, the soft path's gradient back"
+            ),
+        ),
+    ),
+    Rule(
         "phase-2-drop",
         "accuracy drops when alignment begins",
         "alignment asks for more than the surrogate can follow at once",
