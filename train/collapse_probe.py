@@ -244,7 +244,7 @@ def _drift(training: Tensor, evaluation: Tensor) -> TokenDrift:
 def _course(trained: Tensor, evaluated: Tensor, codewords: int, rows: int) -> Course:
     def counts(indices: Tensor) -> list[Tensor]:
         whole = indices[: len(indices) - len(indices) % rows]
-        return [torch.bincount(batch.flatten(), minlength=codewords) for batch in whole.split(rows)]
+        return [torch.bincount(batch.flatten(), minlength=codewords) for batch in torch.split(whole, rows)]
 
     training, evaluation = counts(trained), counts(evaluated)
     so_far = torch.stack(evaluation).cumsum(dim=0)

@@ -190,6 +190,16 @@ RULES: Final = (
         awaits="lambda_entropy",
     ),
     Rule(
+        "codes-wander",
+        "each batch uses few codewords, and another one others",
+        "the codebook has collapsed and wanders: the epoch's figures hide it, and evaluation, which moves nothing, shows it",
+        evidence.of_epoch(Symptom.CODES_WANDER),
+        (
+            Remedy("let the codebook move more slowly", (Change("quantizer.ema_decay", "at-least", 0.99),)),
+            Remedy("raise the entropy of usage", (_MORE_USAGE,)),
+        ),
+    ),
+    Rule(
         "symbol-entropy",
         "few points of the constellation carry all",
         "codewords in use have labels that share their bits",
