@@ -225,7 +225,7 @@ def run_diagnosis(folder: FilePath, data: FilePath | None, plot: FilePath | None
     if deep:
         from train.probe import probe
 
-        with progress(f"measuring the checkpoints of {folder}", 2) as update:
+        with progress(f"measuring the checkpoints of {folder}", 3) as update:
             run = replace(run, probe=probe(folder, data_folder=data, progress=update))
     found = diagnose(folder, run)
     if plot is not None:

@@ -129,7 +129,7 @@ def parse_conditions(text: str) -> tuple[Defects, ...]:
     """Conditions with commas between: defects joined by +, `none`, `all`, or one of the two designs.
 
     `alone` is the clean system and each defect switched on alone; `without` is the system that has them all (but
-    ema-without-n, which is another's) and that system with each one switched off alone.
+    the two that are another's) and that system with each one switched off alone.
 
     Raises
     ------

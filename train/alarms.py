@@ -11,13 +11,17 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from train import latent_alarms
-from train.collapse import ALMOST_ALL, weight_key
+from train.collapse import weight_key
 from train.recipe import Recipe
 from train.record import EpochRecord
+from train.usage import ALMOST_ALL
 
 PUBLISHED_VQ_ENTROPY: Final = 2.5
 PUBLISHED_SYMBOL_ENTROPY: Final = 1.5
 PUBLISHED_MEAN_ABS_LLR: Final = 8.0
+
+WANDERS: Final = 0.25
+"""Least perplexity of a batch, as a share of the epoch's or of the batch's rows: of rows that differ it is above a half."""
 
 _MORE_USAGE: Final = "raise loss.lambda_entropy"
 
@@ -28,6 +32,7 @@ class Symptom(StrEnum):
     NOT_FINITE = "not-finite"
     CODE_ENTROPY = "code-entropy"
     CODES_UNUSED = "codes-unused"
+    CODES_WANDER = "codes-wander"
     SYMBOL_ENTROPY = "symbol-entropy"
     TOO_SOFT = "too-soft"
     ENERGY = "energy"
@@ -126,6 +131,21 @@ def _codes_unused(record: EpochRecord, recipe: Recipe) -> Alarm | None:
     if used >= recipe.alarms.codes_used:
         return None
     return Alarm(f"only {used:.0%} of the codewords are used", "raise quantizer.restart_threshold")
+
+
+def _codes_wander(record: EpochRecord, recipe: Recipe) -> Alarm | None:
+    """A collapse that the epoch's figures hide: few codewords at a time, and others in each batch."""
+    metrics = record.train_collapse
+    if metrics is None or metrics.batches is None:
+        return None
+    found, rows = metrics.batches.perplexity.mean, metrics.batches.rows
+    if found >= WANDERS * min(metrics.perplexity, rows):
+        return None
+    return Alarm(
+        f"perplexity {found:.1f} in a batch of training of {rows} rows, {metrics.perplexity:.1f} over the epoch: few "
+        "codewords are in use, and others in each batch",
+        "raise quantizer.ema_decay",
+    )
 
 
 def _symbol_entropy(record: EpochRecord, recipe: Recipe) -> Alarm | None:
@@ -306,6 +326,7 @@ CHECKS: Final = (
     Check(Symptom.NOT_FINITE, _not_finite),
     Check(Symptom.CODE_ENTROPY, _code_entropy),
     Check(Symptom.CODES_UNUSED, _codes_unused),
+    Check(Symptom.CODES_WANDER, _codes_wander),
     Check(Symptom.SYMBOL_ENTROPY, _symbol_entropy),
     Check(Symptom.TOO_SOFT, _too_soft),
     Check(Symptom.ENERGY, _energy),

@@ -88,6 +88,12 @@ class Batches:
         self._processes = processes or Processes()
         self.per_epoch = -(-len(stage.data.train) // recipe.optimizer.batch_size)
 
+    @property
+    def rows_compared(self) -> int:
+        """Rows of a batch that both training and evaluation have, so that the usage of either's batches means the same."""
+        data = self._stage.data
+        return min(self._recipe.optimizer.batch_size, len(data.train), len(data.validation))
+
     def of(self, epoch: int) -> Iterator[tuple[int, Batch]]:
         """The epoch's steps, counted over the whole run, and their batches."""
         recipe, split = self._recipe, self._stage.data.train

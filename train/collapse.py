@@ -21,9 +21,7 @@ from train.losses import assignment_entropy, consistency_loss, entropy
 from train.mode_codec import Sent
 from train.recipe import LinkRecipe, LossRecipe
 from train.transceiver import Heard, heard_of_mode, sent_of_mode
-
-ALMOST_ALL: Final = 0.95
-"""A token position sends the same codeword for all samples where it does so for this share of them."""
+from train.usage import BatchMonitor, BatchUsage, Usage, position_counts, usage_of
 
 _WEIGHT_KEYS: Final = {"commitment": "lambda_vq", "usage": "lambda_entropy"}
 """Terms whose weight does not bear their name."""
@@ -66,6 +64,9 @@ class CollapseMetrics:
     codewords, order : int, optional
         Where there are several modes: size of the codebook that vq_entropy, codes_used, perplexity and same_codes are of,
         and of the constellation that symbol_entropy is of, each the worst used of all. Averages are over all rows.
+    batches : BatchUsage, optional
+        Of single batches, of as many rows in training as in evaluation; absent where there are several modes, among which
+        each batch is divided otherwise, and from older runs.
     """
 
     vq_entropy: float
@@ -80,15 +81,7 @@ class CollapseMetrics:
     same_codes: float | None = None
     codewords: int | None = None
     order: int | None = None
-
-
-@dataclass(frozen=True)
-class Usage:
-    """How a set of tokens uses the codebook: exp of the usage entropy, and shares as in CollapseMetrics."""
-
-    perplexity: float
-    codes_used: float
-    same_codes: float
+    batches: BatchUsage | None = None
 
 
 @dataclass(frozen=True)
@@ -117,18 +110,6 @@ class TokenDrift:
     frechet: float
 
 
-def code_usage(indices: Tensor, codewords: int) -> Usage:
-    """Usage of the codebook by indices (B, N) int64.
-
-    Examples
-    --------
-    >>> found = code_usage(torch.tensor([[0, 1], [0, 2], [0, 3], [0, 4]]), 8)
-    >>> round(found.perplexity, 6), found.codes_used, found.same_codes
-    (4.0, 0.625, 0.5)
-    """
-    return _usage(_position_counts(indices, codewords))
-
-
 def token_statistics(tokens: Tensor) -> TokenStatistics:
     """Mean and variance of tokens (B, N, D) over B."""
     values = tokens.detach().double().reshape(len(tokens), -1)
@@ -153,9 +134,16 @@ def token_drift(training: TokenStatistics, evaluation: TokenStatistics) -> Token
 
 
 class CollapseMonitor:
-    """Collects the counts behind the metrics, batch by batch."""
+    """Collects the counts behind the metrics, batch by batch.
 
-    def __init__(self, recipe: LinkRecipe) -> None:
+    Parameters
+    ----------
+    recipe : LinkRecipe
+    batch_rows : int, optional
+        Rows over which the usage of single batches is taken; it is not where absent.
+    """
+
+    def __init__(self, recipe: LinkRecipe, batch_rows: int | None = None) -> None:
         self._recipe = recipe
         self._modes = [recipe.mode(number) for number in range(len(recipe.rates))]
         self._codeword_counts = {
@@ -168,6 +156,8 @@ class CollapseMonitor:
         self._token_rows = 0
         self._token_sum = np.zeros(recipe.tokens * recipe.dim)
         self._token_squares = np.zeros(recipe.tokens * recipe.dim)
+        several = len(self._modes) > 1
+        self._batches = None if several or batch_rows is None else BatchMonitor(recipe.codewords, batch_rows)
 
     @torch.no_grad()
     def add_tokens(self, tokens: Tensor) -> None:
@@ -176,6 +166,11 @@ class CollapseMonitor:
         self._token_rows += len(values)
         self._token_sum += values.sum(axis=0)
         self._token_squares += np.square(values).sum(axis=0)
+
+    def add_batch(self, indices: Tensor) -> None:
+        """Count the usage of one batch by itself, by the indices (B, N) that it sent; not where there are several modes."""
+        if self._batches is not None:
+            self._batches.add(indices)
 
     @torch.no_grad()
     def add(
@@ -221,7 +216,7 @@ class CollapseMonitor:
         """Count rows of one mode."""
         recipe = self._modes[number]
         rows = len(hard.indices)
-        self._codeword_counts[recipe.codewords][: recipe.tokens] += _position_counts(hard.indices, recipe.codewords)
+        self._codeword_counts[recipe.codewords][: recipe.tokens] += position_counts(hard.indices, recipe.codewords)
         bits = group(hard.bits, bits_per_symbol(recipe.order)).to(torch.int64)
         weights = 2 ** torch.arange(bits.shape[-1] - 1, -1, -1, device=bits.device)
         symbols = (bits * weights).sum(dim=-1).flatten()
@@ -258,11 +253,17 @@ class CollapseMonitor:
             same_codes=usage.same_codes,
             codewords=size if several else None,
             order=order if several else None,
+            batches=None if self._batches is None else self._batches.result(),
         )
 
     def usage(self) -> dict[int, Usage]:
         """Usage of each codebook that was used at all, by its number of codewords."""
-        return {size: _usage(counts) for size, counts in self._codeword_counts.items() if counts.any()}
+        return {size: usage_of(counts) for size, counts in self._codeword_counts.items() if counts.any()}
+
+    def code_counts(self) -> dict[int, tuple[int, ...]]:
+        """How often each codeword of each codebook that was used at all was sent, by its number of codewords."""
+        counts = {size: found.sum(dim=0).long() for size, found in self._codeword_counts.items() if found.any()}
+        return {size: tuple(found.tolist()) for size, found in counts.items()}
 
     def mode_shares(self) -> tuple[float, ...]:
         """Share of the rows that were sent in each mode; empty where there is one."""
@@ -323,23 +324,6 @@ def weight_key(term: str) -> str:
     if term in _LATENT_KEYS:
         return f"bottleneck.{_LATENT_KEYS[term]}"
     return f"loss.{_WEIGHT_KEYS.get(term, f'lambda_{term}')}"
-
-
-def _position_counts(indices: Tensor, codewords: int) -> Tensor:
-    """How often each token position of (B, N) sends each codeword, (N, K) float64."""
-    return functional.one_hot(indices, codewords).sum(dim=0).double().cpu()
-
-
-def _usage(counts: Tensor) -> Usage:
-    """Usage of the codebook from the counts of each position, (N, K)."""
-    counts = counts[counts.sum(dim=1) > 0]  # positions beyond the tokens of the modes that were sent
-    total = counts.sum(dim=0)
-    favourite = counts.max(dim=1).values / counts.sum(dim=1)
-    return Usage(
-        perplexity=math.exp(float(entropy(total / total.sum()))),
-        codes_used=float((total > 0).double().mean()),
-        same_codes=float((favourite >= ALMOST_ALL).double().mean()),
-    )
 
 
 @cache

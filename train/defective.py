@@ -1,7 +1,8 @@
 """Transceivers with the defects of published systems, for the ablation; `train.defects` says what each of them was.
 
-    codebook   no-scale, ema-zero-size, ema-without-n          soft symbols   soft-points, then batch-power
-    noise      batch-averaged-noise, noise-per-dimension       receiver       leak
+    codebook   no-scale, ema-zero-size, ema-without-n,         soft symbols   soft-points, then batch-power
+               restart-keeps-sums                              receiver       leak
+    noise      batch-averaged-noise, noise-per-dimension
 
 `deployed` gives the clean transceiver with the same weights: what is exported. Everything else that asks the model meets the
 defects, training's evaluation included, as it did in the published systems.
@@ -25,7 +26,7 @@ from train.quantizer import Quantizer
 from train.recipe import LinkRecipe, QuantizerRecipe
 from train.transceiver import Heard, Transceiver
 
-OF_THE_CODEBOOK: Final = frozenset({"no-scale", "ema-zero-size", "ema-without-n"})
+OF_THE_CODEBOOK: Final = frozenset({"no-scale", "ema-zero-size", "ema-without-n", "restart-keeps-sums"})
 
 _LAPLACE: Final = 1e-5
 _SMALLEST_POWER: Final = 1e-12
@@ -171,7 +172,8 @@ class DefectiveQuantizer(Quantizer):
     """A learned codebook with defects; see train.defects.
 
     The two of the running means have the published form: sums m_k and counts n_k of a batch, not divided by its size, and
-    c_k = sum_k / (n (size_k + eps) / (n + K eps)) with n = sum size_k.
+    c_k = sum_k / (n (size_k + eps) / (n + K eps)) with n = sum size_k. Without that n the codewords are left as long as they
+    are in either metric: what was normalised there were the tokens.
     """
 
     defects: frozenset[str] = frozenset()
@@ -203,16 +205,29 @@ class DefectiveQuantizer(Quantizer):
         """The published running means where they are defective."""
         if not self.defects & {"ema-zero-size", "ema-without-n"}:
             super().update(tokens, indices)
+            if "restart-keeps-sums" in self.defects:
+                self._put_back()
             return
         chosen = functional.one_hot(indices, self.codewords).to(tokens.dtype)
         self.ema_size.mul_(self.ema_decay).add_(chosen.sum(dim=0), alpha=1.0 - self.ema_decay)
         self.ema_sum.mul_(self.ema_decay).add_(chosen.T @ tokens, alpha=1.0 - self.ema_decay)
         n = self.ema_size.sum()
         sizes = (self.ema_size + _LAPLACE) / (n + self.codewords * _LAPLACE)
-        if "ema-without-n" not in self.defects:
-            sizes = sizes * n
-        means = self.ema_sum / sizes[:, None]
+        if "ema-without-n" in self.defects:
+            self.codebook.copy_(self.ema_sum / sizes[:, None])
+            return
+        means = self.ema_sum / (sizes * n)[:, None]
         self.codebook.copy_(self._on_sphere(means) if self.metric == "cosine" else means)
+
+    @torch.no_grad()
+    def restart(self, tokens: Tensor, threshold: float, *, seed: int, draw: int) -> int:
+        """As of the clean codebook; with restart-keeps-sums, sizes and sums are left as they were."""
+        before = self.ema_size.clone(), self.ema_sum.clone()
+        restarted = super().restart(tokens, threshold, seed=seed, draw=draw)
+        if "restart-keeps-sums" in self.defects:
+            self.ema_size.copy_(before[0])
+            self.ema_sum.copy_(before[1])
+        return restarted
 
     @torch.no_grad()
     def refresh_prior(self) -> None:
@@ -221,6 +236,16 @@ class DefectiveQuantizer(Quantizer):
             super().refresh_prior()
         else:
             self.log_prior.fill_(-float(np.log(self.codewords)))
+
+    def _put_back(self) -> None:
+        """Each codeword at its sum over its size, however little that size has become: the clean one leaves those alone."""
+        smallest = torch.finfo(torch.float32).tiny
+        told = self.ema_size >= smallest
+        means = self.ema_sum / self.ema_size.clamp_min(smallest)[:, None]
+        if self.metric == "cosine":
+            told &= means.norm(dim=-1) > 0.0
+            means = self._on_sphere(means)
+        self.codebook.copy_(torch.where(told[:, None], means, self.codebook))
 
     def _gather(self) -> None:
         super()._gather()

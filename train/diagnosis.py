@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from link.errors import ArgumentError, ResultsError
 from train import checkpoint as checkpoints
+from train.collapse_answers import Answer, answers
 from train.diagnosis_rules import RULES
 from train.diagnosis_run import Evidence, Run
 from train.measure import TEMPERATURES, mean_accuracy
@@ -71,6 +72,8 @@ class Diagnosis(BaseModel):
     best_epoch : int or None
     best_hard, last_hard : float or None
         Hard accuracy, mean over the grid; None before the link is there. Measured where there is a probe, recorded else.
+    answers : tuple of Answer
+        To the questions about the last checkpoint's codebook in evaluation; empty where there is no probe.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -85,6 +88,7 @@ class Diagnosis(BaseModel):
     last_hard: float | None
     findings: tuple[Finding, ...]
     probe: Probe | None
+    answers: tuple[Answer, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -96,6 +100,9 @@ class Diagnosis(BaseModel):
         lines = [f"{self.run}: {self.recipe}, seed {self.seed}, epoch {self.epoch} of {self.epochs}", *self._summary()]
         if self.probe is not None:
             lines += [line for found in (self.probe.best, self.probe.last) if found for line in _measured(found)]
+        if self.answers:
+            lines += ["", f"The codebook in evaluation, last (epoch {self.epoch}):"]
+            lines += [line for answer in self.answers for line in _answered(answer)]
         for number, finding in enumerate(self.findings, start=1):
             lines += ["", *_lines(number, finding)]
         if any(step.settings for finding in self.findings if finding.kind == "wrong" for step in finding.steps):
@@ -175,6 +182,7 @@ def diagnose(folder: Path, run: Run) -> Diagnosis:
         last_hard=run.now.hard_mean,
         findings=tuple(sorted(findings, key=lambda finding: ("wrong", "wait", "remark").index(finding.kind))),
         probe=run.probe,
+        answers=answers(run.probe, run.recipe.alarms),
     )
 
 
@@ -243,6 +251,10 @@ def _measured(found: CheckpointProbe) -> list[str]:
         ),
         _row("state", f"evaluation changes {', '.join(found.changed) if found.changed else 'no weight and no buffer'}"),
     ]
+
+
+def _answered(answer: Answer) -> list[str]:
+    return [f"   {answer.question}", f"      {answer.answer}: {answer.evidence}"]
 
 
 def _row(label: str, text: str) -> str:

@@ -229,6 +229,18 @@ def surrogate_is_another(run: Run) -> Evidence | None:
     )
 
 
+def gradient(run: Run) -> Evidence | None:
+    """Where the gradient of the task's loss goes."""
+    if run.probe is None or run.probe.collapse is None:
+        return None
+    flow, told = run.probe.collapse.gradient, []
+    if flow.straight_through == 0.0:
+        told.append(f"none comes back over the link to the encoder; without a link its norm is {flow.without_link:.3g}")
+    if flow.graph_in_evaluation:
+        told.append("evaluation builds a graph")
+    return Evidence("; ".join(told)) if told else None
+
+
 def not_reproduced(run: Run) -> Evidence | None:
     """Recorded against measured accuracy."""
     probes = () if run.probe is None else (run.probe.best, run.probe.last)

@@ -190,6 +190,16 @@ RULES: Final = (
         awaits="lambda_entropy",
     ),
     Rule(
+        "codes-wander",
+        "each batch uses few codewords, and another one others",
+        "the codebook has collapsed and wanders: the epoch's figures hide it, and evaluation, which moves nothing, shows it",
+        evidence.of_epoch(Symptom.CODES_WANDER),
+        (
+            Remedy("let the codebook move more slowly", (Change("quantizer.ema_decay", "at-least", 0.99),)),
+            Remedy("raise the entropy of usage", (_MORE_USAGE,)),
+        ),
+    ),
+    Rule(
         "symbol-entropy",
         "few points of the constellation carry all",
         "codewords in use have labels that share their bits",
@@ -223,6 +233,18 @@ RULES: Final = (
         "soft and hard differ in more than the assignment: power, mapper, noise or receiver",
         evidence.surrogate_is_another,
         (_CHECK_CHAIN,),
+    ),
+    Rule(
+        "gradient",
+        "the task's gradient does not go where it should",
+        "behind a detached or dead link the encoder learns of the other terms alone; a graph in evaluation costs memory",
+        evidence.gradient,
+        (
+            Remedy("where there is none without a link either, the head is dead", (_LOWER_RATE,)),
+            Remedy(
+                "else look for a detach between argmax and mapper: hard values forward, the soft path's gradient back"
+            ),
+        ),
     ),
     Rule(
         "phase-2-drop",

@@ -22,7 +22,7 @@ from link.manifest import HeaderSpec
 from link.randomness import Draws, Stream
 from link.snr import millidecibels, no_from_esn0_db
 from train.answers import follows
-from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics, Usage
+from train.collapse import CollapseMetrics, CollapseMonitor, TokenStatistics
 from train.losses import task_loss
 from train.mode_codec import Sent
 from train.processes import Processes
@@ -31,6 +31,7 @@ from train.recipe import ChannelRecipe, LinkRecipe
 from train.routing import carried, receive_routed
 from train.tasks import Split, Task, receiver_inputs_of
 from train.transceiver import Heard, Transceiver
+from train.usage import Usage, shuffled
 
 CHUNK_ROWS: Final = 256
 
@@ -46,6 +47,8 @@ class Evaluation(NamedTuple):
         As in EpochRecord; empty where there is one mode.
     headers_lost, headers_wrong : float or None
         Share of the samples.
+    code_counts : mapping of codewords to tuple of int
+        Times that each codeword of each codebook was sent, over grid and draws.
     """
 
     hard: dict[float, float]
@@ -60,6 +63,7 @@ class Evaluation(NamedTuple):
     usage: Mapping[int, Usage] = MappingProxyType({})
     headers_lost: float | None = None
     headers_wrong: float | None = None
+    code_counts: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 
     @property
     def mean_hard(self) -> float:
@@ -182,6 +186,7 @@ def evaluate(
     seed: int,
     header: HeaderSpec | None = None,
     chunk_rows: int = CHUNK_ROWS,
+    batch_rows: int | None = None,
     processes: Processes | None = None,
 ) -> Evaluation:
     """Send a split over AWGN at each SNR of the recipe, soft and hard through the same noise, and in the same modes.
@@ -197,11 +202,15 @@ def evaluate(
     chunk_rows : int
         Rows sent at a time, of whole frames where there is a header. Accuracies do not depend on it; means of floats do in
         their last digits.
+    batch_rows : int, optional
+        Rows over which the usage of single batches is taken, in an order of the seed's; it is not where absent.
     processes : Processes, optional
         Those that share the rows: each of them gets the whole result.
     """
     model.eval()
-    monitor = CollapseMonitor(model.recipe)
+    monitor = CollapseMonitor(model.recipe, batch_rows)
+    several = bool(model.recipe.modes)
+    indices: list[Tensor] = []
     correct = {path: dict.fromkeys(channel.eval_snr_db, 0) for path in ("hard", "soft")}
     lost = {"hard": 0.0, "soft": 0.0}
     spec = header or HeaderSpec()
@@ -216,6 +225,8 @@ def evaluate(
             mode = modes_at(model, tokens, snr_db)
             if sent is None or model.router is not None:
                 sent = model.send_soft(tokens, temperature, symbol_temperature, mode), model.send_hard(tokens, mode)
+                if batch_rows is not None and not several:
+                    indices.append(sent[1].indices)
             soft, hard = sent
             for draw in range(channel.eval_draws):
                 met = noise(seed, rows, draw, snr_db, hard.symbols.shape[1])
@@ -233,11 +244,12 @@ def evaluate(
                 right = None if carriage is None else torch.from_numpy(carriage.header.right).to(model.device)
                 monitor.add(soft, hard, heard["soft"], heard["hard"], np.full(len(part), snr_db), mode, right)
                 rate.add(model.recipe, len(part), carriage)
+    for batch in shuffled(torch.cat(indices), batch_rows, seed) if batch_rows is not None and indices else ():
+        monitor.add_batch(batch)
     times = split.decisions * channel.eval_draws
     accuracy = {path: {snr_db: count / times for snr_db, count in counts.items()} for path, counts in correct.items()}
     decisions = times * len(channel.eval_snr_db)
     receptions = len(split) * channel.eval_draws * len(channel.eval_snr_db)
-    several = bool(model.recipe.modes)
     return Evaluation(
         accuracy["hard"],
         accuracy["soft"],
@@ -251,6 +263,7 @@ def evaluate(
         usage=monitor.usage() if several else {},
         headers_lost=rate.lost / receptions if several else None,
         headers_wrong=rate.wrong / receptions if several else None,
+        code_counts=monitor.code_counts(),
     )
 
 

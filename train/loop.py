@@ -37,6 +37,7 @@ from train.tasks import Data, Task
 from train.transceiver import Transceiver
 from train.transmitter import Transmitter
 from train.upkeep import Unmoved, Upkeep
+from train.usage import side_by_side
 
 
 class Trainer:
@@ -110,6 +111,7 @@ class Trainer:
         settings = plan(self.recipe.schedule, epoch) if kept is None else kept.plan(epoch)
         self._unfreeze_by(epoch)
         self.stage.freeze_vision(epoch)
+        self.stage.freeze_encoder(epoch)
         if self.processes.is_first:
             self.stage.keep_backbone(folder)
         if epoch == self.recipe.schedule.warmup_epochs + 1:
@@ -202,7 +204,8 @@ class Trainer:
     def _train_link(self, settings: EpochPlan) -> EpochRecord:
         """One epoch over the link, soft or hard forward."""
         self.stage.train()
-        monitor = CollapseMonitor(self.recipe.link)
+        batch_rows = self.batches.rows_compared
+        monitor = CollapseMonitor(self.recipe.link, batch_rows)
         sums: dict[str, float] = {}
         correct = 0
         tokens = torch.empty(0)
@@ -225,6 +228,7 @@ class Trainer:
                 side=batch.side,
                 lost=None if latent is None else latent.lost,
             )
+            monitor.add_batch(sent.hard.indices)
             of_modes = () if routing is None else (routing.mode, routing.right)
             monitor.add(sent.soft, sent.hard, sent.soft_heard, sent.hard_heard, batch.snr_db, *of_modes)
             terms = terms_of(self.model, sent, settings, weights, self.recipe.header)
@@ -244,6 +248,7 @@ class Trainer:
             symbol_temperature=settings.symbol_temp,
             seed=self.recipe.seed,
             header=self.recipe.header,
+            batch_rows=batch_rows,
             processes=self.processes,
         )
         rows = len(self.data.train)
@@ -342,6 +347,7 @@ class Trainer:
                     "codebook_usage": {str(size): usage for size, usage in evaluation.usage.items()},
                     "headers_lost": evaluation.headers_lost,
                     "headers_wrong": evaluation.headers_wrong,
+                    "code_counts": side_by_side(monitor.code_counts(), evaluation.code_counts),
                     "token_drift": token_drift(monitor.token_statistics(), evaluation.tokens),
                 }
             )

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from link.errors import ArgumentError
 from link.plot import GREY, PALETTE, save_figure, styled_figure
 from train.recipe import Recipe
 from train.record import EpochRecord
 from train.schedule import Phase
+from train.usage import by_rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +80,9 @@ def plot_diagnosis(records: Sequence[EpochRecord], recipe: Recipe, path: Path) -
     """Every curve that tells a collapse, epoch by epoch, each with the threshold of its alarm.
 
     From the top: accuracy of both paths; their gap; usage entropy of codewords and symbols as shares of ln K and ln M, and
-    the assignment's in nats beside the temperature; consistency; validation's task loss over training's, and token drift.
+    the assignment's in nats beside the temperature; the perplexity of single batches, their mean and from the least to the
+    greatest; consistency; validation's task loss over training's, and token drift. At the bottom the last epoch's histogram:
+    what share of the tokens each codeword has, by its rank, training and validation over each other.
 
     Parameters
     ----------
@@ -95,9 +100,15 @@ def plot_diagnosis(records: Sequence[EpochRecord], recipe: Recipe, path: Path) -
     if not records:
         raise ArgumentError("records", "must hold at least one epoch")
     limits, ln_k, ln_m = recipe.alarms, math.log(recipe.link.codewords), math.log(recipe.link.order)
-    with styled_figure((6.8, 9.6)) as figure:
-        panels = figure.subplots(6, 1, sharex=True, height_ratios=(2, 1, 1.2, 1.2, 1, 1.2))
-        accuracy, gap, usage, temperature, consistency, drift = panels
+    counted = [record for record in records if record.code_counts]
+    with styled_figure((6.8, 13.0 if counted else 10.8)) as figure:
+        if counted:
+            upper, lower = figure.subfigures(2, 1, height_ratios=(10.8, 2.2), squeeze=False)[:, 0]
+            _histograms(lower.subplots(1, len(counted[-1].code_counts), squeeze=False)[0], counted[-1])
+        else:
+            upper = figure
+        panels = upper.subplots(7, 1, sharex=True, height_ratios=(2, 1, 1.2, 1.2, 1.2, 1, 1.2))
+        accuracy, gap, usage, temperature, batches, consistency, drift = panels
         for axes in panels:
             _shade(axes, records)
         _curve(accuracy, records, lambda record: record.validation_no_link, "without a link", GREY)
@@ -117,6 +128,7 @@ def plot_diagnosis(records: Sequence[EpochRecord], recipe: Recipe, path: Path) -
         _curve(temperature, records, _collapse("h_assign"), "assignment\nentropy (nats)", PALETTE[3])
         _threshold(temperature, limits.h_assign_high, limits.h_assign_low)
         temperature.set_ylim(bottom=0.0)
+        _batches(batches, records)
         _curve(consistency, records, _collapse("consistency"), "validation", PALETTE[0])
         _threshold(consistency, limits.consistency)
         consistency.set_ylim(bottom=0.0)
@@ -130,6 +142,35 @@ def plot_diagnosis(records: Sequence[EpochRecord], recipe: Recipe, path: Path) -
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save_figure(figure, path)
+
+
+def _batches(axes: Axes, records: Sequence[EpochRecord]) -> None:
+    """Perplexity of single batches in training and evaluation; nothing where it was not recorded."""
+    for which, label, color in (("train", "training", PALETTE[2]), ("validation", "validation", PALETTE[0])):
+        metrics = [(record.epoch, getattr(record, f"{which}_collapse")) for record in records]
+        known = [(epoch, found.batches.perplexity) for epoch, found in metrics if found and found.batches]
+        if known:
+            epochs = [epoch for epoch, _ in known]
+            axes.plot(epochs, [spread.mean for _, spread in known], color=color, label=f"{label}, a batch")
+            least, greatest = ([getattr(spread, end) for _, spread in known] for end in ("least", "greatest"))
+            axes.fill_between(epochs, least, greatest, color=color, alpha=0.2, linewidth=0)
+    axes.set_ylim(bottom=0.0)
+    axes.set_ylabel("Perplexity")
+
+
+def _histograms(panels: Sequence[Axes], record: EpochRecord) -> None:
+    """One panel a codebook: shares of the tokens by the rank of the codeword."""
+    for axes, (size, counts) in zip(panels, record.code_counts.items(), strict=True):
+        for sent, label, color in (
+            (counts.training, "training", PALETTE[2]),
+            (counts.validation, "validation", PALETTE[0]),
+        ):
+            shares = 100.0 * by_rank(sent)
+            axes.stairs(shares, np.arange(len(shares) + 1) + 0.5, color=color, label=label, fill=True, alpha=0.35)
+        axes.axhline(100.0 / len(counts.training), color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="even usage")
+        axes.set_xlabel(f"Rank of the codeword, of {size}; epoch {record.epoch}")
+        axes.set_ylabel("Tokens (%)")
+        axes.legend(loc="upper right")
 
 
 def _collapse(name: str, unit: float = 1.0) -> Callable[[EpochRecord], float | None]:

@@ -6,15 +6,12 @@ that needs them is another codec once it is deployed.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint
@@ -22,19 +19,15 @@ from train.collapse import (
     CollapseMetrics,
     TokenDrift,
     TokenStatistics,
-    Usage,
-    code_usage,
     token_drift,
     token_statistics,
 )
-from train.evaluate import evaluate, tensors
+from train.collapse_probe import ROWS_MAX, CollapseProbe, encode_as, probe_collapse, spread
+from train.evaluate import evaluate
 from train.measure import TEMPERATURES, Point, measure
-from train.tasks import Data, Split, Task
+from train.tasks import Data, Task
 from train.transceiver import Transceiver
-
-ROWS_MAX: Final = 2048
-"""Rows of the training and of the validation set whose tokens are compared; as many of one as of the other, since the
-perplexity of few rows is less than that of many."""
+from train.usage import Usage, code_usage
 
 
 class Modes(BaseModel):
@@ -99,12 +92,19 @@ class CheckpointProbe(BaseModel):
 
 
 class Probe(BaseModel):
-    """Best and last checkpoint as measured; before the link is there, there is no best."""
+    """Best and last checkpoint as measured; before the link is there, there is no best.
+
+    Attributes
+    ----------
+    collapse : CollapseProbe, optional
+        What becomes of the last one's codebook in evaluation.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     best: CheckpointProbe | None
     last: CheckpointProbe
+    collapse: CollapseProbe | None = None
 
 
 def probe(
@@ -123,17 +123,19 @@ def probe(
         return None
     task = checkpoints.task_of(last)
     data = task.load(data_folder)
+    loaded = {name: checkpoints.load(folder / name) for name in ("best", "last")}
     told(0, "best")
-    best = _probe(folder / "best", task, data)
+    best = _probe("best", *loaded["best"], task, data)
     told(1, "last")
-    same = checkpoints.read(folder / "best").epoch == last.epoch
-    found = best.model_copy(update={"name": "last"}) if same else _probe(folder / "last", task, data)
-    told(2, "done")
-    return Probe(best=best, last=found)
+    same = best.epoch == last.epoch
+    found = best.model_copy(update={"name": "last"}) if same else _probe("last", *loaded["last"], task, data)
+    told(2, "its codebook in evaluation")
+    collapse = probe_collapse(loaded["last"], loaded["best"], task, data)
+    told(3, "done")
+    return Probe(best=best, last=found, collapse=collapse)
 
 
-def _probe(path: Path, task: Task, data: Data) -> CheckpointProbe:
-    found, model = checkpoints.load(path)
+def _probe(name: str, found: Checkpoint, model: Transceiver, task: Task, data: Data) -> CheckpointProbe:
     recipe = found.recipe
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     evaluation = evaluate(
@@ -160,7 +162,7 @@ def _probe(path: Path, task: Task, data: Data) -> CheckpointProbe:
     )
     modes, set_drift, mode_drift = _compare(model, task, data, found)
     return CheckpointProbe(
-        name=path.name,
+        name=name,
         epoch=found.epoch,
         vq_temp=found.vq_temp,
         recorded_hard=found.mean_hard_accuracy,
@@ -186,9 +188,7 @@ def _compare(model: Transceiver, task: Task, data: Data, found: Checkpoint) -> t
     usage: dict[str, Usage] = {}
     for mode, training in (("evaluated", False), ("trained", True)):
         for which, split in (("training", data.train), ("validation", data.validation)):
-            # A copy each: in training mode a forward pass moves running statistics.
-            subject = copy.deepcopy(model).train(training)
-            tokens = _tokens(subject, task, _spread(split, rows), size, seed)
+            tokens = encode_as(model, task, spread(split, rows), size, seed, training=training).tokens
             name = f"{which}_as_{mode}"
             statistics[name] = token_statistics(tokens)
             usage[name] = code_usage(model.quantizer.hard(tokens), model.quantizer.codewords)
@@ -198,25 +198,6 @@ def _compare(model: Transceiver, task: Task, data: Data, found: Checkpoint) -> t
         token_drift(statistics["training_as_evaluated"], evaluated),
         token_drift(statistics["validation_as_trained"], evaluated),
     )
-
-
-def _tokens(model: Transceiver, task: Task, split: Split, batch_size: int, seed: int) -> Tensor:
-    """Tokens of a split, in batches about as large as training's, whose statistics some modules use."""
-    batches = np.array_split(np.arange(len(split)), -(-len(split) // batch_size))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # of dropout, in training mode
-        return torch.cat(
-            [model.encode(*(rows[:] for rows in tensors(task, _rows(split, chosen)))) for chosen in batches]
-        )
-
-
-def _spread(split: Split, rows: int) -> Split:
-    """So many rows, spread evenly over a split."""
-    return _rows(split, np.arange(rows) * len(split) // rows)
-
-
-def _rows(split: Split, chosen: np.ndarray) -> Split:
-    return Split({name: value[chosen] for name, value in split.inputs.items()}, split.labels[chosen])
 
 
 def _by_snr(accuracy: Mapping[float, float]) -> dict[str, float]:

@@ -43,6 +43,9 @@ class OptimizerRecipe(_Section):
     freeze_vision_epochs : int
         First epochs in which the part of the encoder that looks at images, its module `vision`, stays as it is; of a
         pretrained one its backbone does, and the queries that read from it are trained.
+    freeze_encoder_epochs : int
+        First epochs over the link in which the encoder stays as the warm-up left it, so that the codebook settles on tokens
+        that do not move: no gradient, no dropout, no running statistics.
     precision : str
         Of encoder and head while they train: `float32`, or `bfloat16` (train.precision). The link between them, evaluation
         and bundle are float32 in either.
@@ -57,6 +60,7 @@ class OptimizerRecipe(_Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     head_learning_rate: Positive | None = None
     freeze_vision_epochs: Annotated[int, Field(ge=0)] = 0
+    freeze_encoder_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
@@ -65,6 +69,12 @@ class OptimizerRecipe(_Section):
             if key in self.model_fields_set and "encoder_learning_rate" not in self.model_fields_set:
                 raise ValueError(
                     f"{key} {getattr(self, key)} trains nothing without encoder_learning_rate: give it too"
+                )
+        for key in ("freeze_vision_epochs", "encoder_learning_rate") if self.freeze_encoder_epochs else ():
+            if getattr(self, key):
+                raise ValueError(
+                    f"freeze_encoder_epochs must be 0 beside {key} {getattr(self, key):g}, which says itself what of the "
+                    f"encoder is trained when, got {self.freeze_encoder_epochs}"
                 )
         return self
 
@@ -301,6 +311,16 @@ class Recipe(_Section):
                         f"[{key}] must be absent where the link has one mode; [[link.modes]] names several"
                     )
         available = self.schedule.epochs - self.schedule.warmup_epochs
+        frozen = self.optimizer.freeze_encoder_epochs
+        if frozen > available:
+            raise ValueError(
+                f"optimizer.freeze_encoder_epochs must be at most the {available} epochs over the link, got {frozen}"
+            )
+        if frozen and self.bottleneck.enabled:
+            raise ValueError(
+                "optimizer.freeze_encoder_epochs must be 0 behind a bottleneck: it learns on and moves the tokens, "
+                f"got {frozen}"
+            )
         if self.router.enabled and self.router.explore_epochs >= available:
             raise ValueError(
                 f"router.explore_epochs must be below the {available} epochs over the link, "

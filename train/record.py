@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch.utils.tensorboard import SummaryWriter
 
 from link.errors import ResultsError
-from train.collapse import CollapseMetrics, TokenDrift, Usage
+from train.collapse import CollapseMetrics, TokenDrift
 from train.latent import BottleneckRecord
 from train.schedule import Phase
+from train.usage import CodeCounts, Usage, carriers
 
 METRICS_NAME: Final = "metrics.jsonl"
 
@@ -45,6 +48,8 @@ class EpochRecord(BaseModel):
         Share of the samples of validation set and grid that were sent in each mode; empty where there is one.
     codebook_usage : mapping of codewords, as text, to Usage
         Of each codebook in validation, where there are several modes.
+    code_counts : mapping of codewords, as text, to CodeCounts
+        The histogram of each codebook. Some 5 KB an epoch at K = 512, twice what all else of a record takes.
     headers_lost, headers_wrong : float
         Share of those samples.
     bottleneck : BottleneckRecord
@@ -88,6 +93,7 @@ class EpochRecord(BaseModel):
     headers_lost: float | None = None
     headers_wrong: float | None = None
     bottleneck: BottleneckRecord | None = None
+    code_counts: dict[str, CodeCounts] = Field(default_factory=dict)
 
     def text(self) -> str:
         """The epoch as lines for the screen."""
@@ -109,8 +115,10 @@ class EpochRecord(BaseModel):
                 f"Sym_ent: {train.symbol_entropy:.3f}/{val.symbol_entropy:.3f} "
                 f"H_assign: {train.h_assign:.3f}/{val.h_assign:.3f} "
                 f"LLR/theory: {train.llr_ratio:.2f}/{val.llr_ratio:.2f} Es: {train.es_db:+.2f}/{val.es_db:+.2f} dB",
-                f"  Codes: used={val.codes_used:.0%} perplexity={val.perplexity:.1f} restarted={self.restarted} "
+                f"  Codes: used={train.codes_used:.0%}/{val.codes_used:.0%} "
+                f"perplexity={train.perplexity:.1f}/{val.perplexity:.1f} restarted={self.restarted} "
                 f"| consistency: {train.consistency:.4f}/{val.consistency:.4f}",
+                *self._batches(train, val),
             ]
             if self.mode_shares:
                 usage = " ".join(
@@ -128,6 +136,22 @@ class EpochRecord(BaseModel):
         if self.is_best:
             lines.append(f"  -> best so far (epoch={self.epoch}, hard={self.hard_mean:.4f}, vq_T={self.vq_temp:.3f})")
         return "\n".join(lines)
+
+    def _batches(self, train: CollapseMetrics, val: CollapseMetrics) -> list[str]:
+        """The usage of single batches, and the histogram in short; nothing for a run of an older version."""
+        lines = []
+        if train.batches is not None and val.batches is not None:
+            lines.append(
+                f"  Batch: of {train.batches.rows} rows, at most {train.batches.reachable} codes: "
+                f"perplexity={train.batches.perplexity.text()}/{val.batches.perplexity.text()} "
+                f"active codes={train.batches.active_codes.text()}/{val.batches.active_codes.text()}"
+            )
+        for size, counts in self.code_counts.items():
+            half, most = (
+                f"{carriers(counts.training, share)}/{carriers(counts.validation, share)}" for share in (0.5, 0.9)
+            )
+            lines.append(f"  Ranks: of {size} codewords, half of the tokens are in {half}, nine tenths in {most}")
+        return lines
 
     def _health(self, same_codes: float | None) -> list[str]:
         """The shares of the loss, and what tells training from evaluation; nothing for a run of an older version."""
@@ -167,6 +191,25 @@ class Recorder:
             stream.write(record.model_dump_json() + "\n")
         for name, value in _scalars(record.model_dump(mode="json")):
             self._board.add_scalar(name, value, record.epoch)
+        for size, counts in record.code_counts.items():
+            self._draw(f"codes/{size}/training", counts.training, record.epoch)
+            self._draw(f"codes/{size}/validation", counts.validation, record.epoch)
+
+    def _draw(self, name: str, counts: Sequence[int], epoch: int) -> None:
+        """The histogram of the codewords that were sent, a bar for each."""
+        places = np.arange(len(counts))
+        told = np.asarray(counts, dtype=np.float64)
+        self._board.add_histogram_raw(
+            name,
+            min=0,
+            max=len(counts) - 1,
+            num=int(told.sum()),
+            sum=float(told @ places),
+            sum_squares=float(told @ places**2),
+            bucket_limits=(places + 0.5).tolist(),
+            bucket_counts=told.tolist(),
+            global_step=epoch,
+        )
 
     def close(self) -> None:
         """Finish the TensorBoard file."""

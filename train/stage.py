@@ -74,6 +74,8 @@ class Stage:
         self._encoder: PretrainedEncoder | None = None
         self._kept_in: Path | None = None
         self._optimizer_recipe = recipe.optimizer
+        self._warmup_epochs = recipe.schedule.warmup_epochs
+        self._held: list[nn.Parameter] = []
         self._low_precision = recipe.optimizer.precision == "bfloat16"
         if self._low_precision:
             train_in_bfloat16(self.model.encoder)
@@ -92,6 +94,8 @@ class Stage:
         """Put what is trained into training mode; what is kept works as it is deployed."""
         self.model.train(not self._kept)
         self.model.head.train()
+        if self._held:
+            self.model.encoder.eval()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What is trained from the start, by learning rate."""
@@ -121,6 +125,17 @@ class Stage:
             raise RecipeError("optimizer.freeze_vision_epochs must be 0: this task's encoder has no vision to freeze")
         if not backbones_of(vision):  # of a pretrained one it is the backbone, which is thawed
             vision.requires_grad_(epoch > epochs)
+
+    def freeze_encoder(self, epoch: int) -> None:
+        """Keep the encoder as it is in the first epochs over the link, where the recipe asks for it, or let go of it."""
+        first = self._warmup_epochs + 1
+        frozen = first <= epoch < first + self._optimizer_recipe.freeze_encoder_epochs
+        if frozen and not self._held and not self._kept:
+            self._held = [parameter for parameter in self.model.encoder.parameters() if parameter.requires_grad]
+        for parameter in self._held:
+            parameter.requires_grad_(not frozen)
+        if not frozen:
+            self._held = []
 
     def rows(self, inputs: Sequence[Any], chosen: NDArray[np.int64]) -> list[Tensor]:
         """Some rows of the inputs, without columns that none of them uses."""

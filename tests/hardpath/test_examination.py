@@ -108,6 +108,11 @@ def test_a_deep_diagnosis_measures_best_and_last(hardpath, run_folder):
         ]
         assert measured["changed"] == []
         assert sum(measured["hard"].values()) / 4 == pytest.approx(measured["recorded_hard"], abs=1e-9)
+    by_topic = {answered["topic"]: answered for answered in answer.json["answers"]}
+    assert list(by_topic) == ["course", "same-codes", "drift", "gradient", "training-mode", "frozen-encoder"]
+    assert by_topic["course"]["question"].startswith("Does usage collapse at once when evaluation starts")
+    assert by_topic["course"]["answer"] == "no collapse"
+    assert answer.json["probe"]["collapse"]["gradient"]["straight_through"] > 0.0
 
 
 def test_a_run_that_collapsed_exits_with_1_and_says_what_to_try(hardpath, broken):

@@ -56,7 +56,7 @@ def test_without_is_all_of_them_and_all_but_each():
     assert conditions[0] == TOGETHER
     assert len(conditions) == 1 + len(TOGETHER)
     assert [set(TOGETHER) - set(condition) for condition in conditions[1:]] == [{name} for name in TOGETHER]
-    assert set(DEFECTS) - set(TOGETHER) == {"ema-without-n"}
+    assert set(DEFECTS) - set(TOGETHER) == {"ema-without-n", "restart-keeps-sums"}
 
 
 def test_conditions_are_named_and_none_is_there_twice():

@@ -9,6 +9,7 @@ from train.alarms import PUBLISHED_MEAN_ABS_LLR, Symptom, alarms, can_be_told_ap
 from train.collapse import TokenDrift
 from train.latent import BottleneckRecord
 from train.record import read_metrics
+from train.usage import BatchUsage, Spread
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,8 @@ def test_an_alarm_says_what_is_wrong_and_names_the_mend(record, signs_recipe, va
 
 def test_every_symptom_is_held_by_a_defect_above():
     of_a_bottleneck = {symptom for _, symptom, _ in LATENT}
-    assert {symptom for _, symptom, _ in DEFECTS} | of_a_bottleneck == set(Symptom) - {Symptom.ONE_MODE}
+    of_their_own = {Symptom.ONE_MODE, Symptom.CODES_WANDER}
+    assert {symptom for _, symptom, _ in DEFECTS} | of_a_bottleneck == set(Symptom) - of_their_own
 
 
 def test_a_router_that_takes_one_mode_for_all_is_an_alarm_only_where_a_balance_was_asked_for(
@@ -261,3 +263,24 @@ def test_the_published_thresholds_cannot_hold_for_a_healthy_qpsk_link(record, ma
     fine = changed(record, vq_entropy=2.5, symbol_entropy=1.5, mean_abs_llr=PUBLISHED_MEAN_ABS_LLR)
     assert alarms(fine, published) == []
     assert alarms(changed(fine, h_assign=1.2, es_db=3.0, llr_ratio=9.0, codes_used=0.1), published) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "epoch", "batch", "alarmed"),
+    [
+        (32, 39.8, 1.22, True),
+        (32, 300.0, 7.9, True),
+        (32, 300.0, 8.1, False),
+        (32, 1.0, 1.0, False),
+        (512, 40.0, 9.9, True),
+        (512, 40.0, 10.1, False),
+    ],
+)
+def test_a_codebook_that_wanders_is_told_by_its_batches(record, signs_recipe, rows, epoch, batch, alarmed):
+    """A quarter of the epoch's perplexity, or of the rows where a batch has fewer: not of its tokens, which may be alike."""
+    usage = BatchUsage(rows, 9, 512, Spread(batch, batch, batch), Spread(batch, batch, batch))
+    training = replace(record.train_collapse, perplexity=epoch, batches=usage)
+    found = symptoms(record.model_copy(update={"train_collapse": training}), signs_recipe)
+    assert (Symptom.CODES_WANDER in found) is alarmed
+    older = replace(training, batches=None)
+    assert Symptom.CODES_WANDER not in symptoms(record.model_copy(update={"train_collapse": older}), signs_recipe)

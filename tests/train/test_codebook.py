@@ -3,8 +3,6 @@
 import hashlib
 import math
 import struct
-import tomllib
-from importlib import resources
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from train.loop import Trainer
 from train.losses import assignment_entropy, usage_entropy
 from train.quantizer import Quantizer, build_quantizer
 from train.recipe import QuantizerRecipe
+from train.recipe_file import load_recipe
 from train.run import train
 from train.schedule import plan
 from train.tasks import load_task
@@ -364,15 +363,30 @@ def test_labels_are_searched_again_once_where_alignment_begins(make_signs_recipe
     assert searched == [(4, 2)]
 
 
-def test_the_published_preset_holds_the_published_settings():
+def test_the_published_preset_resolves_to_the_published_settings():
     """512 codewords of 64 dimensions, decay 0.95, dead below a usage of 0.001, commitment 0.1 x 0.4 within 10 epochs."""
-    text = (resources.files("train") / "recipes" / "presets" / "published-vq.toml").read_text(encoding="utf-8")
-    values = tomllib.loads(text)
-    recipe = QuantizerRecipe.model_validate(values["quantizer"])
-    assert (values["link"]["codewords"], values["link"]["dim"], recipe.ema_decay) == (512, 64, 0.95)
-    assert recipe.fair_threshold(512) / 512 == pytest.approx(0.001)
-    assert recipe.restarts_in(1, learning=False)
-    assert values["loss"] == {"lambda_vq": pytest.approx(0.1 * 0.4), "warmup": {"lambda_vq": 10}}
+    recipe = load_recipe("digits", {}, ["published-vq"])
+    assert (recipe.link.codewords, recipe.link.dim) == (512, 64)
+    quantizer = recipe.quantizer
+    assert (quantizer.kind, quantizer.metric, quantizer.start, quantizer.ema_decay) == ("ema", "cosine", "tokens", 0.95)
+    assert quantizer.fair_threshold(512) / 512 == pytest.approx(0.001)
+    assert all(quantizer.restarts_in(epoch, learning=False) for epoch in range(1, recipe.schedule.epochs + 1))
+    for epoch in range(0, 31):
+        assert recipe.loss.at(epoch).lambda_vq == pytest.approx(0.4 * 0.1 * min(1.0, epoch / 10))
+    assert recipe.optimizer.freeze_encoder_epochs == 0
+
+
+def test_normalisation_off_and_the_encoder_frozen_first_are_one_setting_each_over_the_preset():
+    preset = load_recipe("digits", {}, ["published-vq"])
+    other = load_recipe("digits", {"metric": "euclidean", "freeze_encoder_epochs": "10"}, ["published-vq"])
+    assert (other.quantizer.metric, other.optimizer.freeze_encoder_epochs) == ("euclidean", 10)
+    for section in ("link", "schedule", "loss", "channel"):
+        assert getattr(other, section) == getattr(preset, section)
+    assert other.quantizer.model_copy(update={"metric": "cosine"}) == preset.quantizer
+    features = 3.0 * torch.randn(5, 64, generator=torch.Generator().manual_seed(1)) + 1.0
+    for recipe in (preset, other):  # of one length in either: a weight of the loss means the same
+        tokens = build_quantizer(recipe.quantizer, 512, 64).tokens(features)
+        torch.testing.assert_close(tokens.norm(dim=-1), torch.full((5,), 8.0), rtol=1e-4, atol=0)
 
 
 def test_every_kind_gives_the_surrogate_its_target_entropy():

@@ -12,7 +12,6 @@ from train.collapse import (
     CollapseMonitor,
     TokenDrift,
     TokenStatistics,
-    code_usage,
     loss_shares,
     token_drift,
     token_statistics,
@@ -20,6 +19,7 @@ from train.collapse import (
 from train.mode_codec import Sent
 from train.recipe import LinkRecipe, LossRecipe
 from train.transceiver import Heard, Transceiver
+from train.usage import code_usage
 
 RECIPE = LinkRecipe(tokens=2, codewords=4, dim=4, order=4)
 

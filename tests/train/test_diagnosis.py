@@ -20,6 +20,7 @@ from train.record import METRICS_NAME
 from train.remedy import Change, Remedy
 from train.run import train as train_recipe
 from train.schedule import Phase
+from train.usage import Spread
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,11 @@ def published(run):
     return replace(whole, records=tuple(records))
 
 
+def one_a_batch(training):
+    """Training's metrics, as if each of its batches had used hardly any codeword of the epoch's four."""
+    return replace(training, batches=replace(training.batches, perplexity=Spread(0.9, 0.9, 0.9)))
+
+
 DEFECTS = {
     "not-finite": lambda run: last(run, losses={"loss": math.nan, "task": math.nan}),
     "not-learning": ignorant,
@@ -165,6 +171,7 @@ DEFECTS = {
     "token-drift": lambda run: last(run, token_drift=TokenDrift(2.0, 2.5)),
     "code-entropy": lambda run: last(run, vq_entropy=0.3),
     "codes-unused": lambda run: last(run, codes_used=0.25),
+    "codes-wander": lambda run: last(run, train_collapse=one_a_batch(run.records[-1].train_collapse)),
     "symbol-entropy": lambda run: last(run, symbol_entropy=0.3),
     "soft-above-hard": lambda run: everywhere(run, soft_mean=0.95, hard_mean=0.80),
     "phase-2-drop": lambda run: with_accuracy(run, (0.91, 0.91), (0.80, 0.80)),
@@ -179,8 +186,8 @@ DEFECTS = {
     "no-alignment": lambda run: with_recipe(run, schedule__alignment_start_epoch=6),
     "unfinished": lambda run: with_recipe(run, schedule__epochs=9),
 }
-MEASURED = {"evaluation-changes-state", "modes-differ", "surrogate-is-another", "not-reproduced"}
-"""Rules that need a probe; tests/train/test_probe.py holds them."""
+MEASURED = {"evaluation-changes-state", "modes-differ", "surrogate-is-another", "not-reproduced", "gradient"}
+"""Rules that need a probe; tests/train/test_probe.py and test_collapse_probe.py hold them."""
 FOLLOW = {
     "not-learning": {"unfinished"},
     "accuracy-collapse": {"phase-2-drop", "soft-above-hard"},

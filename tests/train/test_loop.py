@@ -218,6 +218,7 @@ def test_metrics_hold_what_tells_a_collapse(signs_run):
                 "consistency",
                 "es_db",
                 "same_codes",
+                "batches",
             }
             assert 0.0 <= line[part]["vq_entropy"] <= np.log(4) + 1e-6
             assert 0.0 <= line[part]["symbol_entropy"] <= np.log(4) + 1e-6

@@ -53,12 +53,15 @@ def test_lines_of_an_older_version_are_read_and_say_that_they_do_not_know(record
     values = json.loads(records[3].model_dump_json())
     for name in NEW:
         del values[name]
+    del values["code_counts"]
     for name in ("train_collapse", "validation_collapse"):
         del values[name]["same_codes"]
+        del values[name]["batches"]
     (tmp_path / METRICS_NAME).write_text(json.dumps(values) + "\n")
     (found,) = read_metrics(tmp_path)
     assert all(getattr(found, name) is None for name in NEW)
-    assert found.validation_collapse.same_codes is None
+    assert found.validation_collapse.same_codes is found.validation_collapse.batches is None
+    assert found.code_counts == {}
     assert found.hard_mean == records[3].hard_mean
     assert "Share:" not in found.text()
     assert "Drift:" not in found.text()
