@@ -25,7 +25,7 @@ from link.manifest import SCHEMA_VERSION, GraphSpec, Manifest, TokenizerSpec
 from link.task import SequenceSpec
 
 if TYPE_CHECKING:
-    from link.sequence import Sequence
+    from link.sequence import SequenceTables
     from link.tokenizer import Tokenizer
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -88,7 +88,7 @@ class Bundle:
         except ArgumentError as error:
             raise BundleError(f"{self.path}: {error}; export the bundle again") from None
 
-    def sequence(self) -> Sequence | None:
+    def sequence(self) -> SequenceTables | None:
         """The tables by which windows of a recording are decided together; None where the task has none.
 
         Raises

@@ -33,7 +33,7 @@ _SMALLEST: Final = 1e-30
 """A responsibility that underflowed is all but impossible, and its log a number."""
 
 
-class Sequence(NamedTuple):
+class SequenceTables(NamedTuple):
     """The tables of a sequence stage over C classes.
 
     Attributes
@@ -63,12 +63,12 @@ class Sequence(NamedTuple):
         return int(self.log_prior.shape[0])
 
 
-def emissions(tables: Sequence, logits: Array, codes: Array | None = None, present: Array | None = None) -> Array:
+def emissions(tables: SequenceTables, logits: Array, codes: Array | None = None, present: Array | None = None) -> Array:
     """ln p(window | class), up to a constant of the window, (..., T, C).
 
     Parameters
     ----------
-    tables : Sequence
+    tables : SequenceTables
     logits : (..., T, C) float
         Of each window by itself.
     codes : (..., T, N, V) or (..., T, F) float, or (..., T, N) int64
@@ -98,7 +98,7 @@ def _said(log_classes: Array, responsibilities: Array) -> Array:
     return log_sum_exp(log_r[..., :, None] + log_classes, axis=-2)
 
 
-def smoothed(tables: Sequence, logits: Array, codes: Array | None = None, present: Array | None = None) -> Array:
+def smoothed(tables: SequenceTables, logits: Array, codes: Array | None = None, present: Array | None = None) -> Array:
     """ln P(class of each window | recording), (..., T, C): what is decided by argmax.
 
     Parameters and Raises as for `emissions`.
@@ -117,12 +117,12 @@ class SequenceStream:
 
     Parameters
     ----------
-    tables : Sequence
+    tables : SequenceTables
     lag : int
         Windows that a decision waits for; 0 decides at once. Without an HSMM nothing waits.
     """
 
-    def __init__(self, tables: Sequence, lag: int = 0) -> None:
+    def __init__(self, tables: SequenceTables, lag: int = 0) -> None:
         if lag < 0:
             raise ArgumentError("lag", f"must be at least 0, got {lag}")
         self._tables = tables

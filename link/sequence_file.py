@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from link.errors import ArgumentError, BundleError
 from link.hdp import Hdp, check_hdp
 from link.hsmm import Hsmm
-from link.sequence import Sequence
+from link.sequence import SequenceTables
 
 _HDP: Final = "hdp."
 _HSMM: Final = "hsmm."
 
 
-def write_sequence(tables: Sequence, file: Path) -> None:
+def write_sequence(tables: SequenceTables, file: Path) -> None:
     """Write the tables of a stage over codes; the same tables give the same bytes.
 
     Raises
@@ -43,7 +43,7 @@ def write_sequence(tables: Sequence, file: Path) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), content.getvalue())
 
 
-def read_sequence(file: Path, classes: int) -> Sequence:
+def read_sequence(file: Path, classes: int) -> SequenceTables:
     """The tables of a stage over so many classes.
 
     Raises
@@ -58,7 +58,7 @@ def read_sequence(file: Path, classes: int) -> Sequence:
     return sequence_from_bytes(content, classes, str(file))
 
 
-def sequence_from_bytes(content: bytes, classes: int, file: str) -> Sequence:
+def sequence_from_bytes(content: bytes, classes: int, file: str) -> SequenceTables:
     """The same of a file's content; `file` is what errors name."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
@@ -73,7 +73,7 @@ def sequence_from_bytes(content: bytes, classes: int, file: str) -> Sequence:
     return tables
 
 
-def _tables(arrays: dict[str, NDArray[Any]]) -> Sequence:
+def _tables(arrays: dict[str, NDArray[Any]]) -> SequenceTables:
     known = {"scale", "log_prior", "log_classes", "share"}
     known |= {f"{_HDP}{name}" for name in Hdp._fields} | {f"{_HSMM}{name}" for name in Hsmm._fields}
     if unknown := sorted(set(arrays) - known):
@@ -84,10 +84,12 @@ def _tables(arrays: dict[str, NDArray[Any]]) -> Sequence:
         hdp = Hdp(log_codes, weights, float(alpha), bool(marginal))
     if any(name.startswith(_HSMM) for name in arrays):
         hsmm = Hsmm(*(arrays[f"{_HSMM}{name}"] for name in Hsmm._fields))
-    return Sequence(arrays["scale"], arrays["log_prior"], hdp, arrays.get("log_classes"), arrays.get("share"), hsmm)
+    return SequenceTables(
+        arrays["scale"], arrays["log_prior"], hdp, arrays.get("log_classes"), arrays.get("share"), hsmm
+    )
 
 
-def _check(tables: Sequence, classes: int) -> None:
+def _check(tables: SequenceTables, classes: int) -> None:
     """Raise ValueError unless all tables are of so many classes, and are what they say."""
     sizes = {"log_prior": tables.log_prior.shape[-1:], "scale": tables.scale.shape}
     if sizes != {"log_prior": (classes,), "scale": ()} or tables.log_prior.ndim != 1:

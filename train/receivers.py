@@ -16,7 +16,7 @@ from link.bundle import sha256
 from link.errors import ArgumentError, BundleError
 from link.manifest import Provenance, TaskSpec
 from link.provenance import library_versions
-from link.sequence import Sequence
+from link.sequence import SequenceTables
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint
 from train.questions import ask
@@ -42,7 +42,7 @@ class Source(NamedTuple):
     checkpoint : Checkpoint
     checkpoint_sha256 : str
         Of its file.
-    sequence : Sequence or None
+    sequence : SequenceTables or None
         By which windows of a recording are decided together.
     """
 
@@ -52,7 +52,7 @@ class Source(NamedTuple):
     question: str | None
     checkpoint: Checkpoint
     checkpoint_sha256: str
-    sequence: Sequence | None = None
+    sequence: SequenceTables | None = None
 
     @property
     def answers(self) -> TaskSpec:

@@ -26,7 +26,7 @@ from link.errors import ArgumentError
 from link.hdp import GaussianHdp, Hdp
 from link.hsmm import log_conditional
 from link.randomness import permutation
-from link.sequence import Sequence, emissions, smoothed
+from link.sequence import SequenceTables, emissions, smoothed
 from link.truth import UNJUDGED
 from train.hdp import BehaviourModel, GaussianBehaviours, HdpTables
 from train.hdp_fit import clustered, fit
@@ -102,10 +102,10 @@ class SequenceStage(nn.Module):
         if "hsmm" in recipe.parts:
             self.hsmm = HsmmTables(classes, recipe.longest, recipe.durations, recipe.begins)
 
-    def tables(self) -> Sequence:
+    def tables(self) -> SequenceTables:
         """The tables, through which gradients pass."""
         hdp = None if self.hdp is None else self.hdp.tables()
-        return Sequence(
+        return SequenceTables(
             self.log_scale.exp(),
             self.log_prior,
             hdp,
@@ -115,11 +115,11 @@ class SequenceStage(nn.Module):
         )
 
     @torch.no_grad()
-    def arrays(self) -> Sequence:
+    def arrays(self) -> SequenceTables:
         """The tables as NumPy arrays, as a bundle has them."""
         tables = self.tables()
         hdp = None if tables.hdp is None else _as_arrays(tables.hdp)
-        return Sequence(
+        return SequenceTables(
             tables.scale.numpy(),
             tables.log_prior.numpy(),
             hdp,

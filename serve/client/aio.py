@@ -16,6 +16,7 @@ import grpc.aio
 from numpy.typing import ArrayLike
 
 from link.runtime import Transmission
+from link.sequence import SequenceTables
 from serve.client import calls, requests
 from serve.client.calls import Asked, Call, Caller, Plan, Progress
 from serve.client.failures import BROKEN, Failed, failure_of_call, failure_of_message
@@ -67,6 +68,11 @@ class AsyncClient:
     async def model(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelInfo:
         """As Client.model."""
         return await self._run(self._caller.begin(timeout_s), requests.describe(self._caller.name(model)))
+
+    async def sequence(self, model: str | None = None, *, timeout_s: float | None = None) -> SequenceTables:
+        """As Client.sequence."""
+        call, model = self._caller.begin(timeout_s), self._caller.name(model)
+        return (await self._run(call, requests.sequence(model, await self._info(call, model)))).tables
 
     async def encode(
         self,

@@ -194,6 +194,14 @@ class Call:
         )
 
 
+class UnderWay(NamedTuple):
+    """A piece that was sent, and has not been answered."""
+
+    piece: Piece
+    course: Course
+    future: Any
+
+
 class Asked(NamedTuple):
     """One request of a stream.
 

@@ -7,14 +7,17 @@ their answers become one result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypedDict, TypeVar, cast
 
 import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
-from link.errors import ArgumentError
+from link.errors import ArgumentError, BundleError, ServerError
 from link.runtime import Transmission
+from link.sequence import SequenceTables
+from link.sequence_file import sequence_from_bytes
 from serve.client import join, pieces
 from serve.client.pieces import Job, Part, Piece
 from serve.messages import convert
@@ -118,6 +121,36 @@ class Choice(NamedTuple):
 def describe(model: str) -> Job[ModelInfo]:
     """GetModel."""
     return _single("GetModel", model, pb.GetModelRequest(model=_name(model)), _read_model)
+
+
+@dataclass(frozen=True)
+class SequenceReply:
+    """The tables of a model's sequence stage, which are not about samples."""
+
+    tables: SequenceTables
+
+
+def sequence(model: str, info: ModelInfo) -> Job[SequenceReply]:
+    """GetModel, for the tables of the model's sequence stage.
+
+    Raises
+    ------
+    ArgumentError
+        If the model has none.
+    """
+    spec = info.manifest.task.sequence
+    if spec is None:
+        raise ArgumentError("model", f"must decide windows of a recording together, {info.manifest.name} does not")
+    classes = len(info.manifest.task.classes)
+
+    def read(reply: pb.GetModelResponse) -> Part:
+        try:
+            tables = sequence_from_bytes(reply.sequence, classes, spec.file)
+        except BundleError as error:
+            raise ServerError(f"the server's sequence stage cannot be used: {error}") from None
+        return Part(SequenceReply(tables), reply.model_digest)
+
+    return _single("GetModel", model, pb.GetModelRequest(model=_name(model), include_sequence=True), read)
 
 
 def summaries() -> Job[tuple[ModelSummary, ...]]:

@@ -8,14 +8,15 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import grpc
 from numpy.typing import ArrayLike
 
 from link.runtime import Transmission
+from link.sequence import SequenceTables
 from serve.client import calls, requests
-from serve.client.calls import Asked, Call, Caller, Plan, Progress
+from serve.client.calls import Asked, Call, Caller, Plan, Progress, UnderWay
 from serve.client.failures import Failed, failure_of_call, failure_of_message
 from serve.client.feed import Feed
 from serve.client.pieces import Job, Part, Piece
@@ -89,6 +90,11 @@ class Client:
     def model(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelInfo:
         """What a model takes and answers, asked anew."""
         return self._run(self._caller.begin(timeout_s), requests.describe(self._caller.name(model)))
+
+    def sequence(self, model: str | None = None, *, timeout_s: float | None = None) -> SequenceTables:
+        """The tables by which windows of a recording are decided together; ArgumentError where the model has none."""
+        call, model = self._caller.begin(timeout_s), self._caller.name(model)
+        return self._run(call, requests.sequence(model, self._info(call, model))).tables
 
     def encode(
         self,
@@ -318,11 +324,11 @@ class Client:
             for piece in job.pieces():
                 yield piece, call.read(job, piece, self._reply(call, method, piece, call.course()))
             return
-        under_way: deque[_UnderWay] = deque()
+        under_way: deque[UnderWay] = deque()
         try:
             for piece in job.pieces():
                 course = call.course()
-                under_way.append(_UnderWay(piece, course, self._send(call, method.future, piece.request, course)))
+                under_way.append(UnderWay(piece, course, self._send(call, method.future, piece.request, course)))
                 if len(under_way) == calls.IN_FLIGHT:
                     oldest = under_way[0].piece
                     yield oldest, call.read(job, oldest, self._wait(call, method, under_way))
@@ -333,7 +339,7 @@ class Client:
             for sent in under_way:
                 sent.future.cancel()
 
-    def _wait(self, call: Call, method: Any, under_way: deque[_UnderWay]) -> Any:
+    def _wait(self, call: Call, method: Any, under_way: deque[UnderWay]) -> Any:
         """The reply to the oldest request under way, which is then taken off."""
         while True:
             piece, course, future = under_way[0]
@@ -341,7 +347,7 @@ class Client:
                 reply = future.result()
             except (grpc.RpcError, grpc.FutureCancelledError):
                 time.sleep(call.pause(course, failure_of_call(future), piece.first))
-                under_way[0] = _UnderWay(piece, course, self._send(call, method.future, piece.request, course))
+                under_way[0] = UnderWay(piece, course, self._send(call, method.future, piece.request, course))
             else:
                 course.succeeded()
                 under_way.popleft()
@@ -390,11 +396,3 @@ class Client:
     def _send(self, call: Call, method: Any, request: Any, course: Course) -> Any:
         with call.until_closed():
             return method(request, timeout=course.left_s, metadata=self._metadata)
-
-
-class _UnderWay(NamedTuple):
-    """A piece that was sent, and has not been answered."""
-
-    piece: Piece
-    course: Course
-    future: Any

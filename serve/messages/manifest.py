@@ -117,9 +117,7 @@ def _task_from_message(message: pb.Task) -> TaskSpec:
     sequence = None
     if message.HasField("sequence"):
         held = message.sequence
-        sequence = SequenceSpec.model_validate(
-            {"file": held.file, "sha256": held.sha256, "parts": tuple(held.parts)}
-        )
+        sequence = SequenceSpec.model_validate({"file": held.file, "sha256": held.sha256, "parts": tuple(held.parts)})
     return TaskSpec(
         name=message.name,
         classes=tuple(message.classes),

@@ -11,7 +11,7 @@ from link.durations import negative_binomial
 from link.errors import ArgumentError
 from link.hdp import Hdp, infer, push
 from link.hsmm import Hsmm, forward_backward
-from link.sequence import Sequence, SequenceStream, emissions, smoothed
+from link.sequence import SequenceStream, SequenceTables, emissions, smoothed
 
 C, K, N, V, T = 3, 4, 2, 5, 7
 
@@ -20,7 +20,7 @@ def log_rows(random: np.random.Generator, *shape: int) -> NDArray[np.float64]:
     return np.log(random.dirichlet(np.ones(shape[-1]), shape[:-1]))
 
 
-def tables(hdp: bool = True, hsmm: bool = True, seed: int = 0) -> Sequence:
+def tables(hdp: bool = True, hsmm: bool = True, seed: int = 0) -> SequenceTables:
     random = np.random.default_rng(seed)
     transition = random.uniform(0.1, 1.0, (C, C)) * (1 - np.eye(C))
     with np.errstate(divide="ignore"):
@@ -29,7 +29,7 @@ def tables(hdp: bool = True, hsmm: bool = True, seed: int = 0) -> Sequence:
         log_rows(random, C), log_transition, negative_binomial(np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0]), 6)
     )
     weights = random.dirichlet(np.ones(K))
-    return Sequence(
+    return SequenceTables(
         np.array(0.7),
         log_rows(random, C),
         Hdp(log_rows(random, K, N, V) - 0.1, weights, 0.8, marginal=True) if hdp else None,
@@ -44,13 +44,13 @@ def received(seed: int, *leading: int) -> tuple[NDArray[np.float64], NDArray[np.
     return random.normal(size=(*leading, T, C)) * 2, random.dirichlet(np.ones(V), (*leading, T, N))
 
 
-def as_torch(found: Sequence) -> Sequence:
+def as_torch(found: SequenceTables) -> SequenceTables:
     def turned(value: object) -> object:
         if isinstance(value, tuple):
             return type(value)(*map(turned, value))  # type: ignore[call-arg]
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
-    return Sequence(*map(turned, found))  # type: ignore[arg-type]
+    return SequenceTables(*map(turned, found))  # type: ignore[arg-type]
 
 
 def test_with_neither_part_and_a_scale_of_1_a_window_is_decided_by_itself() -> None:

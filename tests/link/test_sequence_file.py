@@ -13,13 +13,13 @@ from link.durations import negative_binomial
 from link.errors import ArgumentError, BundleError
 from link.hdp import GaussianHdp, Hdp
 from link.hsmm import Hsmm
-from link.sequence import Sequence
+from link.sequence import SequenceTables
 from link.sequence_file import read_sequence, write_sequence
 
 C, K, N, V = 3, 4, 2, 5
 
 
-def tables(hdp: bool = True, hsmm: bool = True) -> Sequence:
+def tables(hdp: bool = True, hsmm: bool = True) -> SequenceTables:
     random = np.random.default_rng(0)
 
     def log_rows(*shape: int) -> NDArray[np.float64]:
@@ -28,7 +28,7 @@ def tables(hdp: bool = True, hsmm: bool = True) -> Sequence:
     transition = np.full((C, C), np.log(0.5))
     np.fill_diagonal(transition, -np.inf)
     durations = negative_binomial(np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0]), 6)
-    return Sequence(
+    return SequenceTables(
         np.array(0.7),
         log_rows(C),
         Hdp(log_rows(K, N, V) - 0.1, random.dirichlet(np.ones(K)), 0.8, marginal=True) if hdp else None,
