@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from hardpath.terminal import in_one_line, note, percent, say_json, say_table
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from hardpath.samples import Samples
@@ -70,6 +69,8 @@ def known_labels(batch: Batch, task: TaskSpec) -> NDArray[np.bool_]:
     ArgumentError
         If they are of another shape, or neither integers nor names.
     """
+    import numpy as np
+
     from link.tensors import as_tensor
     from link.truth import UNJUDGED
 
