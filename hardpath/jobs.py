@@ -61,6 +61,7 @@ def run_training(
                 on_epoch=lambda record: say(record.text()),
                 on_encoding=on_encoding,
                 on_found=found,
+                on_stage=_say_stage,
                 processes=processes,
                 transmitter=transmitter,
             )
@@ -82,9 +83,14 @@ def run_training(
             on_epoch=show,
             on_encoding=encoding,
             on_found=found,
+            on_stage=lambda epoch, loss: update(recipe.schedule.epochs, f"sequence stage, epoch {epoch}: {loss:.4f}"),
             processes=processes,
             transmitter=transmitter,
         )
+
+
+def _say_stage(epoch: int, loss: float) -> None:
+    say(f"[Stage {epoch}] windows of recordings together: loss={loss:.4f} nats a window")
 
 
 def run_finetuning(
