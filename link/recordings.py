@@ -13,6 +13,7 @@ whole number in whatever type; a sample without one has an empty text or NaN in 
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 import zlib
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from link.errors import ArgumentError
-from link.table import ABSENT, Table, column_key, read_table, refuse_line
+from link.table import Table, column_key, read_table, refuse_line
 
 SUFFIXES: Final = (".npz", ".csv")
 """Files that `read_recordings` takes."""
@@ -188,7 +189,8 @@ def _from_table(file: Path) -> list[Recording]:
     channels = [place for place in range(len(keys)) if place not in places.values()]
     if not channels:
         raise ArgumentError("data", f"{file} has no column of a channel: it has {', '.join(table.names)}")
-    samples = np.array([_numbers(table, line, row, channels) for line, row in table.rows], dtype=np.float32)
+    with np.errstate(over="ignore"):
+        samples = np.stack([_numbers(table, place).astype(np.float32) for place in channels], axis=1)
 
     def cells(role: str) -> NDArray[np.str_] | None:
         place = places[role]
@@ -205,7 +207,7 @@ def _from_table(file: Path) -> list[Recording]:
     )
     if places["time_s"] is None:
         return made
-    times = np.array([_numbers(table, line, row, [places["time_s"]])[0] for line, row in table.rows])
+    times = _numbers(table, places["time_s"])
     starts = np.cumsum([0, *(len(recording.samples) for recording in made)])
     return [
         recording._replace(rate_hz=_rate(recording.name, times[first:last]))
@@ -213,21 +215,25 @@ def _from_table(file: Path) -> list[Recording]:
     ]
 
 
-def _numbers(table: Table, line: int, row: Sequence[Any], places: Sequence[int]) -> list[float]:
-    values = []
-    for place in places:
-        cell = "" if row[place] is ABSENT or row[place] is None else str(row[place]).strip()
-        if cell.casefold() in _MISSING:
-            values.append(np.nan)
-            continue
-        try:
-            values.append(float(cell))
-        except ValueError:
-            name = (table.names or ())[place]
-            what = "seconds" if column_key(name) in _NAMES["time_s"] else "a number, or empty where it is missing"
-            hint = " (a comma is no decimal point)" if re.fullmatch(r"[+-]?[0-9]*,[0-9]+", cell) else ""
-            refuse_line(table.file, line, f"{name} must be {what}, got {cell[:40]!r}{hint}")
-    return values
+def _numbers(table: Table, place: int) -> NDArray[np.float64]:
+    """A column of numbers, NaN where one is missing."""
+    try:
+        return np.array([row[place] for _, row in table.rows]).astype(np.float64)
+    except ValueError:  # an empty cell, or one that is no number
+        return np.array([_number(table, line, row[place], place) for line, row in table.rows])
+
+
+def _number(table: Table, line: int, value: str, place: int) -> float:
+    cell = value.strip()
+    if cell.casefold() in _MISSING:
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        name = (table.names or ())[place]
+        what = "seconds" if column_key(name) in _NAMES["time_s"] else "a number, or empty where it is missing"
+        hint = " (a comma is no decimal point)" if re.fullmatch(r"[+-]?[0-9]*,[0-9]+", cell) else ""
+        refuse_line(table.file, line, f"{name} must be {what}, got {cell[:40]!r}{hint}")
 
 
 def _rate(name: str, times: NDArray[np.float64]) -> float:
@@ -278,10 +284,10 @@ def _texts(values: NDArray[Any]) -> NDArray[np.str_]:
         texts = values.astype(np.str_)
         return np.where(np.strings.lower(texts) == "nan", UNLABELLED, texts)
     distinct, which = np.unique(values, return_inverse=True)
-    texts = [
+    whole = [
         "" if np.isnan(value) else str(int(value)) if value == np.floor(value) else str(value) for value in distinct
     ]
-    return np.array(texts)[which]
+    return np.array(whole)[which]
 
 
 def _are_real(values: NDArray[Any]) -> bool:

@@ -186,7 +186,7 @@ def read_usable(options: Options, folder: Path | None, channels: Sequence[str] |
 def _too_short(recording: Recording, parts: Sequence[Recording], options: Options) -> str:
     empty = np.isnan(recording.samples).all(axis=0)
     if not parts and empty.any():
-        named = [name for name, none in zip(recording.channels, empty.tolist(), strict=True) if none]
+        named = [recording.channels[place] for place in np.flatnonzero(empty)]
         return f"{recording.name}: has no sample of channel {', '.join(named)}"
     longest = max((len(part.samples) for part in parts), default=0)
     gaps = " between its gaps" if len(parts) != 1 else ""
