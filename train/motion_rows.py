@@ -127,7 +127,8 @@ class LabelledWindows(NamedTuple):
     labels : (n,) str
         Behaviours.
     stretch : (n,) int64
-        The same number for windows that follow on one another.
+        The same number for windows of one recording, in order. It does not change where windows are left out between
+        them: where a behaviour ends is what labels tell, and a model of what follows on what has to find out.
     across, unnamed : int
         Windows that are left out: across a change of label, and of labels that are none or are not asked for.
     """
@@ -259,8 +260,10 @@ def cut_windows(options: Options, recordings: Sequence[Recording], step: int) ->
     possible = whole = unnamed = 0
     offsets = range(0, options.window, step) if options.window % step == 0 else (0,)
     stride = options.window if options.window % step == 0 else step
+    number = -1
     for recording in recordings:
         for offset in offsets:
+            number += 1
             possible += len(range(offset, len(recording.samples) - options.window + 1, stride))
             for stretch in windows_of(recording, options.window, stride, offset):
                 behaviours = _behaviours(options, recording.channels, stretch.samples, stretch.labels)
@@ -270,7 +273,7 @@ def cut_windows(options: Options, recordings: Sequence[Recording], step: int) ->
                 if kept.any():
                     samples.append(stretch.samples[kept])
                     labels.append(behaviours[kept])
-                    stretches.append(np.full(int(kept.sum()), len(stretches), dtype=np.int64))
+                    stretches.append(np.full(int(kept.sum()), number, dtype=np.int64))
     if not samples:
         raise ArgumentError("data", "no window has a label that is asked for: see task_options.classes")
     return LabelledWindows(

@@ -139,12 +139,12 @@ def test_a_link_of_several_modes_and_behaviours_that_cannot_be_are_refused_befor
 ):
     recipe = tmp_path / "modes.toml"
     mode = "[[link.modes]]\ntokens = 2\ncodewords = 8\norder = 4\n"
-    modes = f"{mode}{mode.replace('2', '4', 1)}"
-    recipe.write_text(f'name = "modes"\ntask = "motion"\nschedule = {{}}\n[link]\ndim = 8\n{modes}', encoding="utf-8")
+    head = 'name = "modes"\ntask = "motion"\n[schedule]\nepochs = 3\nwarmup_epochs = 1\nalignment_start_epoch = 2\n[link]\ndim = 8\n'
+    recipe.write_text(head + mode + mode.replace("2", "4", 1), encoding="utf-8")
     for command in ("ablate", recipe), ("train", recipe, "--set", 'sequence.parts=["hsmm"]'):
         found = hardpath(*command, "--data", recordings, "--out", tmp_path / command[0])
         assert "its codes are those of one mode, and [[link.modes]] has several" in found.err
     vanishing = ["--set", "sequence.gamma=0.01", "--set", "sequence.behaviours=100"]
     found = hardpath("ablate", "motion", *vanishing, "--data", recordings, "--out", tmp_path / "ablate")
-    assert "sequence.behaviours must be at most 10, where weights vanish" in found.err
+    assert "sequence.behaviours must be at most 9, where weights vanish" in found.err
     assert not list(tmp_path.glob("**/metrics.jsonl"))

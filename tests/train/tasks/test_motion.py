@@ -342,3 +342,16 @@ def test_a_part_without_a_behaviour_that_was_learned_and_a_channel_without_a_sam
         task_of(folder, **held)
     with pytest.raises(RecipeError, match="channels name acc_x twice"):
         task_of(folder, channels=("acc_x", "acc_x"))
+
+
+def test_rows_do_not_tell_where_a_behaviour_ends(folder: Path) -> None:
+    for subject in SUBJECTS:
+        with np.load(folder / f"{subject}.npz") as loaded:
+            kept = {name: loaded[name] for name in loaded.files if name != "recording"}
+        # Behaviours end in the middle of a window, which is left out.
+        kept["label"] = np.repeat(["jog", "walk", "shake"], [450, 400, 350])
+        np.savez(folder / f"{subject}.npz", **kept)
+    split = task_of(folder).load(folder).test
+    assert len(split) == 12 - 2
+    assert split.sequence is not None
+    assert len(set(split.sequence.tolist())) == 1
