@@ -139,7 +139,8 @@ def test_a_link_of_several_modes_and_behaviours_that_cannot_be_are_refused_befor
 ):
     recipe = tmp_path / "modes.toml"
     mode = "[[link.modes]]\ntokens = 2\ncodewords = 8\norder = 4\n"
-    head = 'name = "modes"\ntask = "motion"\n[schedule]\nepochs = 3\nwarmup_epochs = 1\nalignment_start_epoch = 2\n[link]\ndim = 8\n'
+    schedule = "[schedule]\nepochs = 3\nwarmup_epochs = 1\nalignment_start_epoch = 2\n"
+    head = f'name = "modes"\ntask = "motion"\n{schedule}[link]\ndim = 8\n'
     recipe.write_text(head + mode + mode.replace("2", "4", 1), encoding="utf-8")
     for command in ("ablate", recipe), ("train", recipe, "--set", 'sequence.parts=["hsmm"]'):
         found = hardpath(*command, "--data", recordings, "--out", tmp_path / command[0])
