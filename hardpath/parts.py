@@ -32,7 +32,7 @@ def run_parts(
     """
     import torch
 
-    from train.parts import measure_seed
+    from train.parts import measure_seed, require_rows
     from train.parts_report import markdown, plot_parts
 
     torch.set_num_threads(threads)
@@ -41,6 +41,8 @@ def run_parts(
         for number, recipe in enumerate(recipes, start=1):
             folder = out / f"seed-{recipe.seed}"
             found = _finished(folder, recipe, specs)
+            if found is not None and data is not None:
+                require_rows(folder, data)
             if found is None:
                 with progress(f"seed {recipe.seed}, {number} of {len(recipes)}", 100) as update:
                     found = measure_seed(

@@ -94,12 +94,20 @@ class Bundle:
         Raises
         ------
         BundleError
-            If its file holds no such tables.
+            If its file holds no such tables, or they are of other codes than the bundle's.
         """
+        from link.hdp import Hdp
         from link.sequence_file import read_sequence
 
         spec = self.manifest.task.sequence
-        return None if spec is None else read_sequence(self.file(spec), len(self.manifest.task.classes))
+        if spec is None:
+            return None
+        tables, mode = read_sequence(self.file(spec), len(self.manifest.task.classes)), self.manifest.modes[0]
+        expected = (mode.tokens, mode.codewords)
+        if isinstance(tables.hdp, Hdp) and tables.hdp.log_codes.shape[1:] != expected:
+            found = tables.hdp.log_codes.shape[1:]
+            raise BundleError(f"{self.path}: {spec.file} is of {found} tokens and codes, the link of {expected}")
+        return tables
 
 
 def load_bundle(path: Path | str, receiver: str | None = None) -> Bundle:

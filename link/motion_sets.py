@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import lzma
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from link.errors import ArgumentError
-from link.recordings import Recording, read_recordings
+from link.recordings import UNLABELLED as UNLABELLED
+from link.recordings import Recording, read_each, read_recordings
 from link.table import decode, read_bytes
-
-UNLABELLED: Final = ""
-"""The label of samples that have none, between others that have."""
 
 SISFALL_CHANNELS: Final = tuple(f"{sensor}_{axis}" for sensor in ("acc", "gyro", "acc2") for axis in "xyz")
 _SISFALL_UNITS: Final = np.repeat([32 / 2**13, 4000 / 2**16, 16 / 2**14], 3)
@@ -66,8 +63,13 @@ _PAMAP2_ACTIVITIES: Final = {
 }
 
 
-def read_motion(path: Path) -> list[Recording]:
+def read_motion(path: Path, left_out: list[str] | None = None) -> list[Recording]:
     """The recordings below a path, in whichever layout they are.
+
+    Parameters
+    ----------
+    left_out : list of str, optional
+        Gets what is wrong with each file that cannot be used, in place of ending with the first.
 
     Raises
     ------
@@ -80,10 +82,10 @@ def read_motion(path: Path) -> list[Recording]:
         if (path / "adl_index.csv").is_file():
             return _packed_sisfall(path)
         if files := sorted(path.rglob("D[0-9][0-9]_S[AE][0-9][0-9]_R[0-9][0-9].txt")):
-            return [_sisfall(file) for file in files]
+            return read_each(files, _sisfall, left_out)
         if files := sorted(path.rglob("subject[0-9]*.dat")):
-            return [_pamap2(file) for file in files]
-    return read_recordings(path)
+            return read_each(files, _pamap2, left_out)
+    return read_recordings(path, left_out)
 
 
 def _packed_sisfall(folder: Path) -> list[Recording]:
@@ -96,7 +98,11 @@ def _packed_sisfall(folder: Path) -> list[Recording]:
         counts = np.load(io.BytesIO(lzma.decompress(content) if file.suffix == ".xz" else content), allow_pickle=False)
     except (lzma.LZMAError, ValueError, EOFError) as error:
         raise ArgumentError("data", f"{file} is no array that can be read: {error}") from None
+    if counts.ndim != 2 or counts.shape[1] != len(SISFALL_CHANNELS):
+        raise ArgumentError("data", f"{file} must have {len(SISFALL_CHANNELS)} columns, got shape {counts.shape}")
     rows = list(csv.DictReader(io.StringIO(decode(str(index), read_bytes(index)))))
+    if not rows:
+        raise ArgumentError("data", f"{index} holds no rows")
     made = []
     for line, row in enumerate(rows, start=2):
         try:
@@ -106,7 +112,7 @@ def _packed_sisfall(folder: Path) -> list[Recording]:
             raise ArgumentError(
                 "data", f"{index}: line {line}: needs activity, subject, trial, offset and length"
             ) from None
-        if not (0 <= first < first + length <= len(counts)) or counts.shape[1:] != (len(SISFALL_CHANNELS),):
+        if not 0 <= first < first + length <= len(counts):
             raise ArgumentError(
                 "data", f"{index}: line {line}: samples {first} to {first + length - 1} are not in {file.name}"
             )
@@ -114,10 +120,10 @@ def _packed_sisfall(folder: Path) -> list[Recording]:
     return made
 
 
-def _sisfall(file: Path) -> Recording:
+def _sisfall(file: Path) -> list[Recording]:
     activity, subject, _ = file.stem.split("_")
     counts = _columns(file, len(SISFALL_CHANNELS), ",", decode(str(file), read_bytes(file)).replace(";", ""))
-    return _of_counts(file.stem, subject, activity, counts, _SISFALL_HZ)
+    return [_of_counts(file.stem, subject, activity, counts, _SISFALL_HZ)]
 
 
 def _of_counts(name: str, subject: str, activity: str, counts: NDArray[np.generic], rate_hz: float) -> Recording:
@@ -126,24 +132,25 @@ def _of_counts(name: str, subject: str, activity: str, counts: NDArray[np.generi
     return Recording(name, subject, rate_hz, SISFALL_CHANNELS, samples, labels)
 
 
-def _pamap2(file: Path) -> Recording:
+def _pamap2(file: Path) -> list[Recording]:
     columns = _columns(file, _PAMAP2_COLUMNS, None, decode(str(file), read_bytes(file)))
-    names = {number: _PAMAP2_ACTIVITIES.get(number, str(number)) for number in np.unique(columns[:, 1].astype(int))}
-    labels = np.array(_looked_up(names, columns[:, 1].astype(int).tolist()))
+    numbers, which = np.unique(np.nan_to_num(columns[:, 1]).astype(np.int64), return_inverse=True)
+    labels = np.array([_PAMAP2_ACTIVITIES.get(number, str(number)) for number in numbers.tolist()])[which]
     samples = columns[:, _PAMAP2_PLACES].astype(np.float32)
-    return Recording(file.name, file.stem.removeprefix("subject"), _PAMAP2_HZ, PAMAP2_CHANNELS, samples, labels)
-
-
-def _looked_up(names: dict[int, str], numbers: Iterable[int]) -> list[str]:
-    return [names[number] for number in numbers]
+    samples[~np.isfinite(samples)] = np.nan
+    return [Recording(file.name, file.stem.removeprefix("subject"), _PAMAP2_HZ, PAMAP2_CHANNELS, samples, labels)]
 
 
 def _columns(file: Path, width: int, delimiter: str | None, content: str) -> NDArray[np.float64]:
     """Numbers of a text file, (T, width); NaN where it says so."""
+    if not content.strip():
+        raise ArgumentError("data", f"{file} holds no rows")
     try:
         columns = np.loadtxt(io.StringIO(content), delimiter=delimiter, ndmin=2)
     except ValueError as error:
-        raise ArgumentError("data", f"{file} must hold rows of {width} numbers: {str(error).splitlines()[0]}") from None
+        raise ArgumentError(
+            "data", f"{file} must hold rows of {width} numbers: {str(error).partition(';')[0]}"
+        ) from None
     if columns.shape[1:] != (width,):
         raise ArgumentError("data", f"{file} must have {width} columns, got {columns.shape[1]}")
     return columns

@@ -87,6 +87,26 @@ def without_gaps(recording: Recording, longest: int) -> tuple[list[Recording], i
     return [whole.part(slice(first, last)) for first, last in kept.reshape(-1, 2)], filled
 
 
+def ratio_of_rates(from_hz: float, to_hz: float) -> Fraction:
+    """Samples after resampling for each before, of terms that a filter can have.
+
+    Raises
+    ------
+    ArgumentError
+        If rates are further apart than 1000 to 1.
+
+    Examples
+    --------
+    >>> ratio_of_rates(31.25, 50.0), ratio_of_rates(50.001, 50.0)
+    (Fraction(8, 5), Fraction(1, 1))
+    """
+    if not 1 / _FINEST <= to_hz / from_hz <= _FINEST:
+        raise ArgumentError(
+            "rate_hz", f"must be within 1:{_FINEST} of the recording's {from_hz:g} Hz, got {to_hz:g} Hz"
+        )
+    return Fraction(to_hz / from_hz).limit_denominator(_FINEST)
+
+
 def resampled(recording: Recording, rate_hz: float) -> Recording:
     """A recording at another rate: a polyphase filter against aliases, a label that of the sample nearest in time.
 
@@ -96,9 +116,11 @@ def resampled(recording: Recording, rate_hz: float) -> Recording:
         Without gaps; its rate known.
     rate_hz : float
     """
-    if recording.rate_hz is None or recording.rate_hz == rate_hz or not len(recording.samples):
+    if recording.rate_hz is None or not len(recording.samples):
         return recording
-    ratio = Fraction(rate_hz / recording.rate_hz).limit_denominator(_FINEST)
+    ratio = ratio_of_rates(recording.rate_hz, rate_hz)
+    if ratio == 1:
+        return recording._replace(rate_hz=rate_hz)
     samples = resample_poly(recording.samples, ratio.numerator, ratio.denominator, axis=0, padtype="line").astype(
         np.float32
     )

@@ -20,7 +20,7 @@ from link.errors import ArgumentError
 from link.motion_sets import UNLABELLED, read_motion
 from link.randomness import permutation
 from link.recordings import Recording
-from link.windows import channels_of, resampled, windows_of, without_gaps
+from link.windows import channels_of, ratio_of_rates, resampled, windows_of, without_gaps
 
 HOLDOUT_SEED: Final = 20_000
 _VALIDATION_SHARE: Final = 0.15
@@ -98,6 +98,8 @@ class Options(BaseModel):
         labels = [label for merged in self.classes.values() for label in merged]
         if twice := [label for label, count in Counter(labels).items() if count > 1]:
             raise ValueError(f"classes name the label {twice[0]} twice")
+        if twice := [name for name, count in Counter(self.channels or ()).items() if count > 1]:
+            raise ValueError(f"channels name {twice[0]} twice")
         if self.still is not None and self.still.name in self.classes:
             raise ValueError(f"classes and still both name {self.still.name}")
         return self
@@ -125,30 +127,39 @@ class LabelledWindows(NamedTuple):
     labels : (n,) str
         Behaviours.
     stretch : (n,) int64
-        The same number for windows that follow on one another.
+        The same number for windows of one recording, in order. It does not change where windows are left out between
+        them: where a behaviour ends is what labels tell, and a model of what follows on what has to find out.
+    across, unnamed : int
+        Windows that are left out: across a change of label, and of labels that are none or are not asked for.
     """
 
     samples: NDArray[np.float32]
     labels: NDArray[np.str_]
     stretch: NDArray[np.int64]
+    across: int = 0
+    unnamed: int = 0
 
 
 def read_usable(options: Options, folder: Path | None, channels: Sequence[str] | None = None) -> list[Recording]:
     """The recordings that can be used, at the rate and with the channels that are asked for."""
     if folder is None:
         raise ArgumentError("data", "must name recordings of motion: SisFall, PAMAP2, .npz or .csv (--data)")
-    found = read_motion(folder)
+    wrong: list[str] = []
+    found = read_motion(folder, wrong if options.skip_bad_recordings else None)
+    if not found:
+        raise ArgumentError("data", f"{folder} has no file that can be used; the first: {wrong[0]}")
     if all(recording.labels is None for recording in found):
         raise ArgumentError("data", f"{folder} has no labels: a column or an array `label`")
+    files = len(wrong)
     wanted = tuple(channels or options.channels or found[0].channels)
     made: list[Recording] = []
     rates: Counter[float] = Counter()
-    wrong: list[str] = []
     filled = cut = 0
     for recording in found:
         rate = recording.rate_hz or options.source_rate_hz or options.rate_hz
-        rates[rate] += 1
         try:
+            if recording.labels is None:
+                raise ArgumentError("data", f"{recording.name}: has no labels, which others have")
             whole = channels_of(recording._replace(rate_hz=rate), wanted)
             parts, count = without_gaps(whole, math.floor(options.longest_gap_s * rate))
             parts = [resampled(part, options.rate_hz) for part in parts]
@@ -161,14 +172,23 @@ def read_usable(options: Options, folder: Path | None, channels: Sequence[str] |
             wrong.append(error.message)
             continue
         made += usable
+        rates[rate] += 1
         filled, cut = filled + count, cut + len(parts) - 1
-    _tell(folder, options, found, rates, wrong, filled, cut)
+    if files:
+        _LOGGER.warning("%s: %d files are left out; the first, %s", folder, files, wrong[0])
+    _tell(folder, options, found, rates, wrong[files:], filled, cut)
+    if options.channels is None and (more := {name for each in found for name in each.channels} - set(wanted)):
+        _LOGGER.warning("%s: channels that not all have are left out: %s", folder, ", ".join(sorted(more)))
     if not made:
         raise ArgumentError("data", f"{folder} has no recording that can be used; the first: {wrong[0]}")
     return made
 
 
 def _too_short(recording: Recording, parts: Sequence[Recording], options: Options) -> str:
+    empty = np.isnan(recording.samples).all(axis=0)
+    if not parts and empty.any():
+        named = [recording.channels[place] for place in np.flatnonzero(empty)]
+        return f"{recording.name}: has no sample of channel {', '.join(named)}"
     longest = max((len(part.samples) for part in parts), default=0)
     gaps = " between its gaps" if len(parts) != 1 else ""
     return f"{recording.name}: a window is {options.window} samples at {options.rate_hz:g} Hz, it has {longest}{gaps}"
@@ -184,9 +204,16 @@ def _tell(
     cut: int,
 ) -> None:
     """Say what was done to the recordings, each in a line."""
-    for rate, count in sorted(rates.items()):
-        if rate != options.rate_hz:
-            _LOGGER.warning("%s: %d recordings are resampled from %g Hz to %g Hz", folder, count, rate, options.rate_hz)
+    others = {rate: count for rate, count in rates.items() if ratio_of_rates(rate, options.rate_hz) != 1}
+    if others:
+        low, high = min(others), max(others)
+        _LOGGER.warning(
+            "%s: %d recordings are resampled from %s Hz to %g Hz",
+            folder,
+            sum(others.values()),
+            f"{low:g}" if low == high else f"{low:g} to {high:g}",
+            options.rate_hz,
+        )
     unsaid = sum(recording.rate_hz is None for recording in found)
     if unsaid and options.source_rate_hz is None:
         _LOGGER.warning(
@@ -230,20 +257,28 @@ def cut_windows(options: Options, recordings: Sequence[Recording], step: int) ->
     """
     samples, labels = [], []
     stretches: list[NDArray[np.int64]] = []
+    possible = whole = unnamed = 0
     offsets = range(0, options.window, step) if options.window % step == 0 else (0,)
     stride = options.window if options.window % step == 0 else step
+    number = -1
     for recording in recordings:
         for offset in offsets:
+            number += 1
+            possible += len(range(offset, len(recording.samples) - options.window + 1, stride))
             for stretch in windows_of(recording, options.window, stride, offset):
                 behaviours = _behaviours(options, recording.channels, stretch.samples, stretch.labels)
                 kept = behaviours != UNLABELLED
+                unnamed += int((~kept).sum())
+                whole += len(kept)
                 if kept.any():
                     samples.append(stretch.samples[kept])
                     labels.append(behaviours[kept])
-                    stretches.append(np.full(int(kept.sum()), len(stretches), dtype=np.int64))
+                    stretches.append(np.full(int(kept.sum()), number, dtype=np.int64))
     if not samples:
         raise ArgumentError("data", "no window has a label that is asked for: see task_options.classes")
-    return LabelledWindows(np.concatenate(samples), np.concatenate(labels), np.concatenate(stretches))
+    return LabelledWindows(
+        np.concatenate(samples), np.concatenate(labels), np.concatenate(stretches), possible - whole, unnamed
+    )
 
 
 def _behaviours(

@@ -40,7 +40,7 @@ from train.record import EpochRecord, read_metrics
 from train.run import train
 from train.scores import gain_in_f1, scores
 from train.sequence import SequenceRecipe, SequenceStage, learn_stage, places
-from train.sequence_run import LONGEST, Received, learn_behind
+from train.sequence_run import LONGEST, Received, learn_behind, require_recordings
 from train.tasks import Data, Split, Task, load_task, task_facts
 from train.transceiver import Transceiver
 
@@ -134,6 +134,7 @@ def measure_seed(
     tell : callable
         Told what is done, and how far it is, as a fraction.
     """
+    require_recordings(recipe.model_copy(update={"sequence": _stage_recipe(recipe, ("hdp", "hsmm"))}))
     epochs = recipe.schedule.epochs
     train(
         recipe.model_copy(update={"sequence": _stage_recipe(recipe, ())}),
@@ -150,6 +151,13 @@ def measure_seed(
     made = _over_the_link(recipe, model.eval(), link, task, data, specs, record, tell)
     alone = _without_codebook(recipe, folder, data_folder, tell)
     return made + _without_a_link(recipe, alone, task, data, tell)
+
+
+def require_rows(folder: Path, data_folder: Path) -> None:
+    """Raise CheckpointError where the codec in a seed's `folder` was trained on other rows than the data have."""
+    found = checkpoints.last_of_run(folder / "vq")
+    if found is not None:
+        checkpoints.require_data(found, checkpoints.task_of(found).load(data_folder), folder / "vq")
 
 
 def _over_the_link(

@@ -172,7 +172,7 @@ class SequenceStage(nn.Module):
             found = fit(
                 self.hdp,
                 codes if codes.dtype == torch.int64 else codes.double(),
-                clustered(codes, self.recipe.behaviours, present=present, seed=seed),
+                _clusters(codes, present, self.recipe.behaviours, seed),
                 present=present,
                 sweeps=_FIT_SWEEPS,
             )
@@ -180,6 +180,12 @@ class SequenceStage(nn.Module):
             weights = found.behaviours.responsibilities[present]
             known = torch.nn.functional.one_hot(labels[present], classes).to(weights.dtype)
             self.class_logits.copy_((weights.T @ known + _SMOOTHING).log())
+
+
+def _clusters(codes: Tensor, present: Tensor, behaviours: int, seed: int) -> Tensor:
+    """Responsibilities to start from, (J, T, K): where there are fewer windows than behaviours, the last have none."""
+    most = min(behaviours, int(present.sum()))
+    return torch.nn.functional.pad(clustered(codes, most, present=present, seed=seed), (0, behaviours - most))
 
 
 def _as_arrays(tables: Hdp | GaussianHdp) -> Hdp | GaussianHdp:

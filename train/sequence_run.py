@@ -19,7 +19,7 @@ from torch import Tensor
 
 from link.bundle import sha256
 from link.codebook import posterior
-from link.errors import RecipeError
+from link.errors import ArgumentError, RecipeError
 from link.randomness import Draws, Stream
 from link.snr import NO_MIN
 from train import checkpoint as checkpoints
@@ -100,9 +100,19 @@ def learn_behind(
 
 
 def require_recordings(recipe: Recipe) -> None:
-    """Raise RecipeError where a recipe has a stage, and its task's rows do not follow on one another."""
-    if recipe.sequence.parts and not of_recordings(recipe.task):
+    """Raise RecipeError where a recipe has a stage that cannot be learned: of rows that stand apart, or of several modes."""
+    if not recipe.sequence.parts:
+        return
+    if not of_recordings(recipe.task):
         raise RecipeError(f"sequence.parts must be empty: rows of the task {recipe.task} do not follow on one another")
+    if recipe.link.modes:
+        raise RecipeError(
+            "sequence.parts must be empty: its codes are those of one mode, and [[link.modes]] has several"
+        )
+    try:
+        SequenceStage(recipe.sequence, 2, (1, 2))
+    except ArgumentError as error:
+        raise RecipeError(f"sequence.{error}") from None
 
 
 def learn_sequence(

@@ -122,3 +122,30 @@ def test_seeds_are_told_by_mean_deviation_and_interval():
     ]
     assert points_of(rows) == [(NO_LINK, None)]
     assert "| none | 3 | 90.0 ±0.0 [±0.0] | 92.0 ±2.0 [±5.0] |" in markdown(rows)
+
+
+def test_another_folder_of_data_is_no_answer_of_what_was_measured(finished, recordings, tmp_path, hardpath):
+    _, arguments, _ = finished
+    for file in recordings.iterdir():
+        with np.load(file) as loaded:
+            np.savez(tmp_path / file.name, **{**loaded, "data": loaded["data"] + 1.0})
+    again = hardpath(*[tmp_path if argument == recordings else argument for argument in arguments])
+    assert again.code != 0
+    assert "was trained on other rows than the data have now" in again.err
+
+
+def test_a_link_of_several_modes_and_behaviours_that_cannot_be_are_refused_before_training(
+    recordings, tmp_path, hardpath
+):
+    recipe = tmp_path / "modes.toml"
+    mode = "[[link.modes]]\ntokens = 2\ncodewords = 8\norder = 4\n"
+    schedule = "[schedule]\nepochs = 3\nwarmup_epochs = 1\nalignment_start_epoch = 2\n"
+    head = f'name = "modes"\ntask = "motion"\n{schedule}[link]\ndim = 8\n'
+    recipe.write_text(head + mode + mode.replace("2", "4", 1), encoding="utf-8")
+    for command in ("ablate", recipe), ("train", recipe, "--set", 'sequence.parts=["hsmm"]'):
+        found = hardpath(*command, "--data", recordings, "--out", tmp_path / command[0])
+        assert "its codes are those of one mode, and [[link.modes]] has several" in found.err
+    vanishing = ["--set", "sequence.gamma=0.01", "--set", "sequence.behaviours=100"]
+    found = hardpath("ablate", "motion", *vanishing, "--data", recordings, "--out", tmp_path / "ablate")
+    assert "sequence.behaviours must be at most 9, where weights vanish" in found.err
+    assert not list(tmp_path.glob("**/metrics.jsonl"))

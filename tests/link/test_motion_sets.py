@@ -90,3 +90,16 @@ def test_an_index_that_points_elsewhere_is_refused(tmp_path: Path, row: str) -> 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="does not exist"):
         read_motion(tmp_path / "nowhere")
+
+
+def test_a_row_of_pamap2_without_an_activity_has_no_label_and_an_empty_file_no_rows(tmp_path: Path) -> None:
+    row = " ".join(["0.01", "4", *["1"] * 52])
+    (tmp_path / "subject101.dat").write_text(f"{row}\n{row.replace(' 4 ', ' NaN ', 1)}\n", encoding="utf-8")
+    (found,) = read_motion(tmp_path)
+    assert found.labels is not None
+    assert found.labels.tolist() == ["walking", ""]
+    (tmp_path / "subject102.dat").write_text("", encoding="utf-8")
+    with pytest.raises(ArgumentError, match=r"subject102\.dat holds no rows"):
+        read_motion(tmp_path)
+    left_out: list[str] = []
+    assert len(read_motion(tmp_path, left_out)) == len(left_out) == 1

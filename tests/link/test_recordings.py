@@ -124,3 +124,96 @@ def test_a_folder_without_recordings_and_a_file_of_another_kind_are_refused(tmp_
     (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ArgumentError, match=r"is no \.npz, is damaged"):
         read_recordings(tmp_path / "b.npz")
+
+
+def csv(*rows: str, head: str = "subject,label,ax") -> str:
+    return "\n".join([head, *rows]) + "\n"
+
+
+def test_whole_numbers_are_the_same_label_in_whatever_type_and_nan_is_none(tmp_path: Path) -> None:
+    data = np.zeros((3, 1))
+    for name, labels in (
+        ("a", np.array([1.0, np.nan, 2.0])),
+        ("b", np.array([1, 0, 2])),
+        ("c", [["1"], ["nan"], ["2"]]),
+    ):
+        save(tmp_path / f"{name}.npz", data=data, label=labels, subject=np.array([7.0, 7.0, 7.0]))
+    found = read_recordings(tmp_path)
+    assert [list(each.labels) for each in found if each.labels is not None] == [
+        ["1", "", "2"],
+        list("102"),
+        ["1", "", "2"],
+    ]
+    assert {each.subject for each in found} == {"7"}
+
+
+def test_windows_may_have_a_label_a_sample(tmp_path: Path) -> None:
+    labels = np.array([[0, 0, 1], [1, 1, 0]])
+    found = read_recordings(save(tmp_path / "a.npz", data=np.zeros((2, 3, 1)), label=labels))
+    assert [list(each.labels) for each in found if each.labels is not None] == [list("001"), list("110")]
+
+
+def test_a_rate_in_an_array_of_one_is_a_rate(tmp_path: Path) -> None:
+    (found,) = read_recordings(save(tmp_path / "a.npz", data=np.zeros((2, 1)), rate_hz=np.array([31.25])))
+    assert found.rate_hz == 31.25
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"data": np.zeros((2, 1), dtype=np.complex64)}, "data must be numbers"),
+        (
+            {"data": np.zeros((2, 1)), "rate_hz": 1e9},
+            "must be 2 to 100000 samples a second, got 1e.09: are times in seconds",
+        ),
+        ({"data": np.zeros((2, 1)), "rate_hz": 0.05}, "must be 2 to 100000 samples a second, got 0.05"),
+        ({"data": np.zeros((2, 2)), "channels": ["x", "x"]}, "channels names x twice"),
+        ({"data": np.zeros((2, 1)), "subject": ["a", ""]}, "sample 1 has no subject"),
+    ],
+)
+def test_arrays_that_would_be_misread_are_refused(tmp_path: Path, arrays: dict[str, object], says: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"a\.npz.*{says}"):
+        read_recordings(save(tmp_path / "a.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (csv("a,walk,1;5", "a,walk,1"), "line 2: ax must be a number"),
+        (csv('a;walk;"1,5"', head="subject;label;ax"), r"line 2: ax must be .*\(a comma is no decimal point\)"),
+        (csv("0,a,walk,1", "20,a,walk,1", head="time,subject,label,ax"), "got 0.05: are times in seconds"),
+        (csv("2020-01-01T00:00:00,a,walk,1", head="time,subject,label,ax"), "line 2: time must be seconds"),
+        (csv("20,a,walk,1", head="time_ms,subject,label,ax"), "time_ms is no channel"),
+        (csv("0,a,walk,1", head=",subject,label,ax"), "column 1 has no name"),
+        (csv("a,walk,4,1", head="subject,activity,activity_id,ax"), "activity and activity_id both say the label"),
+        (csv("a,walk,1", ",walk,1"), "sample 1 has no subject"),
+    ],
+)
+def test_columns_that_would_be_taken_for_channels_and_other_units_are_refused(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ArgumentError, match=rf"a\.csv.*{says}"):
+        read_recordings(file)
+
+
+@pytest.mark.parametrize("rate", [30, 50, 60, 99.7, 128])
+def test_times_in_whole_milliseconds_tell_the_rate_of_their_mean(tmp_path: Path, rate: float) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(csv(*(f"{1.7e9 + t / rate:.3f},1" for t in range(2000)), head="time,ax"), encoding="utf-8")
+    (found,) = read_recordings(file)
+    # Both ends are rounded by at most half a millisecond.
+    assert found.rate_hz == pytest.approx(rate, rel=1.1 * 0.001 * rate / 1999)
+
+
+def test_files_that_cannot_be_used_may_be_told_and_left_out_and_hidden_ones_are_no_files(tmp_path: Path) -> None:
+    save(tmp_path / "a.npz", data=np.zeros((2, 1)))
+    (tmp_path / "b.npz").write_text("no archive", encoding="utf-8")
+    (tmp_path / "._a.npz").write_text("left by another system", encoding="utf-8")
+    left_out: list[str] = []
+    assert len(read_recordings(tmp_path, left_out)) == 1
+    assert len(left_out) == 1
+    assert "b.npz" in left_out[0]
+    with pytest.raises(ArgumentError, match=r"b\.npz"):
+        read_recordings(tmp_path)

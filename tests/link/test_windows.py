@@ -85,3 +85,10 @@ def test_channels_are_taken_by_name_and_a_missing_one_is_named() -> None:
     assert made.channels == ("c2", "c0")
     with pytest.raises(ArgumentError, match="lacks c7; it has c0, c1"):
         channels_of(recording([[1, 2]]), ("c0", "c7"))
+
+
+def test_rates_that_differ_by_less_than_a_filter_tells_are_one_and_those_too_far_apart_are_refused() -> None:
+    made = recording([[1], [2], [3]])._replace(rate_hz=50.004)
+    np.testing.assert_array_equal(resampled(made, 50.0).samples, made.samples)
+    with pytest.raises(ArgumentError, match=r"within 1:1000 of the recording's 50\.004 Hz, got 0\.01 Hz"):
+        resampled(made, 0.01)

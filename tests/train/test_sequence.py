@@ -129,3 +129,11 @@ def test_parts_that_are_named_twice_or_unknown_are_refused() -> None:
         SequenceRecipe(parts=("hdp", "hdp"))
     with pytest.raises(ValueError, match="hdp"):
         SequenceRecipe(parts=("hmm",))
+
+
+def test_more_behaviours_than_windows_leave_the_last_without_any():
+    stage = SequenceStage(SequenceRecipe(parts=("hdp",), behaviours=6), 2, (1, 4))
+    codes = torch.nn.functional.one_hot(torch.tensor([[[0], [1], [3]]]), 4).float()
+    stage.start(Recordings(torch.zeros(1, 3, 2), codes, torch.tensor([[0, 1, 1]])), seed=0)
+    found = smoothed(stage.arrays(), np.zeros((1, 3, 2), dtype=np.float32), codes.numpy())
+    assert np.isfinite(found).all()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from link.bundle import load_bundle
+from link.bundle import load_bundle, sha256
 from link.errors import BundleError, RecipeError
+from link.sequence_file import write_sequence
 from train.export import export
 from train.recipe_file import load_recipe
 from train.run import train
@@ -98,6 +99,18 @@ def test_the_bundle_carries_its_tables_and_refuses_others(finished, recordings, 
     file.unlink()
     with pytest.raises(BundleError, match=r"sequence\.npz is missing"):
         load_bundle(tmp_path / "bundle")
+
+
+def test_tables_of_other_codes_than_the_links_are_refused(finished, recordings, tmp_path):
+    bundle = tmp_path / "bundle"
+    export(finished[0], bundle, data_folder=recordings)
+    tables, spec = load_bundle(bundle).sequence(), load_bundle(bundle).manifest.task.sequence
+    before = spec.sha256
+    write_sequence(tables._replace(hdp=tables.hdp._replace(log_codes=tables.hdp.log_codes[:, :1])), bundle / spec.file)
+    manifest = (bundle / "manifest.json").read_text(encoding="utf-8")
+    (bundle / "manifest.json").write_text(manifest.replace(before, sha256(bundle / spec.file)), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"sequence\.npz is of \(1, 8\) tokens and codes, the link of \(2, 8\)"):
+        load_bundle(bundle).sequence()
 
 
 def test_a_run_without_parts_has_no_stage_and_its_manifest_does_not_tell_of_one(digits_bundle):

@@ -160,13 +160,22 @@ class Motion:
         windows = cut_windows(options, recordings, options.step if part == "train" else options.window)
         known = {name: place for place, name in enumerate(self.classes)}
         unknown = np.array([label not in known for label in windows.labels.tolist()])
+        if windows.across or windows.unnamed:
+            _LOGGER.warning(
+                "%s: windows are left out: %d across a change of label, %d of no label that is asked for",
+                part,
+                windows.across,
+                windows.unnamed,
+            )
         if unknown.any():
             _LOGGER.warning(
                 "%s: %d windows are left out: %s is no behaviour of the training subjects",
                 part,
                 unknown.sum(),
-                windows.labels[unknown][0],
+                ", ".join(sorted(set(windows.labels[unknown].tolist()))),
             )
+        if unknown.all():
+            raise ArgumentError("data", f"no window of the {part} subjects has a behaviour of the training subjects")
         labels = np.array([known[label] for label in windows.labels[~unknown].tolist()], dtype=np.int64)
         return Split({"window": windows.samples[~unknown]}, labels, windows.stretch[~unknown])
 

@@ -295,3 +295,63 @@ def test_people_whom_the_model_does_not_know_are_measured_on_and_those_it_learne
         (folder / f"{subject}.npz").unlink()
     with pytest.raises(ArgumentError, match="nobody but subjects of training and validation"):
         task.test_samples(folder)
+
+
+def test_what_is_left_out_is_told_file_recording_channel_and_window(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "broken.npz").write_text("no archive", encoding="utf-8")
+    with np.load(write(folder, "s5", channels=4)) as loaded:
+        data, label = loaded["data"], loaded["label"]
+    np.savez(folder / "t5.npz", data=data, subject="t5", rate_hz=RATE, channels=["acc_x", "acc_y", "acc_z", "acc_u"])
+    np.savez(folder / "u5.npz", data=data[:, :3], label=label, subject="u5", channels=["acc_x", "acc_y", "acc_z"])
+    with pytest.raises(ArgumentError, match=r"broken\.npz"):
+        task_of(folder)
+    with caplog.at_level(logging.WARNING):
+        task = task_of(folder, skip_bad_recordings=True, classes={"fast": ("jog", "shake"), "slow": ("walk",)})
+        assert "t5" not in {name for named in task._subjects.values() for name in named}
+    assert "1 files are left out; the first, " in caplog.text
+    assert (
+        "1 of 20 recordings are left out; the first, t5.npz, recording 0 (from sample 0): has no labels" in caplog.text
+    )
+    assert "channels that not all have are left out: acc_u" in caplog.text
+
+
+def test_windows_across_labels_and_of_none_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for subject in SUBJECTS:
+        with np.load(folder / f"{subject}.npz") as loaded:
+            kept = {name: loaded[name] for name in loaded.files if name != "recording"}
+        kept["label"][250:400] = ""
+        np.savez(folder / f"{subject}.npz", **kept)
+    with caplog.at_level(logging.WARNING):
+        task_of(folder).load(folder)
+    # 12 windows of a recording: one across 250, one wholly without a label.
+    assert "test: windows are left out: 1 across a change of label, 1 of no label that is asked for" in caplog.text
+
+
+def test_a_part_without_a_behaviour_that_was_learned_and_a_channel_without_a_sample_are_named(folder: Path) -> None:
+    with np.load(folder / "s1.npz") as loaded:
+        kept = {name: loaded[name] for name in loaded.files}
+    held = {"validation_subjects": ("s1",), "test_subjects": ("s2",)}
+    np.savez(folder / "s1.npz", **{**kept, "label": "swim"})
+    with pytest.raises(ArgumentError, match="no window of the validation subjects has a behaviour of the training"):
+        task_of(folder, **held).load(folder)
+    kept["data"][:, 1] = np.nan
+    np.savez(folder / "s1.npz", **kept)
+    with pytest.raises(ArgumentError, match=r"s1\.npz, recording 0 .* has no sample of channel acc_y"):
+        task_of(folder, **held)
+    with pytest.raises(RecipeError, match="channels name acc_x twice"):
+        task_of(folder, channels=("acc_x", "acc_x"))
+
+
+def test_rows_do_not_tell_where_a_behaviour_ends(folder: Path) -> None:
+    for subject in SUBJECTS:
+        with np.load(folder / f"{subject}.npz") as loaded:
+            kept = {name: loaded[name] for name in loaded.files if name != "recording"}
+        # Behaviours end in the middle of a window, which is left out.
+        kept["label"] = np.repeat(["jog", "walk", "shake"], [450, 400, 350])
+        np.savez(folder / f"{subject}.npz", **kept)
+    split = task_of(folder).load(folder).test
+    assert len(split) == 12 - 2
+    assert split.sequence is not None
+    assert len(set(split.sequence.tolist())) == 1
