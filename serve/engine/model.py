@@ -108,21 +108,6 @@ class Model:
         """What tells it from every other."""
         return ModelId(self.version, self.info.digest)
 
-    def sequence_file(self) -> bytes:
-        """The tables by which windows of a recording are decided together, as the bundle has them.
-
-        Raises
-        ------
-        ArgumentError
-            If the model has none.
-        BundleError
-            If the file is another one by now.
-        """
-        spec = self.link.manifest.task.sequence
-        if spec is None:
-            raise ArgumentError("include_sequence", f"must be false: {self.name} decides each sample by itself")
-        return self.link.bundle.read(spec)
-
     def waiting_requests(self, operation: str) -> int:
         """Requests that wait for a run."""
         return self._batchers[operation].waiting_requests

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from link.bundle import Bundle
+from link.errors import ArgumentError
 from serve.engine.batcher import Caller
 from serve.engine.engine import Engine
 from serve.messages import convert
@@ -113,7 +115,7 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
         model = self._engine.model(request.model)
         reply = model_to_message(model.info)
         if request.include_sequence:
-            reply.sequence = model.sequence_file()
+            reply.sequence = sequence_file(model.link.bundle)
         return reply
 
     @_answered
@@ -143,6 +145,22 @@ class LinkService(link_pb2_grpc.LinkServiceServicer):
             symbols = int(sent.num_symbols.sum()) + (result.header.header_symbols if result.header else 0)
             operation.sent(int(sent.num_bits.sum()), symbols, len(sent.mode), used.snr_db, used.channel)
             return convert.transmitted_to_message(result, request, model.id)
+
+
+def sequence_file(bundle: Bundle) -> bytes:
+    """The tables by which windows of a recording are decided together, as a bundle has them.
+
+    Raises
+    ------
+    ArgumentError
+        If it has none.
+    BundleError
+        If the file is another one by now.
+    """
+    spec = bundle.manifest.task.sequence
+    if spec is None:
+        raise ArgumentError("include_sequence", f"must be false: {bundle.manifest.name} decides each sample by itself")
+    return bundle.read(spec)
 
 
 def caller_of(request: Message, context: Context) -> Caller:
