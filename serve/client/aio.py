@@ -9,14 +9,13 @@ from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 import grpc
 import grpc.aio
 from numpy.typing import ArrayLike
 
 from link.runtime import Transmission
-from link.sequence import SequenceTables
 from serve.client import calls, requests
 from serve.client.calls import Asked, Call, Caller, Plan, Progress
 from serve.client.failures import BROKEN, Failed, failure_of_call, failure_of_message
@@ -29,6 +28,9 @@ from serve.client.target import target_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
 from serve.results import Decoded, ModelInfo, Transmitted
+
+if TYPE_CHECKING:
+    from link.sequence import SequenceTables
 
 Result = TypeVar("Result")
 

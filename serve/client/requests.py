@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, TypeVar, cast
 
 import numpy as np
 from google.protobuf.message import Message
@@ -16,14 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from link.errors import ArgumentError, BundleError, ServerError
 from link.runtime import Transmission
-from link.sequence import SequenceTables
-from link.sequence_file import sequence_from_bytes
 from serve.client import join, pieces
 from serve.client.pieces import Job, Part, Piece
 from serve.messages import convert
 from serve.messages.manifest import model_from_message
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.results import Decoded, ModelInfo, Settings, Transmitted
+
+if TYPE_CHECKING:
+    from link.sequence import SequenceTables
 
 Result = TypeVar("Result")
 Inputs = ArrayLike | Mapping[str, ArrayLike]
@@ -144,6 +145,8 @@ def sequence(model: str, info: ModelInfo) -> Job[SequenceReply]:
     classes = len(info.manifest.task.classes)
 
     def read(reply: pb.GetModelResponse) -> Part:
+        from link.sequence_file import sequence_from_bytes
+
         try:
             tables = sequence_from_bytes(reply.sequence, classes, spec.file)
         except BundleError as error:

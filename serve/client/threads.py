@@ -8,13 +8,12 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 import grpc
 from numpy.typing import ArrayLike
 
 from link.runtime import Transmission
-from link.sequence import SequenceTables
 from serve.client import calls, requests
 from serve.client.calls import Asked, Call, Caller, Plan, Progress, UnderWay
 from serve.client.failures import Failed, failure_of_call, failure_of_message
@@ -27,6 +26,9 @@ from serve.client.target import open_channel, target_of
 from serve.pb.hardpath.v1 import link_pb2 as pb
 from serve.pb.hardpath.v1 import link_pb2_grpc
 from serve.results import Decoded, ModelInfo, Transmitted
+
+if TYPE_CHECKING:
+    from link.sequence import SequenceTables
 
 Result = TypeVar("Result")
 
