@@ -109,12 +109,15 @@ def markdown(ablation: Ablation, done: Sequence[Measured], baselines: Sequence[B
                 rows = select(done, schedule, defects, kept)
                 if rows:
                     epochs = ", ".join(str(row.epoch) for row in rows)
-                    cells = [_cell([column.value(row) for row in rows]) for column in columns]
+                    cells = [percent_cell([column.value(row) for row in rows]) for column in columns]
                     name = condition_name(defects)
                     lines.append("| " + " | ".join([schedule, name, kept, epochs, str(len(rows)), *cells]) + " |")
     for name, cells in (
         ("label by repetition", [_repeated(baselines, column) for column in columns]),
-        ("no link", [_cell([row.no_link for row in baselines]) if column.path != "gap" else "" for column in columns]),
+        (
+            "no link",
+            [percent_cell([row.no_link for row in baselines]) if column.path != "gap" else "" for column in columns],
+        ),
     ):
         lines.append("| " + " | ".join([f"**{name}**", "", "", "", str(len(baselines)), *cells]) + " |")
     return "\n".join(lines) + "\n"
@@ -155,10 +158,11 @@ def _columns(ablation: Ablation) -> list[_Column]:
 def _repeated(baselines: Sequence[Baseline], column: _Column) -> str:
     if column.path == "gap":
         return ""
-    return _cell([row.repetition[column.channel][column.snr_db] for row in baselines])
+    return percent_cell([row.repetition[column.channel][column.snr_db] for row in baselines])
 
 
-def _cell(values: Sequence[float]) -> str:
+def percent_cell(values: Sequence[float]) -> str:
+    """A cell of a table, per cent over seeds: mean ± deviation [± half-width]; the mean alone for one seed."""
     found = over_seeds(values)
     if math.isnan(found.deviation):
         return f"{100 * found.mean:.1f}"

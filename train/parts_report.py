@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from link.plot import GREY, PALETTE, save_figure, styled_figure
-from train.ablation_report import over_seeds
+from train.ablation_report import over_seeds, percent_cell
 from train.parts import COMBINATIONS, NO_LINK, Parts, PartScores, variant_name
 
 Point = tuple[str, float | None]
@@ -112,10 +111,7 @@ def plot_parts(done: Sequence[PartScores], path: Path) -> tuple[Path, Path]:
 
 
 def _percent(rows: Sequence[PartScores], value: Callable[[PartScores], float]) -> str:
-    found = over_seeds([value(row) for row in rows])
-    if math.isnan(found.deviation):
-        return f"{100 * found.mean:.1f}"
-    return f"{100 * found.mean:.1f} ±{100 * found.deviation:.1f} [±{100 * found.half_width:.1f}]"
+    return percent_cell([value(row) for row in rows])
 
 
 def _gain(rows: Sequence[PartScores]) -> str:
