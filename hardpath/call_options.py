@@ -13,14 +13,18 @@ _LINK: Final = {
     "channel", "block_symbols", "k_factor_db", "csi", "pilots", "no_offset_db", "seed", "snr_error_db",
 }  # fmt: skip
 _STOP: Final = {"draws", "target_errors", "rel_width", "confidence"}
+_RECORDING: Final = {"lag"}
 _MEANT: Final[dict[str | None, set[str]]] = {
     None: {"snr_db", "mode", *_SAMPLES, *_LINK},
     "--encode": {"snr_db", "mode", *_SAMPLES},
     "--decode": set(),
     "--sweep": {*_SAMPLES, *_LINK, *_STOP},
+    "--recording": {"snr_db", *_LINK, *_RECORDING},
 }
 """Parameters that each job looks at, None being the plain transmission, beside those that all look at."""
-_OF_SOME: Final = {"snr_db", "mode", *_SAMPLES, *_LINK, *_STOP}
+_OF_SOME: Final = {"snr_db", "mode", *_SAMPLES, *_LINK, *_STOP, *_RECORDING}
+_OF_ONE: Final = dict.fromkeys(_STOP, "--sweep") | dict.fromkeys(_RECORDING, "--recording")
+"""Parameters of one job alone."""
 
 _OF_SIMULATED: Final = ("block_symbols", "k_factor_db", "csi", "pilots", "no_offset_db")
 _RICIAN: Final = ("rician", "rician-fast")
@@ -47,7 +51,7 @@ def refuse_what_does_nothing(context: typer.Context, job: str | None, channel: s
     given = [name for name in context.params if name in _OF_SOME and is_given(context, name)]
     for name in given:
         if name not in _MEANT[job]:
-            beside = "without --sweep" if name in _STOP and job is None else f"beside {job}"
+            beside = f"without {_OF_ONE[name]}" if name in _OF_ONE and job is None else f"beside {job}"
             raise ArgumentError(_flag(name), f"must be absent {beside}")
     for name in _OF_SIMULATED if channel == RADIO else ():
         if name in given:

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hardpath.call_files import check_out, received, received_beside, save
+from hardpath import call_jobs
+from hardpath.call_files import check_out, received, received_beside
+from hardpath.call_jobs import Output, rows_of
 from hardpath.call_options import is_given, refuse_what_does_nothing
-from hardpath.call_tables import (
-    Batch,
-    decoded_answers,
-    encoded_answers,
-    frames_told,
-    known_labels,
-    note_frames,
-    note_labels,
-    note_texts,
-    point_answers,
-    show,
-    show_points,
-    transmitted_answers,
-)
+from hardpath.call_recordings import recordings_of, send_recordings
+from hardpath.call_tables import Batch, known_labels
 from hardpath.connection import (
     CONNECTION_PANEL,
     Ca,
@@ -56,24 +43,16 @@ from hardpath.options import (
     path_of,
     row_range,
 )
-from hardpath.terminal import INTERRUPTED, ends_with, note, percent, progress
+from hardpath.terminal import ends_with, note
 from link.errors import ArgumentError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from hardpath.call_tables import Answers
     from hardpath.samples import Samples
     from link.manifest import Manifest
     from serve.client import Client
-    from serve.client.points import SweepPoint
     from serve.results import ModelInfo
 
 commands = typer.Typer()
-
-_BAR_ROWS: Final = 1000
-"""From so many rows on progress is shown."""
 
 
 @commands.command()
@@ -111,10 +90,23 @@ def call(
         ),
     ] = None,
     skip_bad: SkipBad = False,
+    recording: Annotated[
+        Path | None,
+        typer.Option(
+            "--recording",
+            metavar="PATH",
+            help="Recordings of sensors, as --data of train takes them: sent window by window, and decided as they come.",
+            parser=path_of,
+        ),
+    ] = None,
+    lag: Annotated[
+        int, typer.Option(min=0, help="Windows after its own that a decision on one of --recording waits for.")
+    ] = 0,
     rows: Annotated[
         str | None,
         typer.Option(
-            help="Rows to send, FIRST:LAST, the last excluded; where absent, 0:8, or all of --text, --texts and --sweep."
+            help="Rows to send, FIRST:LAST, the last excluded; where absent, 0:8, or all of --text, --texts, --sweep and "
+            "--recording, where they are recordings."
         ),
     ] = None,
     encode: Annotated[
@@ -170,7 +162,7 @@ def call(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds that the call may take, repetitions included: 30; of --sweep, no limit.",
+            help="Seconds that the call may take, repetitions included: 30; of --sweep and --recording, no limit.",
             rich_help_panel=CONNECTION_PANEL,
         ),
     ] = None,
@@ -198,11 +190,19 @@ def call(
     from serve.client import Client
     from serve.client.calls import TIMEOUT_S
 
-    job = _only_one({"--encode": encode, "--decode": decode is not None, "--sweep": sweep is not None})
+    job = _only_one(
+        {
+            "--encode": encode,
+            "--decode": decode is not None,
+            "--sweep": sweep is not None,
+            "--recording": recording is not None,
+        }
+    )
     refuse_what_does_nothing(context, job, channel)
-    check_out(out, arrays=job != "--sweep")
+    check_out(out, arrays=job not in ("--sweep", "--recording"))
     given = texts_given(text or [], texts, inputs, skip_bad=skip_bad)
-    asked_rows, rows = rows, rows or (f"0:{len(given)}" if given else None if job in ("--sweep", "--decode") else "0:8")
+    all_rows = None if job in ("--sweep", "--decode", "--recording") else "0:8"
+    asked_rows, rows = rows, rows or (f"0:{len(given)}" if given else all_rows)
     chosen = slice(0, None) if rows is None else row_range(rows)
     options = {
         "channel": channel,
@@ -220,124 +220,36 @@ def call(
     timeout_s = TIMEOUT_S if timeout is None else timeout
     if decode is not None:
         arrays = received(decode)
-        _check_rows(asked_rows, chosen, _rows(arrays), as_json=as_json)
+        _check_rows(asked_rows, chosen, rows_of(arrays), as_json=as_json)
         arrays = {name: array[chosen] for name, array in arrays.items()}
     with Client(address, model=model, timeout_s=timeout_s, **reached) as client:
         manifest = _model(client, model).manifest
-        output = _Output({"model": manifest.name, "version": manifest.version}, out, as_json)
+        output = Output({"model": manifest.name, "version": manifest.version}, out, as_json)
         if decode is not None:
             own = received_beside(decode, manifest.given_as(manifest.side_inputs), chosen)
-            _decode(client, decode, arrays | ({"inputs": own} if own else {}), chosen.start, output)
+            call_jobs.decode(client, decode, arrays | ({"inputs": own} if own else {}), chosen.start, output)
+            return
+        estimate = None if channel == RADIO and not is_given(context, "snr_db") else snr_db
+        if recording is not None:
+            parts = recordings_of(recording, manifest)
+            _check_rows(asked_rows, chosen, len(parts), as_json=as_json)
+            asked = options | {"snr_db": estimate, "lag": lag}
+            send_recordings(client, manifest, parts[chosen], asked, timeout, output)
             return
         named = "--inputs" if manifest.tokenizer is None else "--text, --texts or --inputs"
         found = text_samples(given, manifest) if given else _samples(inputs, manifest, named, skip_bad=skip_bad)
         batch = Batch.of(found, manifest, chosen)
-        _check_rows(asked_rows, chosen, _rows(found.inputs), as_json=as_json)
+        _check_rows(asked_rows, chosen, rows_of(found.inputs), as_json=as_json)
         if encode:
-            estimate = snr_db if is_given(context, "snr_db") or manifest.routed else None
+            told = snr_db if is_given(context, "snr_db") or manifest.routed else None
             sent = batch.of_names((*manifest.given_as(manifest.task_inputs), *(s.name for s in manifest.task_inputs)))
-            _encode(client, sent, {"snr_db": estimate, "mode": mode}, output)
+            call_jobs.encode(client, sent, {"snr_db": told, "mode": mode}, output)
         elif sweep is not None:
             rule = {"draws": draws, "target_errors": target_errors, "rel_width": rel_width, "confidence": confidence}
-            _sweep(client, batch, sweep, timeout, options | rule, output)
+            call_jobs.sweep(client, batch, sweep, timeout, options | rule, output)
         else:
-            asked = None if channel == RADIO and not is_given(context, "snr_db") else snr_db
-            _transmit(
-                client, batch, options | {"snr_db": asked, "mode": mode}, output, known_labels(batch, manifest.task)
-            )
-
-
-class _Output(NamedTuple):
-    """What becomes of answers: shown beside what is `told` of their model, and saved to `out`."""
-
-    told: Mapping[str, Any]
-    out: Path | None
-    as_json: bool
-
-    def give(self, client: Client, asked: Mapping[str, Any], answers: Answers, title: str, result: Any) -> None:
-        """Show first: what cannot be saved was seen."""
-        show(client.address, {**self.told, **asked}, answers, title, as_json=self.as_json)
-        save(self.out, answers, result)
-
-
-def _transmit(
-    client: Client, batch: Batch, options: Mapping[str, Any], output: _Output, known: NDArray[np.bool_]
-) -> None:
-    with _bar("sending", batch.rows) as update:
-        reply = client.transmit(
-            batch.inputs,
-            sample_offset=batch.first,
-            include_llr=output.out is not None,
-            include_symbols=output.out is not None,
-            progress=update,
-            **options,
-        )
-    answers = transmitted_answers(reply, batch, known)
-    used = asdict(reply.settings)
-    at = "" if used["snr_db"] is None else f" at {used['snr_db']:g} dB"
-    told = {} if reply.frames is None else {"radio": frames_told(reply.frames)}
-    title = f"{used['channel']}{at}, seed {used['seed']}"
-    output.give(client, {**used, "mode": options["mode"], **told}, answers, title, reply)
-    if not output.as_json:
-        note_frames(reply.frames)
-        note_texts(reply)
-        note_labels(batch, known)
-
-
-def _encode(client: Client, batch: Batch, options: Mapping[str, Any], output: _Output) -> None:
-    with _bar("encoding", batch.rows) as update:
-        sent = client.encode(batch.inputs, progress=update, **options)
-    answers = encoded_answers(sent, batch)
-    output.give(client, options, answers, "encoded", sent)
-
-
-def _decode(client: Client, file: Path, arrays: Mapping[str, Any], first: int, output: _Output) -> None:
-    with _bar("decoding", _rows(arrays)) as update:
-        found = client.decode(**arrays, include_llr=output.out is not None, progress=update)
-    answers = decoded_answers(found, first)
-    output.give(client, {}, answers, f"{file} decoded", found)
-    if not output.as_json:
-        note_texts(found)
-
-
-def _sweep(
-    client: Client,
-    batch: Batch,
-    grid: str,
-    timeout: float | None,
-    options: Mapping[str, Any],
-    output: _Output,
-) -> None:
-    """Show the points that came, also where Ctrl-C ends the sweep."""
-    from link.errors import require_range
-    from link.grid import parse_grid
-
-    if options["rel_width"] is not None:  # 0 stands for none on the wire
-        require_range("--rel-width", options["rel_width"], 1e-3, 10.0)
-    if not 0.0 < options["confidence"] < 1.0:
-        raise ArgumentError("--confidence", f"must be in (0, 1), got {options['confidence']:g}")
-    snr_db = parse_grid(grid, "--sweep")
-    given = {name: value for name, value in options.items() if value is not None}
-    points: list[SweepPoint] = []
-    interrupted = False
-    with progress(f"sweeping {options['channel']}", len(snr_db)) as update:
-        try:
-            for point in client.sweep(batch.inputs, snr_db, labels=batch.labels, timeout_s=timeout, **given):
-                points.append(point)
-                update(len(points), f"{point.snr_db:g} dB: {percent(point.accuracy.value)} %")
-        except KeyboardInterrupt:
-            interrupted = True
-    answers = point_answers(points)
-    if output.as_json:
-        show(client.address, {**output.told, **options}, answers, "", as_json=True, name="points")
-    elif points:
-        show_points(
-            f"{client.address} over {options['channel']}, seed {options['seed']}", points, options["confidence"]
-        )
-    save(output.out, answers, None)
-    if interrupted:
-        note(f"hardpath: interrupted after {len(points)} of {len(snr_db)} points")
-        sys.exit(INTERRUPTED)
+            asked = options | {"snr_db": estimate, "mode": mode}
+            call_jobs.transmit(client, batch, asked, output, known_labels(batch, manifest.task))
 
 
 def _only_one(jobs: Mapping[str, bool]) -> str | None:
@@ -371,10 +283,6 @@ def _samples(inputs: Path | None, manifest: Manifest, named: str, *, skip_bad: b
         raise
 
 
-def _rows(arrays: Mapping[str, Any]) -> int:
-    return len(next(iter(arrays.values())))
-
-
 def _check_rows(rows: str | None, chosen: slice, found: int, *, as_json: bool) -> None:
     """Refuse rows that begin past the end, and say where some lie there."""
     if not found:
@@ -385,13 +293,3 @@ def _check_rows(rows: str | None, chosen: slice, found: int, *, as_json: bool) -
         raise ArgumentError("--rows", f"names none of the {found} rows, got {rows!r}")
     if chosen.stop > found and not as_json:
         note(f"rows {rows} reach past the end: {found - chosen.start} are sent")
-
-
-@contextmanager
-def _bar(what: str, rows: int) -> Iterator[Callable[[int, int], None]]:
-    """Progress by rows, where there are so many that it takes a while."""
-    if rows < _BAR_ROWS:
-        yield lambda done, total: None
-        return
-    with progress(what, rows) as update:
-        yield lambda done, total: update(done, "rows")

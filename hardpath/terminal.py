@@ -170,6 +170,11 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, indent=2, allow_nan=False))
 
 
+def say_json_line(value: Any) -> None:
+    """One JSON object to stdout, in a line: of those that come one after another."""
+    say(json.dumps(value, allow_nan=False))
+
+
 def say_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table to stdout, as wide as it needs to be: a terminal that is narrower wraps it, and no number is cut."""
     from rich import box

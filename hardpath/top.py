@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from hardpath.connection import Ca, Certificate, Key, ServerName, Tls, TokenFile, administration, connection
-from hardpath.terminal import ends_with, say, say_json, say_table
+from hardpath.terminal import ends_with, say, say_json, say_json_line, say_table
 
 if TYPE_CHECKING:
     from serve.telemetry.snapshot import Snapshot
@@ -74,7 +73,7 @@ def watch_server(address: str, ask: Callable[[], Snapshot], interval: float, *, 
             say_table(top_view.title(view), top_view.COLUMNS, map(top_view.cells, view.rates))
             say(top_view.caption(view.snapshot))
     elif as_json:
-        _repeat(watch, interval, lambda view: say(json.dumps(top_view.as_json(view), allow_nan=False)))
+        _repeat(watch, interval, lambda view: say_json_line(top_view.as_json(view)))
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.live import Live

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from link.errors import ArgumentError
-from link.recordings import Recording
+from link.recordings import UNLABELLED, Recording
 
 _FINEST = 1000
 """Largest denominator of a ratio of sampling rates."""
@@ -132,6 +132,22 @@ def resampled(recording: Recording, rate_hz: float) -> Recording:
     return recording._replace(rate_hz=rate_hz, samples=samples, labels=labels)
 
 
+def all_windows_of(recording: Recording, length: int) -> Windows:
+    """Its windows, one after another, also those across a change of label, which have an empty one.
+
+    Parameters
+    ----------
+    length : int
+        Samples of a window; the recording has so many.
+    """
+    every = windows_of(recording._replace(labels=None), length, length)[0]
+    if recording.labels is None:
+        return every
+    starts = length * np.arange(len(every.samples))
+    whole = _of_one_label(recording.labels, starts, length)
+    return every._replace(labels=np.where(whole, recording.labels[starts], UNLABELLED))
+
+
 def windows_of(recording: Recording, length: int, step: int, first: int = 0) -> list[Windows]:
     """Its windows, those across a change of label left out: a list of stretches that follow on one another without one.
 
@@ -148,8 +164,7 @@ def windows_of(recording: Recording, length: int, step: int, first: int = 0) -> 
     cut = np.lib.stride_tricks.sliding_window_view(recording.samples, length, axis=0)[starts].swapaxes(1, 2)
     if recording.labels is None:
         return [Windows(np.ascontiguousarray(cut), None)]
-    changes = np.concatenate([[0], np.cumsum(recording.labels[1:] != recording.labels[:-1])])
-    whole = changes[starts] == changes[starts + length - 1]
+    whole = _of_one_label(recording.labels, starts, length)
     stretches = np.split(np.arange(len(starts)), np.flatnonzero(~whole))
     made = []
     for stretch in stretches:
@@ -157,3 +172,8 @@ def windows_of(recording: Recording, length: int, step: int, first: int = 0) -> 
         if len(kept):
             made.append(Windows(np.ascontiguousarray(cut[kept]), recording.labels[starts[kept]]))
     return made
+
+
+def _of_one_label(labels: NDArray[np.str_], starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+    changes = np.concatenate([[0], np.cumsum(labels[1:] != labels[:-1])])
+    return np.asarray(changes[starts] == changes[starts + length - 1])

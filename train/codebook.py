@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -26,11 +27,19 @@ from link.randomness import Draws, Stream
 from train.losses import assignment_entropy
 
 Labelling = Literal["searched", "pca-gray", "axis-gray", "identity", "random"]
-LabelSearch = Literal["start", "alignment", "both"]
+Moment = Literal["start", "restart", "alignment"]
+LabelSearch = Literal["start", "alignment", "both", "restarts"]
 
 # Points of Stream.INITIALISATION.
 PLACES = 0
 _LABELS = 1
+
+_MOMENTS: Final[Mapping[LabelSearch, tuple[Moment, ...]]] = {
+    "start": ("start",),
+    "alignment": ("alignment",),
+    "both": ("start", "alignment"),
+    "restarts": ("start", "restart"),
+}
 
 
 class Codebook(nn.Module):
@@ -49,7 +58,7 @@ class Codebook(nn.Module):
     labelling : str
         Where labels come from; `searched` is the Binary Switching Algorithm, and begins at Gray labels.
     label_search : str
-        When they are searched: at the start, where alignment begins, or both.
+        When they are searched: at the start, where alignment begins, both, or at the start and wherever codewords restart.
     """
 
     codebook: Tensor
@@ -156,12 +165,13 @@ class Codebook(nn.Module):
         self.log_prior.copy_(smoothed.log())
 
     @torch.no_grad()
-    def align_labels(self, bit_error_rates: np.ndarray) -> None:
-        """Where alignment begins: search on from the present labels, for the codebook and usage that learning left.
+    def search_labels(self, moment: Moment, bit_error_rates: np.ndarray) -> None:
+        """Search on from the present labels, for codebook and usage as they are.
 
-        Nothing where the labels are not searched, or not then. Never to labels of a higher cost (`binary_switching`).
+        Nothing where the labels are not searched, or not at this moment. Never to labels of a higher cost
+        (`binary_switching`).
         """
-        self._search("alignment", self.ema_size.double().cpu().numpy(), bit_error_rates)
+        self._search(moment, self.ema_size.double().cpu().numpy(), bit_error_rates)
 
     def set_labels(self, labels: np.ndarray) -> None:
         """Set the label of each codeword, a permutation of 0 to K - 1."""
@@ -194,8 +204,8 @@ class Codebook(nn.Module):
     def _gray_labels(self) -> NDArray[np.int64]:
         return pca_gray(self.codebook.double().cpu().numpy())
 
-    def _search(self, moment: LabelSearch, usage: NDArray[np.float64], bit_error_rates: np.ndarray) -> None:
-        if self.labelling == "searched" and self.label_search in (moment, "both"):
+    def _search(self, moment: Moment, usage: NDArray[np.float64], bit_error_rates: np.ndarray) -> None:
+        if self.labelling == "searched" and moment in _MOMENTS[self.label_search]:
             codewords = self.codebook.double().cpu().numpy()
             self.set_labels(binary_switching(codewords, usage, self.labels.cpu().numpy(), bit_error_rates))
 

@@ -208,7 +208,6 @@ class Trainer:
         monitor = CollapseMonitor(self.recipe.link, batch_rows)
         sums: dict[str, float] = {}
         correct = 0
-        tokens = torch.empty(0)
         schedule, weights = self.recipe.schedule, self._weights(settings.epoch)
         # A router that is kept has learned.
         link_epoch = settings.epoch - schedule.warmup_epochs if self.transmitter is None else schedule.epochs
@@ -227,6 +226,7 @@ class Trainer:
                 routing=routing,
                 side=batch.side,
                 lost=None if latent is None else latent.lost,
+                past_link=self.recipe.quantizer.gradient == "straight-through",
             )
             monitor.add_batch(sent.hard.indices)
             of_modes = () if routing is None else (routing.mode, routing.right)
@@ -238,7 +238,7 @@ class Trainer:
             for name, value in {"loss": loss, **terms.values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
             correct += sent.correct
-        restarted = self.upkeep.end_epoch(tokens, settings)
+        restarted = self.upkeep.end_epoch(settings)
         evaluation = evaluate(
             self.model,
             self.task,

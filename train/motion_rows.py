@@ -20,7 +20,7 @@ from link.errors import ArgumentError
 from link.motion_sets import UNLABELLED, read_motion
 from link.randomness import permutation
 from link.recordings import Recording
-from link.windows import channels_of, ratio_of_rates, resampled, windows_of, without_gaps
+from link.windows import Windows, all_windows_of, channels_of, ratio_of_rates, resampled, windows_of, without_gaps
 
 HOLDOUT_SEED: Final = 20_000
 _VALIDATION_SHARE: Final = 0.15
@@ -140,15 +140,23 @@ class LabelledWindows(NamedTuple):
     unnamed: int = 0
 
 
-def read_usable(options: Options, folder: Path | None, channels: Sequence[str] | None = None) -> list[Recording]:
-    """The recordings that can be used, at the rate and with the channels that are asked for."""
+def read_usable(
+    options: Options, folder: Path | None, channels: Sequence[str] | None = None, *, labelled: bool = True
+) -> list[Recording]:
+    """The recordings that can be used, at the rate and with the channels that are asked for.
+
+    Parameters
+    ----------
+    labelled : bool
+        Whether those without labels are of no use.
+    """
     if folder is None:
         raise ArgumentError("data", "must name recordings of motion: SisFall, PAMAP2, .npz or .csv (--data)")
     wrong: list[str] = []
     found = read_motion(folder, wrong if options.skip_bad_recordings else None)
     if not found:
         raise ArgumentError("data", f"{folder} has no file that can be used; the first: {wrong[0]}")
-    if all(recording.labels is None for recording in found):
+    if labelled and all(recording.labels is None for recording in found):
         raise ArgumentError("data", f"{folder} has no labels: a column or an array `label`")
     files = len(wrong)
     wanted = tuple(channels or options.channels or found[0].channels)
@@ -158,7 +166,7 @@ def read_usable(options: Options, folder: Path | None, channels: Sequence[str] |
     for recording in found:
         rate = recording.rate_hz or options.source_rate_hz or options.rate_hz
         try:
-            if recording.labels is None:
+            if labelled and recording.labels is None:
                 raise ArgumentError("data", f"{recording.name}: has no labels, which others have")
             whole = channels_of(recording._replace(rate_hz=rate), wanted)
             parts, count = without_gaps(whole, math.floor(options.longest_gap_s * rate))
@@ -279,6 +287,12 @@ def cut_windows(options: Options, recordings: Sequence[Recording], step: int) ->
     return LabelledWindows(
         np.concatenate(samples), np.concatenate(labels), np.concatenate(stretches), possible - whole, unnamed
     )
+
+
+def whole_windows(options: Options, recording: Recording) -> Windows:
+    """The windows of a recording, none left out, each with its behaviour; UNLABELLED where nothing is known or asked."""
+    every = all_windows_of(recording, options.window)
+    return every._replace(labels=_behaviours(options, recording.channels, every.samples, every.labels))
 
 
 def _behaviours(

@@ -85,6 +85,7 @@ def send(
     routing: Routing | None = None,
     side: Sequence[Tensor] = (),
     lost: Tensor | None = None,
+    past_link: bool = False,
 ) -> Pass:
     """Send tokens (B, N, D) soft and hard through the same noise.
 
@@ -102,13 +103,15 @@ def send(
         What the receiver has of its own.
     lost : (B,) bool, optional
         Rows of which nothing arrives: their symbols are erased.
+    past_link : bool
+        Whether the gradient of a hard answer goes from the embedding to the tokens as it is, not back through the link.
     """
     mode = None if routing is None else routing.mode
     soft = model.send_soft(tokens, settings.vq_temp, settings.symbol_temp, mode)
     hard = model.send_hard(tokens, mode)
     no = model.noise_met(no)
 
-    def hear(x: Tensor, answers: bool = True) -> Heard:
+    def hear(x: Tensor, answers: bool = True, past_link: bool = False) -> Heard:
         y, variances = add_noise(x, no, normals), no
         if lost is not None:
             y, variances = y.masked_fill(lost[:, None, None], 0.0), no.masked_fill(lost[:, None], torch.inf)
@@ -118,7 +121,10 @@ def send(
             heard = receive_routed(
                 model, y, variances, routing.mode, routing.decoded, routing.lost, side, answers=False
             )
-        return heard._replace(logits=taught(model.head, heard.embedding, side, labels)) if answers else heard
+        if not answers:
+            return heard
+        embedding = straight_through(heard.embedding, tokens) if past_link else heard.embedding
+        return heard._replace(logits=taught(model.head, embedding, side, labels))
 
     # Hard forward, soft backward: the constellation point is sent, the gradient is the mean symbol's.
     symbols = straight_through(hard.symbols, soft.symbols)
@@ -126,7 +132,7 @@ def send(
     hardness = settings.hardness if settings.hard_forward else 0.0
     soft_heard = hear(soft.symbols, answers=teach_hard or hardness == 0.0)
     with torch.set_grad_enabled(hardness == 1.0 or teach_hard):
-        hard_heard = hear(symbols, answers=teach_hard or hardness == 1.0)
+        hard_heard = hear(symbols, teach_hard or hardness == 1.0, past_link)
     if hardness in (0.0, 1.0):
         answer = hard_heard if hardness else soft_heard
     else:

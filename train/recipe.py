@@ -101,6 +101,10 @@ class QuantizerRecipe(_Section):
         Epochs, by their number, from one restart to the next; 0 is never.
     restart_epochs : (int, int), optional
         First and last epoch with restarts; where absent, while learning lasts.
+    gradient : str
+        Of what is sent hard, from the receiver's embedding back to the token: `surrogate`, through LLRs, symbols and bits
+        of the soft path, or `straight-through`, as it is, past quantiser and link (van den Oord et al. 2017). The surrogate
+        knows which bits the noise takes; among hundreds of codewords it hardly reaches the encoder.
     fsq_levels : tuple of int
         Levels of each axis of the lattice, powers of two of product K; 4 an axis where empty. Of kind fsq.
     target_assignment_entropy : float
@@ -109,7 +113,8 @@ class QuantizerRecipe(_Section):
         `searched` by the Binary Switching Algorithm from Gray labels, `pca-gray` along principal axes, `axis-gray` along the
         axes of the lattice, `identity` or `random`; where absent, searched (ema) or axis-gray (fsq).
     label_search : str
-        When labels are searched: at the `start` of the codebook, where `alignment` begins, or `both`; frozen otherwise.
+        When labels are searched: at the `start` of the codebook, where `alignment` begins, at `both`, or at the start and
+        after all `restarts`, which leave a codeword's label where the codeword was; frozen otherwise.
     label_snr_db : float
         Es/N0 in dB whose bit error rates weigh the search for labels.
     """
@@ -122,10 +127,11 @@ class QuantizerRecipe(_Section):
     restart_share: Fraction | None = None
     restart_every: Annotated[int, Field(ge=0)] = 1
     restart_epochs: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    gradient: Literal["surrogate", "straight-through"] = "surrogate"
     fsq_levels: tuple[Annotated[int, Field(ge=2)], ...] = ()
     target_assignment_entropy: Positive = 0.5
     labels: Literal["searched", "pca-gray", "axis-gray", "identity", "random"] | None = None
-    label_search: Literal["start", "alignment", "both"] = "start"
+    label_search: Literal["start", "alignment", "both", "restarts"] = "start"
     label_snr_db: SnrDb = 3.0
 
     @property
@@ -304,6 +310,9 @@ class Recipe(_Section):
                     f"loss.{key} must be 0 where {why}: what it weighs is a constant there, "
                     f"got {getattr(self.loss, key):g}"
                 )
+        if self.quantizer.gradient == "straight-through" and (several or self.bottleneck.enabled):
+            why = "the link has several modes" if several else "tokens are drawn behind a bottleneck"
+            raise ValueError(f"quantizer.gradient must be surrogate where {why}, got straight-through")
         if not several:
             for key, default in (("router", RouterRecipe()), ("header", HeaderSpec())):
                 if getattr(self, key) != default:

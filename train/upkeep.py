@@ -36,6 +36,7 @@ class Upkeep:
         self._recipe = recipe
         self._stage = stage
         self._processes = processes or Processes()
+        self._recent: list[Tensor] = []
 
     @torch.no_grad()
     def start(self) -> None:
@@ -58,17 +59,19 @@ class Upkeep:
     def align_labels(self) -> None:
         """Search labels once more where alignment begins, if the recipe has it so."""
         for number, codebook in enumerate(self._stage.model.codebooks):
-            codebook.align_labels(self._label_error_rates(number))
+            codebook.search_labels("alignment", self._label_error_rates(number))
 
     def update(self, tokens: Tensor) -> None:
         """Move the running means by the tokens (B, N, D) of a step."""
+        self._keep(tokens.detach())
         for number, codebook in enumerate(self._stage.model.codebooks):
             flat = self._tokens_of(number, tokens)
             codebook.update(flat, codebook.hard(flat))
 
-    def end_epoch(self, tokens: Tensor, settings: EpochPlan) -> int:
-        """Restart dead codewords from the last step's tokens (B, N, D), take up the prior; how many restarted."""
-        restarted = self.restart(tokens, settings)
+    def end_epoch(self, settings: EpochPlan) -> int:
+        """Restart dead codewords from the tokens of the last steps, take up the prior; how many restarted."""
+        restarted = self.restart(torch.cat(self._recent), settings)
+        self._recent.clear()
         for codebook in self._stage.model.codebooks:
             codebook.refresh_prior()
         return restarted
@@ -78,15 +81,20 @@ class Upkeep:
         recipe, seed = self._recipe.quantizer, self._recipe.seed
         if not recipe.restarts_in(settings.epoch, learning=settings.restarts):
             return 0
-        return sum(
-            codebook.restart(
-                self._tokens_of(number, tokens),
-                recipe.fair_threshold(codebook.codewords),
-                seed=seed,
-                draw=settings.epoch,
-            )
-            for number, codebook in enumerate(self._stage.model.codebooks)
-        )
+        restarted = 0
+        for number, codebook in enumerate(self._stage.model.codebooks):
+            flat, threshold = self._tokens_of(number, tokens), recipe.fair_threshold(codebook.codewords)
+            if moved := codebook.restart(flat, threshold, seed=seed, draw=settings.epoch):
+                codebook.search_labels("restart", self._label_error_rates(number))
+            restarted += moved
+        return restarted
+
+    def _keep(self, tokens: Tensor) -> None:
+        """Keep tokens (B, N, D), and of those before them as many steps as it takes to have one for each codeword."""
+        self._recent.append(tokens)
+        largest = max(codebook.codewords for codebook in self._stage.model.codebooks)
+        while sum(map(len, self._recent[1:])) * self._recipe.link.tokens >= largest:
+            self._recent.pop(0)
 
     def _tokens_of(self, number: int, tokens: Tensor) -> Tensor:
         """Those of (B, N, D) tokens that some mode sends with a codebook, in one row."""
@@ -118,6 +126,6 @@ class Unmoved(Upkeep):
     def update(self, tokens: Tensor) -> None:
         """Running means stay."""
 
-    def end_epoch(self, tokens: Tensor, settings: EpochPlan) -> int:
+    def end_epoch(self, settings: EpochPlan) -> int:
         """Nothing restarts, and the prior stays."""
         return 0

@@ -89,6 +89,7 @@ def decide(
     snr_db: float | None = None,
     lag: int = 0,
     model: str | None = None,
+    timeout_s: float | None = None,
     **options: Unpack[LinkOptions],
 ) -> Generator[Decided, None, None]:
     """Send a recording on one stream, and decide its windows together as they come.
@@ -100,7 +101,7 @@ def decide(
         One or more windows each, as `x` of `Client.transmit`; it may be a live source.
     lag : int
         Windows that a decision waits for, at least 0: more are surer, and later.
-    snr_db, model, options
+    snr_db, model, timeout_s, options
         As for `Client.transmit_stream`.
 
     Yields
@@ -114,11 +115,35 @@ def decide(
         If the model decides each sample by itself, or the lag is below 0.
     """
     recording = Recording(client.sequence(model), client.model(model).manifest, lag)
-    sent = client.transmit_stream(windows, snr_db=snr_db, include_llr=True, model=model, **options)
+    sent = client.transmit_stream(windows, snr_db=snr_db, include_llr=True, model=model, timeout_s=timeout_s, **options)
     with closing(sent) as results:
         for result in results:
             yield from recording.push(result.decoded)
     yield from recording.flush()
+
+
+def alone(
+    client: Client,
+    windows: Iterable[Inputs],
+    *,
+    snr_db: float | None = None,
+    model: str | None = None,
+    timeout_s: float | None = None,
+    **options: Unpack[LinkOptions],
+) -> Generator[Decided, None, None]:
+    """Send a recording on one stream, and decide each window by itself: whatever the model, without its sequence stage.
+
+    Parameters and what is yielded are those of `decide`; nothing is waited for.
+    """
+    sent = client.transmit_stream(windows, snr_db=snr_db, model=model, timeout_s=timeout_s, **options)
+    number = 0
+    with closing(sent) as results:
+        for result in results:
+            decoded = result.decoded
+            assert decoded.probabilities is not None
+            for answer, probabilities in zip(decoded.answers, decoded.probabilities, strict=True):
+                yield Decided(number, answer, float(probabilities.max()), answer)
+                number += 1
 
 
 async def decide_async(
@@ -128,11 +153,12 @@ async def decide_async(
     snr_db: float | None = None,
     lag: int = 0,
     model: str | None = None,
+    timeout_s: float | None = None,
     **options: Unpack[LinkOptions],
 ) -> AsyncGenerator[Decided, None]:
     """As `decide`, for asyncio."""
     recording = Recording(await client.sequence(model), (await client.model(model)).manifest, lag)
-    sent = client.transmit_stream(windows, snr_db=snr_db, include_llr=True, model=model, **options)
+    sent = client.transmit_stream(windows, snr_db=snr_db, include_llr=True, model=model, timeout_s=timeout_s, **options)
     async with aclosing(sent) as results:
         async for result in results:
             for decided in recording.push(result.decoded):

@@ -1,6 +1,7 @@
 """What codebooks of every kind have in common, and the keys of a recipe that choose among them."""
 
 import hashlib
+import itertools
 import math
 import struct
 
@@ -245,7 +246,7 @@ def test_aligned_labels_are_never_of_more_distortion_and_only_where_asked(seed, 
     quantizer.codebook.normal_(generator=generator)
     quantizer.ema_size.uniform_(0.01, 1.0, generator=generator)
     before = quantizer.labels.clone()
-    quantizer.align_labels(np.full(3, 0.1))
+    quantizer.search_labels("alignment", np.full(3, 0.1))
     if labelling == "identity" or label_search == "start":
         assert torch.equal(quantizer.labels, before)
         return
@@ -264,7 +265,7 @@ def test_labels_searched_at_alignment_alone_are_gray_until_then():
     both, early = started(codewords=16, label_search="both"), started(codewords=16)
     assert late.labels.tolist() == gray.labels.tolist()
     assert both.labels.tolist() == early.labels.tolist() != gray.labels.tolist()
-    late.align_labels(np.full(4, 0.1))
+    late.search_labels("alignment", np.full(4, 0.1))
     assert late.labels.tolist() == early.labels.tolist()
 
 
@@ -349,18 +350,64 @@ def test_the_loop_restarts_by_the_share_and_in_the_epochs_of_the_recipe(make_sig
 
 
 def test_labels_are_searched_again_once_where_alignment_begins(make_signs_recipe, tmp_path, monkeypatch):
-    trainer = trainer_of(make_signs_recipe(quantizer__label_search="both"))
+    trainer = trainer_of(make_signs_recipe(quantizer__label_search="both", quantizer__restart_threshold=1.0))
     searched = []
-    align = Quantizer.align_labels
+    search = Quantizer.search_labels
 
-    def record(self, rates):
-        searched.append((trainer.epoch_now, len(rates)))
-        align(self, rates)
+    def record(self, moment, rates):
+        searched.append((moment, trainer.epoch_now, len(rates)))
+        search(self, moment, rates)
 
-    monkeypatch.setattr(Quantizer, "align_labels", record)
+    monkeypatch.setattr(Quantizer, "search_labels", record)
     for trainer.epoch_now in range(1, 6):
         trainer.run_epoch(trainer.epoch_now, tmp_path)
-    assert searched == [(4, 2)]
+    assert [found for found in searched if found[0] == "alignment"] == [("alignment", 4, 2)]
+    assert {epoch for moment, epoch, _ in searched if moment == "restart"} <= {2, 3}
+
+
+@pytest.mark.parametrize(("label_search", "moves"), [("restarts", True), ("start", False), ("both", False)])
+def test_labels_follow_codewords_that_restart_where_the_recipe_says_so(make_signs_recipe, label_search, moves):
+    """Two at the ends of a line move between the others, where their labels are of more distortion than they need be."""
+    recipe = make_signs_recipe(quantizer__restart_share=0.2, quantizer__label_search=label_search)
+    trainer = trainer_of(recipe)
+    quantizer = trainer.model.quantizer
+    quantizer.codebook.copy_(torch.tensor([[0.0], [1.0], [2.0], [3.0]]) * torch.ones(4))
+    quantizer.set_labels(np.array([0, 1, 3, 2]))
+    quantizer.ema_size.copy_(torch.tensor([0.05, 0.4, 0.4, 0.15]))
+    tokens = torch.tensor([1.4, 1.6]).reshape(2, 1, 1).expand(2, 3, 4)
+    assert trainer.upkeep.restart(tokens, plan(recipe.schedule, 3)) == 2
+    least = min(
+        channel_distortion(quantizer.codebook, quantizer.ema_size.double().numpy(), np.array(labels), 1e-7)
+        for labels in itertools.permutations(range(4))
+    )
+    cost = channel_distortion(quantizer.codebook, quantizer.ema_size.double().numpy(), quantizer.labels.numpy(), 1e-7)
+    assert (cost <= least * (1.0 + 1e-5)) == moves
+    assert (quantizer.labels.tolist() != [0, 1, 3, 2]) == moves
+    assert torch.equal(quantizer.bits_of(torch.arange(4)), quantizer.label_bits)
+
+
+@pytest.mark.parametrize(("codewords", "kept"), [(2, 1), (6, 1), (7, 2), (12, 2), (13, 3), (99, 4)])
+def test_restarts_draw_from_as_many_steps_as_it_takes_to_have_a_token_for_each_codeword(
+    make_signs_recipe, codewords, kept
+):
+    """Steps of 2 rows of 3 tokens; of four steps the last `kept` are drawn from."""
+    trainer = trainer_of(make_signs_recipe())
+    trainer.upkeep.start()
+    for codebook in trainer.model.codebooks:
+        codebook.codewords = codewords
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Quantizer, "update", lambda self, tokens, indices: None)
+        patch.setattr(trainer.upkeep, "restart", lambda tokens, settings: drawn.append(tokens) or 0)
+        patch.setattr(Quantizer, "refresh_prior", lambda self: None)
+        for step in range(4):
+            trainer.upkeep.update(torch.full((2, 3, 4), float(step)))
+        trainer.upkeep.end_epoch(plan(trainer.recipe.schedule, 3))
+        trainer.upkeep.update(torch.full((1, 3, 4), 9.0))
+        trainer.upkeep.end_epoch(plan(trainer.recipe.schedule, 4))
+    assert drawn[0][:, 0, 0].unique().tolist() == [float(step) for step in range(4 - kept, 4)]
+    assert drawn[0].shape == (2 * kept, 3, 4)
+    assert drawn[1].unique().tolist() == [9.0]  # an epoch begins with none: it can be resumed
 
 
 def test_the_published_preset_resolves_to_the_published_settings():

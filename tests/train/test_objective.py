@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from train import objective
+from train import loop, objective
 from train.loop import Trainer
 from train.losses import task_loss
 from train.objective import TERMS, Terms, send, terms_of
@@ -284,3 +284,41 @@ def test_each_weight_multiplies_its_own_term():
         lambda_kl=1,
     )
     assert float(terms.total(weights)) == 1 + 20 + 300 - 4e3 + 5e4 + 6e5 + 7e6 + 8e7 + 9e8 + 1e9
+
+
+def test_a_gradient_past_the_link_is_that_of_the_embedding(signs_recipe):
+    """It reaches the tokens as the head left it, what is sent is the same, and the soft path has no part in it."""
+    trainer = trainer_of(signs_recipe)
+    settings = plan(signs_recipe.schedule, 4)
+    assert settings.hard_forward
+    _, batch = next(trainer.batches.of(4))
+    found = {}
+    for past_link in (False, True):
+        tokens = trainer.model.encode(*batch.inputs).detach().requires_grad_()
+        sent = send(trainer.model, tokens, batch.labels, batch.no, batch.normals, settings, past_link=past_link)
+        assert torch.equal(sent.answer.logits, sent.hard_heard.logits)
+        (gradient,) = torch.autograd.grad(task_loss(sent.answer.logits, sent.labels), tokens)
+        embedding = sent.hard_heard.embedding.detach().requires_grad_()
+        logits = trainer.model.head(embedding)
+        (at_embedding,) = torch.autograd.grad(task_loss(logits, sent.labels), embedding)
+        found[past_link] = sent.answer.logits.detach(), gradient, at_embedding
+    assert torch.equal(found[False][0], found[True][0])
+    assert torch.equal(found[True][1], found[True][2])
+    assert not torch.allclose(found[False][1], found[False][2])
+
+
+def test_the_recipe_lets_the_gradient_pass_the_link_where_it_sends_hard(make_signs_recipe, monkeypatch):
+    asked = []
+    original = loop.send
+
+    def record(*arguments, past_link, **options):
+        asked.append(past_link)
+        return original(*arguments, past_link=past_link, **options)
+
+    monkeypatch.setattr(loop, "send", record)
+    for gradient in ("surrogate", "straight-through"):
+        trainer = trainer_of(make_signs_recipe(quantizer__gradient=gradient))
+        trainer._train_link(plan(trainer.recipe.schedule, 4))
+    half = len(asked) // 2
+    assert asked == [False] * half + [True] * half
+    assert half > 0

@@ -9,10 +9,10 @@ frozen pydantic model of `task_options`) and two functions:
 
 `TRANSMITTER_OPTIONS` and `TRANSMITTER_FACTS`, where such a file has them, name the options and facts that the encoder
 depends on: behind a transmitter that is kept they are that transmitter's (train.transmitter). `SKIP_BAD` names the option by
-which rows that cannot be used are counted and left out, where it has one; `OF_RECORDINGS` is True where rows follow on one
-another in time. A task that asks several questions of one input has `questions`, and a head of theirs (train.questions). A
-task whose receiver has something of its own, that never passes the channel, has `receiver_inputs`, and a head that takes
-them (link.side).
+which rows that cannot be used are counted and left out, where it has one; `OF_RECORDINGS` is True where rows are cut out of
+recordings, and follow on one another in time: such a task has `recordings` too. A task that asks several questions of one
+input has `questions`, and a head of theirs (train.questions). A task whose receiver has something of its own, that never
+passes the channel, has `receiver_inputs`, and a head that takes them (link.side).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +181,37 @@ class SampleTask(Task, Protocol):
         ...
 
 
+class WholeRecording(NamedTuple):
+    """What a sensor said, as it is sent: one sample of the link after another, none left out.
+
+    Attributes
+    ----------
+    name, subject : str
+    starts_s : (n,) float64
+        When each begins, in seconds.
+    inputs : dict of name to (n, ...) array
+    labels : (n,) str
+        Classes; empty where none is known.
+    told : str
+        What it is, for those who read along.
+    """
+
+    name: str
+    subject: str
+    starts_s: NDArray[np.float64]
+    inputs: dict[str, NDArray[Any]]
+    labels: NDArray[np.str_]
+    told: str
+
+
+class RecordingTask(Task, Protocol):
+    """A task whose rows are cut out of recordings."""
+
+    def recordings(self, path: Path) -> list[WholeRecording]:
+        """The recordings of a path, whoever they are of and whether labelled or not."""
+        ...
+
+
 class AnswersText(Protocol):
     """A task that answers a text: pieces of its tokenizer, whose labels are (n, T), and whose classes are none."""
 
@@ -297,6 +328,21 @@ def task_of_manifest(manifest: Manifest, *, skip_bad: bool = False) -> Task:
     task = load_task(manifest.task.name, {**made.recipe.get("task_options", {}), **options}, made.facts)
     question = manifest.task.question
     return task if question is None else questions_of(task)[question]
+
+
+def recordings_of_manifest(manifest: Manifest, path: Path) -> list[WholeRecording]:
+    """The recordings of a path as a bundle's task takes them.
+
+    Raises
+    ------
+    ArgumentError
+        If the task has none, or one cannot be used.
+    """
+    if not of_recordings(manifest.task.name):
+        raise ArgumentError(
+            "--recording", f"must be absent: {manifest.task.name} takes samples, not recordings (--inputs)"
+        )
+    return cast(RecordingTask, task_of_manifest(manifest)).recordings(path)
 
 
 def text_of(task: Task) -> TextSpec | None:

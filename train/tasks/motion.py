@@ -14,6 +14,7 @@ recording's label whatever it shows.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,10 +27,10 @@ from torch import Tensor, nn
 from link.errors import ArgumentError
 from link.interface import TensorSpec
 from link.randomness import Draws, Stream
-from link.recordings import Recording
+from link.recordings import UNLABELLED, Recording
 from train.motion_rows import Options as Options
-from train.motion_rows import Parts, cut_windows, part_subjects, read_usable
-from train.tasks import Data, Split
+from train.motion_rows import Parts, cut_windows, part_subjects, read_usable, whole_windows
+from train.tasks import Data, Split, WholeRecording
 
 SKIP_BAD: Final = "skip_bad_recordings"
 OF_RECORDINGS: Final = True
@@ -136,6 +137,32 @@ class Motion:
             raise ArgumentError("data", f"{folder} has nobody but subjects of training and validation")
         split = self._split(others, "test")
         return dict(split.inputs), split.labels
+
+    def recordings(self, path: Path) -> list[WholeRecording]:
+        """The recordings of a path, of anyone, whose windows follow on one another; parts between gaps are one each."""
+        options = self.options
+        seconds = options.window / options.rate_hz
+        found = read_usable(options, path, self.channels, labelled=False)
+        of_name = Counter(recording.name for recording in found)
+        seen: Counter[str] = Counter()
+        made = []
+        for recording in found:
+            name = recording.name
+            seen[name] += 1
+            windows = whole_windows(options, recording)
+            assert windows.labels is not None
+            known = np.isin(windows.labels, self.classes)
+            made.append(
+                WholeRecording(
+                    name if of_name[name] == 1 else f"{name}, part {seen[name]} of {of_name[name]}",
+                    recording.subject,
+                    seconds * np.arange(len(windows.samples), dtype=np.float64),
+                    {"window": windows.samples},
+                    np.where(known, windows.labels, UNLABELLED),
+                    f"{len(windows.samples)} windows of {seconds:g} s",
+                )
+            )
+        return made
 
     def augment(self, inputs: Mapping[str, NDArray[Any]], draws: Draws) -> Mapping[str, NDArray[Any]]:
         """Each channel scaled by a tenth or so, as of another sensor, and moved by a tenth of its deviation, as tilted."""
