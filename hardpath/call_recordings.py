@@ -104,8 +104,11 @@ def _decided(
     windows = (
         {name: array[row : row + 1] for name, array in recording.inputs.items()} for row in range(len(recording.labels))
     )
-    decider = alone if manifest.task.sequence is None else decide
-    return decider(client, windows, sample_offset=sent, timeout_s=timeout_s, **options)
+    link = {name: value for name, value in options.items() if name != "lag"}
+    link |= {"sample_offset": sent, "timeout_s": timeout_s}
+    if manifest.task.sequence is None:
+        return alone(client, windows, **link)
+    return decide(client, windows, lag=options["lag"], **link)
 
 
 def _answer(recording: WholeRecording, decided: Decided) -> dict[str, Any]:

@@ -78,13 +78,12 @@ def read_motion(path: Path, left_out: list[str] | None = None) -> list[Recording
     """
     if not path.exists():
         raise ArgumentError("data", f"{path} does not exist")
-    if path.is_dir():
-        if (path / "adl_index.csv").is_file():
-            return _packed_sisfall(path)
-        if files := sorted(path.rglob("D[0-9][0-9]_S[AE][0-9][0-9]_R[0-9][0-9].txt")):
-            return read_each(files, _sisfall, left_out)
-        if files := sorted(path.rglob("subject[0-9]*.dat")):
-            return read_each(files, _pamap2, left_out)
+    if (path / "adl_index.csv").is_file():
+        return _packed_sisfall(path)
+    for pattern, read in _PUBLISHED.items():
+        files = sorted(path.rglob(pattern)) if path.is_dir() else [path] if path.match(pattern) else []
+        if files:
+            return read_each(files, read, left_out)
     return read_recordings(path, left_out)
 
 
@@ -154,3 +153,7 @@ def _columns(file: Path, width: int, delimiter: str | None, content: str) -> NDA
     if columns.shape[1:] != (width,):
         raise ArgumentError("data", f"{file} must have {width} columns, got {columns.shape[1]}")
     return columns
+
+
+_PUBLISHED: Final = {"D[0-9][0-9]_S[AE][0-9][0-9]_R[0-9][0-9].txt": _sisfall, "subject[0-9]*.dat": _pamap2}
+"""How files of each set are called, and what reads one."""

@@ -103,3 +103,15 @@ def test_a_row_of_pamap2_without_an_activity_has_no_label_and_an_empty_file_no_r
         read_motion(tmp_path)
     left_out: list[str] = []
     assert len(read_motion(tmp_path, left_out)) == len(left_out) == 1
+
+
+def test_one_file_of_a_set_is_read_as_its_folder_is(tmp_path: Path) -> None:
+    row = "1,2,3,4,5,6,7,8,9;\n"
+    (tmp_path / "D02_SE03_R01.txt").write_text(3 * row)
+    (tmp_path / "subject108.dat").write_text(2 * (" ".join(["1.0", "4", *["0.5"] * 52]) + "\n"))
+    for name, subject in (("D02_SE03_R01.txt", "SE03"), ("subject108.dat", "108")):
+        (alone,) = read_motion(tmp_path / name)
+        assert alone.subject == subject
+    (whole,) = read_motion(tmp_path)  # a folder is of one set
+    assert whole.subject == "SE03"
+    np.testing.assert_array_equal(whole.samples, read_motion(tmp_path / "D02_SE03_R01.txt")[0].samples)
