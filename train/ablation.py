@@ -32,7 +32,7 @@ from train.evaluate import chunks, encode, side_tensors, tensors
 from train.export import export
 from train.questions import asked
 from train.recipe import Recipe
-from train.record import EpochRecord, read_metrics
+from train.record import EpochRecord, batch_usage, read_metrics
 from train.run import train
 from train.tasks import Split, Task
 from train.transceiver import Transceiver
@@ -52,6 +52,9 @@ class Measured(BaseModel):
         Of the checkpoint, and of the run.
     h_assign, codes_used : float
         Of the validation set in that epoch: assignment entropy in nats, share of the codewords.
+    perplexity_training, perplexity_validation, active_training, active_validation : float, optional
+        Perplexity and active codes of the codebook in that epoch, means over batches of as many rows; absent where the data
+        fill none.
     soft_es_db : float
         Mean energy of the soft symbols, dB above the constellation's.
     soft, hard : mapping of channel to (mapping of Es/N0 in dB, as text, to accuracy)
@@ -73,6 +76,10 @@ class Measured(BaseModel):
     symbol_temp: float
     h_assign: float
     codes_used: float
+    perplexity_training: float | None = None
+    perplexity_validation: float | None = None
+    active_training: float | None = None
+    active_validation: float | None = None
     soft_es_db: float
     soft: dict[str, dict[str, float]]
     hard: dict[str, dict[str, float]]
@@ -222,7 +229,8 @@ def _measure(
                 )
                 for name, spec in specs.items()
             }
-            collapse = records[described.epoch].validation_collapse
+            record = records[described.epoch]
+            collapse = record.validation_collapse
             assert collapse is not None
             by_epoch[described.epoch] = Measured(
                 schedule=case.schedule,
@@ -236,6 +244,7 @@ def _measure(
                 symbol_temp=described.symbol_temp,
                 h_assign=collapse.h_assign,
                 codes_used=collapse.codes_used,
+                **batch_usage(record),
                 soft_es_db=next(iter(soft.values())).es_db,
                 soft={name: found.accuracy for name, found in soft.items()},
                 hard=hard,

@@ -102,6 +102,7 @@ def markdown(ablation: Ablation, done: Sequence[Measured], baselines: Sequence[B
     """The table: one row a schedule, condition and checkpoint; per cent over seeds as mean ± deviation [± half-width]."""
     columns = _columns(ablation)
     head = ["schedule", "defects", "checkpoint", "epoch", "seeds", *(column.head for column in columns)]
+    head += ["perplexity of a batch, training / evaluation", "active codes"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for schedule in ablation.schedules:
         for defects in ablation.conditions:
@@ -111,6 +112,7 @@ def markdown(ablation: Ablation, done: Sequence[Measured], baselines: Sequence[B
                     epochs = ", ".join(str(row.epoch) for row in rows)
                     cells = [percent_cell([column.value(row) for row in rows]) for column in columns]
                     name = condition_name(defects)
+                    cells += [usage_cell(rows, "perplexity"), usage_cell(rows, "active")]
                     lines.append("| " + " | ".join([schedule, name, kept, epochs, str(len(rows)), *cells]) + " |")
     for name, cells in (
         ("label by repetition", [_repeated(baselines, column) for column in columns]),
@@ -119,7 +121,7 @@ def markdown(ablation: Ablation, done: Sequence[Measured], baselines: Sequence[B
             [percent_cell([row.no_link for row in baselines]) if column.path != "gap" else "" for column in columns],
         ),
     ):
-        lines.append("| " + " | ".join([f"**{name}**", "", "", "", str(len(baselines)), *cells]) + " |")
+        lines.append("| " + " | ".join([f"**{name}**", "", "", "", str(len(baselines)), *cells, "", ""]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,6 +169,15 @@ def percent_cell(values: Sequence[float]) -> str:
     if math.isnan(found.deviation):
         return f"{100 * found.mean:.1f}"
     return f"{100 * found.mean:.1f} ±{100 * found.deviation:.1f} [±{100 * found.half_width:.1f}]"
+
+
+def usage_cell(rows: Sequence[BaseModel], field: Literal["perplexity", "active"]) -> str:
+    """A cell of a table, mean over seeds: training / evaluation; empty where a seed has none."""
+    pairs = [(getattr(row, f"{field}_training"), getattr(row, f"{field}_validation")) for row in rows]
+    if any(value is None for pair in pairs for value in pair):
+        return ""
+    training, validation = (float(np.mean(values)) for values in zip(*pairs, strict=True))
+    return f"{training:.1f} / {validation:.1f}"
 
 
 def plot_ablation(

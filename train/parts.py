@@ -36,7 +36,7 @@ from train.evaluate import encode, tensors
 from train.export import export
 from train.loop import Trainer
 from train.recipe import Recipe
-from train.record import EpochRecord, read_metrics
+from train.record import EpochRecord, batch_usage, read_metrics
 from train.run import train
 from train.scores import gain_in_f1, scores
 from train.sequence import SequenceRecipe, SequenceStage, learn_stage, places
@@ -71,8 +71,9 @@ class PartScores(BaseModel):
         where that is what this is.
     bits, symbols : int
         Of a window.
-    perplexity_training, perplexity_validation, codes_training, codes_validation : float, optional
-        Of the codebook in the epoch that is measured, and the share of its codewords that are used.
+    perplexity_training, perplexity_validation, active_training, active_validation : float, optional
+        Of the codebook in the epoch that is measured, and codewords that are used: means over batches of as many rows
+        (train.usage), so that both are compared.
     behaviours, behaviours_low, behaviours_high : float, optional
         Effective number of behaviours in the corpus: exp of the entropy of their weights, with a 95 % interval.
     """
@@ -94,8 +95,8 @@ class PartScores(BaseModel):
     symbols: int
     perplexity_training: float | None = None
     perplexity_validation: float | None = None
-    codes_training: float | None = None
-    codes_validation: float | None = None
+    active_training: float | None = None
+    active_validation: float | None = None
     behaviours: float | None = None
     behaviours_low: float | None = None
     behaviours_high: float | None = None
@@ -189,19 +190,8 @@ def _over_the_link(
         for (name, snr_db), received in zip(points, receptions, strict=True):
             over = {"channel": name, "snr_db": snr_db, "bits": mode.num_bits, "symbols": mode.num_symbols}
             found = _score(recipe.seed, True, parts, stage, received, data.test, task)
-            made.append(found.model_copy(update={**over, **_usage(record)}))
+            made.append(found.model_copy(update={**over, **batch_usage(record)}))
     return made
-
-
-def _usage(record: EpochRecord) -> dict[str, float]:
-    """Perplexity and codes used of the epoch that is measured, in training and in validation."""
-    found = {"training": record.train_collapse, "validation": record.validation_collapse}
-    return {
-        f"{field}_{where}": getattr(metrics, name)
-        for where, metrics in found.items()
-        if metrics is not None
-        for field, name in (("perplexity", "perplexity"), ("codes", "codes_used"))
-    }
 
 
 def _without_a_link(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from link.plot import GREY, PALETTE, save_figure, styled_figure
-from train.ablation_report import over_seeds, percent_cell
+from train.ablation_report import over_seeds, percent_cell, usage_cell
 from train.parts import COMBINATIONS, NO_LINK, Parts, PartScores, variant_name
 
 Point = tuple[str, float | None]
@@ -43,7 +43,7 @@ def markdown(done: Sequence[PartScores]) -> str:
     """
     points = points_of(done)
     head = ["variant", "seeds", "accuracy", "macro-F1", "gain", "calibration error", "bits", "symbols"]
-    head += ["perplexity, training / evaluation", "codes used", "behaviours"]
+    head += ["perplexity of a batch, training / evaluation", "active codes", "behaviours"]
     whole = [head, ["---"] * len(head)]
     by_point = [["macro-F1", *map(point_name, points)], ["---"] * (len(points) + 1)]
     for vq in (False, True):
@@ -62,8 +62,8 @@ def markdown(done: Sequence[PartScores]) -> str:
                     _percent(rows, lambda row: row.calibration_error),
                     str(rows[0].bits or ""),
                     str(rows[0].symbols or ""),
-                    _usage(rows, "perplexity", 1.0, ".1f"),
-                    _usage(rows, "codes", 100.0, ".0f"),
+                    usage_cell(rows, "perplexity"),
+                    usage_cell(rows, "active"),
                     _behaviours(rows),
                 ]
             )
@@ -120,15 +120,6 @@ def _gain(rows: Sequence[PartScores]) -> str:
         return ""
     mean, low, high = (100.0 * float(np.mean(values)) for values in zip(*gains, strict=True))
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def _usage(rows: Sequence[PartScores], field: str, factor: float, form: str) -> str:
-    pairs = [(getattr(row, f"{field}_training"), getattr(row, f"{field}_validation")) for row in rows]
-    if any(value is None for pair in pairs for value in pair):
-        return ""
-    training, validation = (factor * float(np.mean(values)) for values in zip(*pairs, strict=True))
-    unit = " %" if field == "codes" else ""
-    return f"{training:{form}} / {validation:{form}}{unit}"
 
 
 def _behaviours(rows: Sequence[PartScores]) -> str:

@@ -76,6 +76,11 @@ def test_an_ablation_leaves_runs_lines_a_table_and_a_plot_and_goes_on_where_it_s
         (defects, kept) for defects in ([], ["leak"]) for kept in ("best", "last")
     ]
     assert all(set(row["hard"]) == {"awgn", "rayleigh"} and set(row["soft"]["awgn"]) == {"0", "10"} for row in rows)
+    cells = [line.strip("| ").split(" | ") for line in first.out.splitlines()]
+    assert cells[0][-2:] == ["perplexity of a batch, training / evaluation", "active codes"]
+    for found, row in zip(cells[2:6], rows, strict=True):
+        for cell, name in zip(found[-2:], ("perplexity", "active"), strict=True):
+            assert cell == f"{row[f'{name}_training']:.1f} / {row[f'{name}_validation']:.1f}"
     (baseline,) = lines_of(out / "baselines.jsonl")
     # A leak's receiver hears nothing of the channel.
     (leaking,) = {row["soft"]["awgn"]["0"] == row["soft"]["awgn"]["10"] for row in rows if row["defects"]}

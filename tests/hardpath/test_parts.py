@@ -66,7 +66,11 @@ def test_every_variant_is_measured_at_every_point_and_those_without_a_codebook_w
         assert 0.0 <= row.macro_f1 <= 1.0
         assert (row.gain is None) == (row.parts == ())
         assert (row.bits, row.symbols) == ((6, 3) if row.vq else (0, 0))
-        assert (row.perplexity_training is not None) == row.vq
+        usage = row.perplexity_training, row.active_training, row.perplexity_validation, row.active_validation
+        assert [value is not None for value in usage] == [row.vq] * 4
+        if row.vq:  # a batch of 32 rows of 2 tokens, 8 codewords
+            assert 1.0 <= row.perplexity_training <= row.active_training <= 8.0
+            assert 1.0 <= row.perplexity_validation <= row.active_validation <= 8.0
         assert (row.behaviours is not None) == ("hdp" in row.parts)
     assert (out / "parts.png").stat().st_size > 10_000
     assert (out / "scores.jsonl").read_text().count("\n") == len(rows)
@@ -78,6 +82,14 @@ def test_the_table_names_every_variant_once_and_every_point(finished):
     names = [variant_name(vq, parts) for vq in (False, True) for parts in COMBINATIONS]
     for part in (first, second):
         assert [line.split(" | ")[0].removeprefix("| ") for line in part.splitlines()[2:]] == names
+    cells = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[1:-1]] for line in first.splitlines()
+    }
+    place = cells["variant"].index("active codes")
+    assert cells["none"][place] == ""
+    rows = [row for row in finished[2].json["scores"] if row["vq"] and not row["parts"] and row["channel"] == NO_LINK]
+    means = [np.mean([row[f"active_{where}"] for row in rows]) for where in ("training", "validation")]
+    assert cells["vq"][place] == "{:.1f} / {:.1f}".format(*means)
     assert second.splitlines()[0] == "| macro-F1 | no link | awgn 0 dB | awgn 6 dB |"
 
 
