@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from train import latent_alarms
 from train.collapse import weight_key
 from train.recipe import Recipe
-from train.record import EpochRecord
+from train.record import EpochRecord, batch_usage
 from train.usage import ALMOST_ALL
 
 PUBLISHED_VQ_ENTROPY: Final = 2.5
@@ -251,13 +251,18 @@ def _evaluation_collapse(record: EpochRecord, recipe: Recipe) -> Alarm | None:
         return None
     if record.train_collapse.codewords != record.validation_collapse.codewords:
         return None  # of two codebooks
-    training, found = record.train_collapse.perplexity, record.validation_collapse.perplexity
+    of_batches = batch_usage(record)
+    if of_batches:  # of as many rows each; an epoch of training has more than an evaluation
+        training, found = of_batches["perplexity_training"], of_batches["perplexity_validation"]
+    else:
+        training, found = record.train_collapse.perplexity, record.validation_collapse.perplexity
     share = recipe.alarms.perplexity_ratio
     if found >= share * training:
         return None
+    of_a_batch = " of a batch" if of_batches else ""
     return Alarm(
-        f"perplexity {found:.1f} in evaluation is under {_part(share)} of {training:.1f} in training: the codebook "
-        "collapses in evaluation",
+        f"perplexity {found:.1f}{of_a_batch} in evaluation is under {_part(share)} of {training:.1f} in training: the "
+        "codebook collapses in evaluation",
         "hardpath diagnose --deep shows where",
     )
 

@@ -256,13 +256,15 @@ def _scalars(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]
 def batch_usage(record: EpochRecord) -> dict[str, float]:
     """Perplexity and active codes of an epoch, means over batches: `perplexity_training`, `active_validation` and so on.
 
-    Those of training and of validation are of as many rows, so that they can be compared (train.usage). Without them where
-    no batch has so many, or there are several modes.
+    Those of training and of validation are of as many rows, so that they can be compared (train.usage). Empty where either
+    has no batch of so many, or there are several modes.
     """
     found = {"training": record.train_collapse, "validation": record.validation_collapse}
+    batches = {name: metrics.batches for name, metrics in found.items() if metrics is not None and metrics.batches}
+    if len(batches) < len(found):
+        return {}
     return {
-        f"{field}_{where}": spread.mean
-        for where, metrics in found.items()
-        if metrics is not None and metrics.batches is not None
-        for field, spread in (("perplexity", metrics.batches.perplexity), ("active", metrics.batches.active_codes))
+        f"{field}_{name}": spread.mean
+        for name, usage in batches.items()
+        for field, spread in (("perplexity", usage.perplexity), ("active", usage.active_codes))
     }

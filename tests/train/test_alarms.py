@@ -22,6 +22,9 @@ def changed(record, **values):
     """The epoch with fields of its own, or of its validation metrics, in place of those it has."""
     own = {name: value for name, value in values.items() if name in type(record).model_fields}
     metrics = {name: value for name, value in values.items() if name not in own}
+    if "perplexity" in metrics and record.validation_collapse.batches is not None:
+        spread = Spread(*[metrics["perplexity"]] * 3)
+        metrics = {"batches": replace(record.validation_collapse.batches, perplexity=spread)} | metrics
     if metrics:
         own["validation_collapse"] = replace(record.validation_collapse, **metrics)
     return record.model_copy(update=own)
@@ -284,3 +287,23 @@ def test_a_codebook_that_wanders_is_told_by_its_batches(record, signs_recipe, ro
     assert (Symptom.CODES_WANDER in found) is alarmed
     older = replace(training, batches=None)
     assert Symptom.CODES_WANDER not in symptoms(record.model_copy(update={"train_collapse": older}), signs_recipe)
+
+
+@pytest.mark.parametrize(("batch", "epoch", "rings"), [(1.1, 3.9, True), (3.9, 1.1, False), (None, 1.1, True)])
+def test_evaluation_collapses_where_its_batches_do(record, signs_recipe, batch, epoch, rings):
+    """Over an epoch training has more rows than evaluation, and may wander: batches of as many rows are compared."""
+    whole = replace(record.train_collapse, perplexity=4.0)
+    batches = whole.batches
+    assert batches is not None
+
+    def of(perplexity):
+        return None if perplexity is None else replace(batches, perplexity=Spread(*[perplexity] * 3))
+
+    training = replace(whole, batches=of(3.9 if batch else None))
+    validation = replace(record.validation_collapse, perplexity=epoch, batches=of(batch))
+    found = symptoms(
+        record.model_copy(update={"train_collapse": training, "validation_collapse": validation}), signs_recipe
+    )
+    assert (Symptom.EVALUATION_COLLAPSE in found) == rings
+    if rings:
+        assert ("of a batch" in found[Symptom.EVALUATION_COLLAPSE].text) == (batch is not None)

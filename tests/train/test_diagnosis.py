@@ -156,12 +156,17 @@ def one_a_batch(training):
     return replace(training, batches=replace(training.batches, perplexity=Spread(0.9, 0.9, 0.9)))
 
 
+def one_code_a_batch(run):
+    """Evaluation's batches in the last epoch, as if each had used one codeword."""
+    return replace(run.records[-1].validation_collapse.batches, perplexity=Spread(1.06, 1.0, 1.1))
+
+
 DEFECTS = {
     "not-finite": lambda run: last(run, losses={"loss": math.nan, "task": math.nan}),
     "not-learning": ignorant,
     "lost-at-the-link": lambda run: everywhere(run, hard_mean=0.33, soft_mean=0.33),
     "accuracy-collapse": lambda run: with_accuracy(run, (0.9071, 0.9071), (0.5206, 0.90)),
-    "evaluation-collapse": lambda run: last(run, perplexity=1.06),
+    "evaluation-collapse": lambda run: last(run, batches=one_code_a_batch(run), perplexity=1.06),
     "same-codes": lambda run: last(run, same_codes=1.0),
     "one-mode": lambda run: with_shares(run, 0.0, 1.0),
     "latent-collapse": lambda run: narrow(run, kl_nats=0.01),
