@@ -29,6 +29,14 @@ def folder_of(text: str) -> Path:
     return found
 
 
+def existing(text: str) -> Path:
+    """A file or a folder that is there."""
+    found = path_of(text)
+    if not found.exists():
+        raise typer.BadParameter(f"{found} does not exist")
+    return found
+
+
 Bundle = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder with manifest.json and the two graphs.", parser=path_of)
 ]
@@ -122,8 +130,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="An .npz with the inputs by name and `labels`, texts and labels as .tsv, .csv or .jsonl, sentences as .txt, or "
-        "a folder with the task's files; where absent, the task's own test set.",
+        help="An .npz with the inputs by name and `labels`, texts and labels as .tsv, .csv or .jsonl, sentences as .txt, "
+        "recordings, or a folder with the task's files; where absent, the task's own test set.",
         parser=path_of,
     ),
 ]
@@ -162,7 +170,9 @@ ImageFolder = Annotated[
 Threads = Annotated[int, typer.Option(min=1, max=256, help="Threads of torch; small models are fastest with one.")]
 TaskData = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder with the task's files, where it needs any.", parser=folder_of),
+    typer.Option(
+        "--data", help="Folder with the task's files, where it needs any; or one file of recordings.", parser=existing
+    ),
 ]
 
 

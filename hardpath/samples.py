@@ -56,7 +56,7 @@ def load_samples(data: Path | None, manifest: Manifest, options: str = "--data",
         If the file holds no such arrays, its texts or labels cannot be used, the task has no test set of its own and none
         is named, or there is nothing of which some could be left out.
     """
-    if data is not None and data.is_file():
+    if data is not None and data.is_file() and not _holds_recordings(data, manifest):
         from link.texts import SUFFIXES
 
         if data.suffix.lower() in SUFFIXES:
@@ -66,7 +66,7 @@ def load_samples(data: Path | None, manifest: Manifest, options: str = "--data",
                 "--skip-bad", f"must be absent: {data} holds arrays, not lines, of which any may be bad"
             )
         return _read_arrays(data, manifest)
-    if data is not None and not data.is_dir():
+    if data is not None and not data.exists():
         raise ArgumentError("data", f"{data} does not exist")
     try:
         from train.tasks import task_of_manifest
@@ -149,6 +149,21 @@ def text_samples(texts: Sequence[str], manifest: Manifest) -> Samples:
     if manifest.tokenizer is None or len(manifest.input_names) != 1:
         raise ArgumentError("--text", f"is not what this model takes: {', '.join(manifest.input_names)}")
     return Samples({manifest.tokenizer.text: np.array(texts, dtype=object)}, None)
+
+
+def _holds_recordings(file: Path, manifest: Manifest) -> bool:
+    """Whether a file holds recordings, out of which the bundle's task cuts its inputs, and not those inputs."""
+    if manifest.tokenizer is not None or file.suffix.lower() == ".npy":
+        return False
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as arrays:
+            if {f"{name}.npy" for name in manifest.input_names} & set(arrays.namelist()):
+                return False
+    try:
+        from train.tasks import of_recordings, task_names
+    except ModuleNotFoundError:
+        return False
+    return manifest.task.name in task_names() and of_recordings(manifest.task.name)
 
 
 def _read_texts(file: Path, manifest: Manifest, *, skip_bad: bool) -> Samples:

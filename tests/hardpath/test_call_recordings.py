@@ -223,3 +223,30 @@ def test_what_is_not_there_and_what_a_recording_is_not_for_are_refused(hardpath,
 def test_recordings_of_no_task_are_an_argument_error(bundle, someone):
     with pytest.raises(ArgumentError, match="digits takes samples"):
         recordings_of_manifest(load_bundle(bundle).manifest, someone)
+
+
+def test_one_file_of_recordings_is_data_to_train_on_and_to_measure_on(hardpath, people, motion_bundle, tmp_path):
+    parts = [np.load(file) for file in sorted(people.glob("*.npz"))]
+    subjects = np.concatenate([np.full(len(part["data"]), str(part["subject"])) for part in parts])
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in ("data", "label")}
+    file = tmp_path / "all.npz"
+    np.savez(file, **arrays, subject=subjects, rate_hz=50)
+    bundle = trained(file, tmp_path / "run", hardpath)
+    measured = [
+        hardpath("sweep", bundle, "--data", data, "--snr-db", 6, "--json").json["points"] for data in (people, file)
+    ]
+    assert measured[0] == measured[1]
+    facts = load_bundle(bundle).manifest.provenance.facts
+    assert facts == load_bundle(motion_bundle).manifest.provenance.facts
+    (subject,) = facts["subjects"]["test"]
+    (found,) = recordings_of_manifest(load_bundle(bundle).manifest, people / f"{subject}.npz")
+    windows = tmp_path / "windows.npz"
+    labels = [sorted(["walk", "jog"]).index(label) for label in found.labels]
+    np.savez(windows, **found.inputs, labels=labels)  # inputs by name are no recordings
+    assert hardpath("sweep", bundle, "--data", windows, "--snr-db", 6, "--json").json["points"] == measured[0]
+
+
+def test_a_file_is_data_of_recordings_alone(hardpath, someone, tmp_path):
+    for recipe in ("digits", "text"):
+        line = hardpath("train", recipe, "--data", someone, "--out", tmp_path / "run").refused(2)
+        assert line == f"data {someone} is no folder"

@@ -372,7 +372,7 @@ def test_the_end_of_a_file_inside_a_command_does_not_look_like_ctrl_c(hardpath, 
         (("sweeep",), "No such command 'sweeep'"),
         (("sweep", "bundle", "--draws", 0), "Invalid value for '--draws'"),
         (("train", "digits", "--data", "no/such/folder"), "Invalid value for '--data': no/such/folder does not exist"),
-        (("train", "digits", "--data", __file__), "test_command.py is no folder; see hardpath train --help"),
+        (("train", "digits", "--data", __file__), "test_command.py is no folder"),
     ],
 )
 def test_wrong_usage_is_one_line_too(hardpath, arguments, message):

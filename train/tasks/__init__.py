@@ -281,14 +281,16 @@ def task_facts(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
     Parameters
     ----------
     folder : Path or None
-        The task's files, where it needs any.
+        The task's files, where it needs any; of a task of recordings, one file too.
 
     Raises
     ------
-    RecipeError, DataError
+    RecipeError, ArgumentError
         If options or files are wrong.
     """
     module = _module(recipe.task)
+    if folder is not None and folder.is_file() and not of_recordings(recipe.task):
+        raise ArgumentError("data", f"{folder} is no folder")
     checked = _options(recipe.task, module, recipe.task_options)
     return {} if checked is None else dict(module.find(checked, folder))
 
