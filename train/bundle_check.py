@@ -26,6 +26,8 @@ BATCH_SIZES: Final = (1, 2, 7, 64, 256)
 SYMBOL_TOLERANCE: Final = 1e-6
 LLR_TOLERANCE: Final = 1e-3
 LOGIT_TOLERANCE: Final = 1e-3
+_FEW_TIES: Final = 2
+"""Tokens that may be exchanged however few there are: of some hundred, 512 codewords leave one in ten exports with a tie."""
 _GOLDEN: Final = (5.0**0.5 - 1.0) / 2.0
 
 
@@ -64,9 +66,10 @@ def _check_transmitter(
     routed = float((sent.mode == expected[0].numpy()).mean())
     if routed < 1.0 - 1e-2:
         raise BundleError(f"transmitter.onnx and torch choose the same mode for only {routed:.2%} of the samples")
-    agreeing = float((sent.indices == expected[1].numpy()).mean())
-    if agreeing < 1.0 - 1e-3:
-        raise BundleError(f"transmitter.onnx and torch choose the same codeword in only {agreeing:.2%} of the tokens")
+    agreeing = sent.indices == expected[1].numpy()
+    if (~agreeing).sum() > max(_FEW_TIES, 1e-3 * agreeing.size):
+        share = float(agreeing.mean())
+        raise BundleError(f"transmitter.onnx and torch choose the same codeword in only {share:.2%} of the tokens")
     same = (sent.indices == expected[1].numpy()).all(axis=1) & (sent.mode == expected[0].numpy())
     for name, wanted in zip(sent._fields, expected, strict=True):
         found = getattr(sent, name).astype(np.float64)

@@ -421,6 +421,7 @@ def test_the_published_preset_resolves_to_the_published_settings():
     for epoch in range(0, 31):
         assert recipe.loss.at(epoch).lambda_vq == pytest.approx(0.4 * 0.1 * min(1.0, epoch / 10))
     assert recipe.optimizer.freeze_encoder_epochs == 0
+    assert (quantizer.gradient, quantizer.label_search) == ("straight-through", "restarts")
 
 
 def test_normalisation_off_and_the_encoder_frozen_first_are_one_setting_each_over_the_preset():

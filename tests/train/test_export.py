@@ -19,6 +19,7 @@ from link.channel import Awgn
 from link.constellation import app_llr, map_bits, points
 from link.errors import BundleError, CheckpointError
 from link.randomness import Draws
+from train import bundle_check
 from train.bundle_check import BATCH_SIZES, check_bundle
 from train.checkpoint import FILE_NAME, load, read
 from train.checkpoint import save as save_checkpoint
@@ -263,3 +264,27 @@ def test_a_transmitter_that_looks_at_its_batch_is_caught(signs_run, tmp_path, mo
 def test_the_receiver_graph_takes_symbols_noise_mode_and_llrs_and_nothing_else(digits_bundle):
     session = onnxruntime.InferenceSession(str(digits_bundle / "receiver.onnx"), providers=["CPUExecutionProvider"])
     assert [tensor.name for tensor in session.get_inputs()] == ["symbols", "no", "mode", "llr_in"]
+
+
+class Exchanging:
+    """A link whose transmitter sends some of the tokens as the next codeword."""
+
+    def __init__(self, link, tokens):
+        self.manifest = link.manifest
+        self._transmitter = link.transmitter
+        self._tokens = tokens
+
+    def transmitter(self, *arguments):
+        sent = self._transmitter(*arguments)
+        indices = sent.indices.copy()
+        indices.reshape(-1)[: self._tokens] ^= 1
+        return sent._replace(indices=indices)
+
+
+def test_a_tie_or_two_of_few_tokens_is_no_other_graph_and_three_are(digits_bundle, digits_model):
+    images = load_task("digits").load(None).validation.inputs["image"][:120]
+    link, inputs = Link(load_bundle(digits_bundle)), {"image": images}
+    for tokens in range(3):
+        bundle_check._check_transmitter(Exchanging(link, tokens), digits_model, inputs, None)
+    with pytest.raises(BundleError, match=r"only 99\.69% of the tokens"):
+        bundle_check._check_transmitter(Exchanging(link, 3), digits_model, inputs, None)
