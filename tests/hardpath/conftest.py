@@ -5,6 +5,7 @@ import io
 import json
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from hardpath.command import main
@@ -60,3 +61,35 @@ def bundle(run_folder):
     """Its bundle."""
     assert run("export", run_folder).code == 0
     return run_folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def motion_settings():
+    """Settings of the task `motion` that train in seconds."""
+    epochs = ("epochs=3", "warmup_epochs=1", "alignment_start_epoch=3", "stage_epochs=1")
+    return (*epochs, "batch_size=32", "link.tokens=2", "eval_draws=1", "behaviours=4", "longest=4")
+
+
+@pytest.fixture(scope="session")
+def walker():
+    """Function that makes the arrays of a recording: somebody who walks and jogs in turn, 4 s each."""
+
+    def record(random, seconds=24, subject="s0"):
+        hertz = np.repeat(np.resize([2.0, 6.0], seconds // 4), 200)
+        time = np.arange(len(hertz)) / 50
+        data = [
+            np.sin(2 * np.pi * hertz * time + random.uniform(0, 6)) + random.normal(size=len(time)) for _ in "xyzabc"
+        ]
+        label = np.where(hertz == 2.0, "walk", "jog")
+        return {"data": np.stack(data, axis=1), "label": label, "subject": subject, "rate_hz": 50}
+
+    return record
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory, walker):
+    """A folder of five people, a recording each."""
+    folder, random = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
+    for number in range(5):
+        np.savez(folder / f"s{number}.npz", **walker(random, subject=f"s{number}"))
+    return folder

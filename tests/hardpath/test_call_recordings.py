@@ -14,50 +14,24 @@ from serve.client import Client
 from serve.server import Server
 from train.tasks import recordings_of_manifest
 
-SETTINGS = [
-    "epochs=3",
-    "warmup_epochs=1",
-    "alignment_start_epoch=3",
-    "batch_size=32",
-    "link.tokens=2",
-    "eval_draws=1",
-    "stage_epochs=1",
-    "longest=4",
-]
 
+@pytest.fixture(scope="module")
+def trained(hardpath, motion_settings):
+    """Function that trains on recordings, and gives the bundle of the run."""
 
-def recording(random, seconds=24, subject="s0"):
-    """Someone who walks and jogs in turn, 4 s each."""
-    hertz = np.repeat(np.resize([2.0, 6.0], seconds // 4), 200)
-    time = np.arange(len(hertz)) / 50
-    data = [np.sin(2 * np.pi * hertz * time + random.uniform(0, 6)) + random.normal(size=len(time)) for _ in range(6)]
-    return {
-        "data": np.stack(data, axis=1),
-        "label": np.where(hertz == 2.0, "walk", "jog"),
-        "subject": subject,
-        "rate_hz": 50,
-    }
+    def bundle(data, folder, *settings):
+        arguments = [part for setting in (*motion_settings, *settings) for part in ("--set", setting)]
+        answer = hardpath("train", "motion", "--data", data, "--out", folder, *arguments)
+        assert answer.code == 0, answer.err
+        assert hardpath("export", folder, "--data", data).code == 0
+        return folder / "bundle"
+
+    return bundle
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    folder, random = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
-    for number in range(5):
-        np.savez(folder / f"s{number}.npz", **recording(random, subject=f"s{number}"))
-    return folder
-
-
-def trained(people, folder, hardpath, *settings):
-    arguments = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
-    answer = hardpath("train", "motion", "--data", people, "--out", folder, *arguments)
-    assert answer.code == 0, answer.err
-    assert hardpath("export", folder, "--data", people).code == 0
-    return folder / "bundle"
-
-
-@pytest.fixture(scope="module")
-def motion_bundle(people, tmp_path_factory, hardpath):
-    return trained(people, tmp_path_factory.mktemp("staged") / "run", hardpath)
+def motion_bundle(people, trained, tmp_path_factory):
+    return trained(people, tmp_path_factory.mktemp("staged") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +41,10 @@ def address(motion_bundle):
 
 
 @pytest.fixture
-def someone(tmp_path):
+def someone(walker, tmp_path):
     """Two recordings of another person in a file, the second without labels."""
     file, random = tmp_path / "someone.npz", np.random.default_rng(7)
-    first, second = recording(random, 16), recording(random, 8)
+    first, second = walker(random, 16), walker(random, 8)
     data = np.concatenate([first["data"], second["data"]])
     label = np.concatenate([first["label"], np.full(len(second["data"]), "")])
     names = np.repeat(["a", "b"], [len(first["data"]), len(second["data"])])
@@ -141,16 +115,16 @@ def test_rows_choose_recordings(hardpath, address, someone):
     ).refused(2)
 
 
-def test_a_window_across_a_change_of_label_is_sent_and_has_no_label(people, motion_bundle, tmp_path):
-    made = recording(np.random.default_rng(1), 8) | {"subject": "s9"}
+def test_a_window_across_a_change_of_label_is_sent_and_has_no_label(walker, motion_bundle, tmp_path):
+    made = walker(np.random.default_rng(1), 8) | {"subject": "s9"}
     np.savez(tmp_path / "moved.npz", **{**made, "data": made["data"][50:], "label": made["label"][50:]})
     (found,) = recordings_of_manifest(load_bundle(motion_bundle).manifest, tmp_path / "moved.npz")
     assert found.labels.tolist() == ["walk", "", "jog"]
     assert found.inputs["window"].shape == (3, 100, 6)
 
 
-def test_a_recording_is_parted_at_a_gap(motion_bundle, tmp_path):
-    made = recording(np.random.default_rng(1), 12)
+def test_a_recording_is_parted_at_a_gap(walker, motion_bundle, tmp_path):
+    made = walker(np.random.default_rng(1), 12)
     made["data"][250:300] = np.nan
     np.savez(tmp_path / "gap.npz", **made)
     found = recordings_of_manifest(load_bundle(motion_bundle).manifest, tmp_path / "gap.npz")
@@ -180,8 +154,8 @@ def test_ctrl_c_keeps_what_was_decided(hardpath, address, someone, tmp_path, mon
     assert answer.err.splitlines()[-1] == "hardpath: interrupted after 2 of 12 windows"
 
 
-def test_a_model_without_a_stage_decides_each_window_alone(hardpath, people, someone, tmp_path):
-    bundle = trained(people, tmp_path / "run", hardpath, "sequence.parts=[]")
+def test_a_model_without_a_stage_decides_each_window_alone(hardpath, trained, people, someone, tmp_path):
+    bundle = trained(people, tmp_path / "run", "sequence.parts=[]")
     with Server(bundle, port=0) as server:
         answer = hardpath("call", server.address, "--recording", someone, "--json")
         assert answer.code == 0, answer.err
@@ -225,13 +199,15 @@ def test_recordings_of_no_task_are_an_argument_error(bundle, someone):
         recordings_of_manifest(load_bundle(bundle).manifest, someone)
 
 
-def test_one_file_of_recordings_is_data_to_train_on_and_to_measure_on(hardpath, people, motion_bundle, tmp_path):
+def test_one_file_of_recordings_is_data_to_train_on_and_to_measure_on(
+    hardpath, trained, people, motion_bundle, tmp_path
+):
     parts = [np.load(file) for file in sorted(people.glob("*.npz"))]
     subjects = np.concatenate([np.full(len(part["data"]), str(part["subject"])) for part in parts])
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in ("data", "label")}
     file = tmp_path / "all.npz"
     np.savez(file, **arrays, subject=subjects, rate_hz=50)
-    bundle = trained(file, tmp_path / "run", hardpath)
+    bundle = trained(file, tmp_path / "run")
     measured = [
         hardpath("sweep", bundle, "--data", data, "--snr-db", 6, "--json").json["points"] for data in (people, file)
     ]

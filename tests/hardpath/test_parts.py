@@ -7,44 +7,13 @@ from link.sequence import code_probabilities
 from train.parts import COMBINATIONS, NO_LINK, PartScores, variant_name
 from train.parts_report import markdown, points_of
 
-SETTINGS = [
-    "epochs=3",
-    "warmup_epochs=1",
-    "alignment_start_epoch=3",
-    "batch_size=32",
-    "link.tokens=2",
-    "eval_draws=1",
-    "stage_epochs=1",
-    "behaviours=4",
-    "longest=4",
-]
-
 
 @pytest.fixture(scope="module")
-def recordings(tmp_path_factory):
-    """Five people who walk and jog in turn, four recordings each."""
-    folder = tmp_path_factory.mktemp("recordings")
-    random = np.random.default_rng(0)
-    for subject in range(5):
-        time = np.arange(1200) / 50
-        hertz = np.repeat([2.0, 6.0, 2.0, 6.0, 2.0, 6.0], 200)
-        data = [np.sin(2 * np.pi * hertz * time + random.uniform(0, 6)) + random.normal(size=1200) for _ in range(6)]
-        np.savez(
-            folder / f"s{subject}.npz",
-            data=np.stack(data, axis=1),
-            label=np.where(hertz == 2.0, "walk", "jog"),
-            subject=f"s{subject}",
-            rate_hz=50,
-        )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(recordings, tmp_path_factory, hardpath):
+def finished(people, motion_settings, tmp_path_factory, hardpath):
     out = tmp_path_factory.mktemp("parts") / "out"
-    arguments = ["ablate", "motion", "--data", recordings, "--out", out, "--seeds", "0:2", "--snr-db", "0,6"]
+    arguments = ["ablate", "motion", "--data", people, "--out", out, "--seeds", "0:2", "--snr-db", "0,6"]
     arguments += ["--channels", "awgn", "--draws", "2", "--json"]
-    for setting in SETTINGS:
+    for setting in motion_settings:
         arguments += ["--set", setting]
     return out, arguments, hardpath(*arguments)
 
@@ -136,28 +105,26 @@ def test_seeds_are_told_by_mean_deviation_and_interval():
     assert "| none | 3 | 90.0 ±0.0 [±0.0] | 92.0 ±2.0 [±5.0] |" in markdown(rows)
 
 
-def test_another_folder_of_data_is_no_answer_of_what_was_measured(finished, recordings, tmp_path, hardpath):
+def test_another_folder_of_data_is_no_answer_of_what_was_measured(finished, people, tmp_path, hardpath):
     _, arguments, _ = finished
-    for file in recordings.iterdir():
+    for file in people.iterdir():
         with np.load(file) as loaded:
             np.savez(tmp_path / file.name, **{**loaded, "data": loaded["data"] + 1.0})
-    again = hardpath(*[tmp_path if argument == recordings else argument for argument in arguments])
+    again = hardpath(*[tmp_path if argument == people else argument for argument in arguments])
     assert again.code != 0
     assert "was trained on other rows than the data have now" in again.err
 
 
-def test_a_link_of_several_modes_and_behaviours_that_cannot_be_are_refused_before_training(
-    recordings, tmp_path, hardpath
-):
+def test_a_link_of_several_modes_and_behaviours_that_cannot_be_are_refused_before_training(people, tmp_path, hardpath):
     recipe = tmp_path / "modes.toml"
     mode = "[[link.modes]]\ntokens = 2\ncodewords = 8\norder = 4\n"
     schedule = "[schedule]\nepochs = 3\nwarmup_epochs = 1\nalignment_start_epoch = 2\n"
     head = f'name = "modes"\ntask = "motion"\n{schedule}[link]\ndim = 8\n'
     recipe.write_text(head + mode + mode.replace("2", "4", 1), encoding="utf-8")
     for command in ("ablate", recipe), ("train", recipe, "--set", 'sequence.parts=["hsmm"]'):
-        found = hardpath(*command, "--data", recordings, "--out", tmp_path / command[0])
+        found = hardpath(*command, "--data", people, "--out", tmp_path / command[0])
         assert "its codes are those of one mode, and [[link.modes]] has several" in found.err
     vanishing = ["--set", "sequence.gamma=0.01", "--set", "sequence.behaviours=100"]
-    found = hardpath("ablate", "motion", *vanishing, "--data", recordings, "--out", tmp_path / "ablate")
+    found = hardpath("ablate", "motion", *vanishing, "--data", people, "--out", tmp_path / "ablate")
     assert "sequence.behaviours must be at most 9, where weights vanish" in found.err
     assert not list(tmp_path.glob("**/metrics.jsonl"))
