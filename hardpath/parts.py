@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardpath.terminal import note, percent, progress, write_text
+from link.errors import BundleError
 from link.lock import locked
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def run_parts(
 
     `out` gets a folder a seed, scores.jsonl (one line a variant and point), parts.md and parts.png, each anew after every
     seed.
+
+    Raises
+    ------
+    BundleError
+        At the end, if what a seed trained could not be exported: the others are kept.
     """
     import torch
 
@@ -37,6 +43,7 @@ def run_parts(
 
     torch.set_num_threads(threads)
     done: list[PartScores] = []
+    failed: list[str] = []
     with locked(out):
         for number, recipe in enumerate(recipes, start=1):
             folder = out / f"seed-{recipe.seed}"
@@ -44,14 +51,19 @@ def run_parts(
             if found is not None and data is not None:
                 require_rows(folder, data)
             if found is None:
-                with progress(f"seed {recipe.seed}, {number} of {len(recipes)}", 100) as update:
-                    found = measure_seed(
-                        recipe,
-                        folder,
-                        specs,
-                        data_folder=data,
-                        tell=lambda step, done, update=update: update(round(100 * done), step),  # type: ignore[misc]
-                    )
+                try:
+                    with progress(f"seed {recipe.seed}, {number} of {len(recipes)}", 100) as update:
+                        found = measure_seed(
+                            recipe,
+                            folder,
+                            specs,
+                            data_folder=data,
+                            tell=lambda step, done, update=update: update(round(100 * done), step),  # type: ignore[misc]
+                        )
+                except BundleError as error:
+                    failed.append(f"seed {recipe.seed}: {error}")
+                    note(f"failed: {failed[-1]}")
+                    continue
                 _keep(folder, recipe, specs, found)
             done += found
             write_text(out / RESULTS_NAME, "".join(json.dumps(row.model_dump(mode="json")) + "\n" for row in done))
@@ -59,6 +71,8 @@ def run_parts(
             plot_parts(done, out / PLOT_NAME)
             best = max(found, key=lambda row: row.macro_f1)
             note(f"seed {recipe.seed}: {best.variant} has the highest macro-F1, {percent(best.macro_f1)} %")
+    if failed:
+        raise BundleError(f"{len(failed)} of {len(recipes)} seeds could not be exported; the first: {failed[0]}")
     return done
 
 

@@ -1,8 +1,11 @@
 """`hardpath ablate` of recordings: what each part of a receiver brings, from the command to its table."""
 
+import json
+
 import numpy as np
 import pytest
 
+from link.errors import BundleError
 from link.sequence import code_probabilities
 from train.parts import COMBINATIONS, NO_LINK, PartScores, variant_name
 from train.parts_report import markdown, points_of
@@ -128,3 +131,20 @@ def test_a_link_of_several_modes_and_behaviours_that_cannot_be_are_refused_befor
     found = hardpath("ablate", "motion", *vanishing, "--data", people, "--out", tmp_path / "ablate")
     assert "sequence.behaviours must be at most 9, where weights vanish" in found.err
     assert not list(tmp_path.glob("**/metrics.jsonl"))
+
+
+def test_a_seed_that_cannot_be_exported_costs_no_other_seed(finished, tmp_path, hardpath, monkeypatch):
+    out, arguments, answered = finished
+    kept = [row for row in answered.json["scores"] if row["seed"] == 1]
+
+    def measured(recipe, folder, *rest, **options):
+        if recipe.seed == 0:
+            raise BundleError("no such bundle")
+        return [PartScores.model_validate(row) for row in kept]
+
+    monkeypatch.setattr("train.parts.measure_seed", measured)
+    found = hardpath(*[tmp_path / "out" if argument == out else argument for argument in arguments])
+    assert found.code == 4
+    assert "1 of 2 seeds could not be exported; the first: seed 0: no such bundle" in found.err
+    lines = (tmp_path / "out" / "scores.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == kept
