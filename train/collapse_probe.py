@@ -105,8 +105,8 @@ class GradientFlow(BaseModel):
     Attributes
     ----------
     straight_through, surrogate, without_link : float
-        Its norm at the encoder's output, on one training batch in training mode: through argmax and back through the soft
-        path; through the soft path both ways; with nothing between encoder and head.
+        Its norm at the encoder's output, on one training batch in training mode: through argmax and back as the recipe has
+        it, through the soft path or past the link; through the soft path both ways; with nothing between encoder and head.
     reached : float
         Share of the rows to which the first of these brings any.
     graph_in_evaluation : bool
@@ -291,13 +291,15 @@ def _gradient(model: Transceiver, task: Task, data: Data, found: Checkpoint) -> 
         hard = subject.send_hard(tokens, mode)
         met = noise(found.recipe.seed, slice(0, rows), 0, snr_db, hard.symbols.shape[1])
         no = subject.noise_met(met.no)
-        embeddings = [tokens] + [
+        by_surrogate, by_points = (
             subject.receive(add_noise(symbols, no, met.normals), no, None, mode, side, answers=False).embedding
             for symbols in (soft.symbols, straight_through(hard.symbols, soft.symbols))
-        ]
+        )
+        if found.recipe.quantizer.gradient == "straight-through":
+            by_points = straight_through(by_points, tokens)
         without, surrogate, through = (
             _asked_of(task_loss(taught(subject.head, embedding, side, labels), labels), features)
-            for embedding in embeddings
+            for embedding in (tokens, by_surrogate, by_points)
         )
     return GradientFlow(
         straight_through=float(through.norm()),

@@ -179,8 +179,10 @@ def test_features_are_what_the_encoder_gives_before_tokens_are_normalised(signs_
     assert found.drift.features.frechet > plain.drift.features.frechet + 0.3
 
 
-def test_the_gradient_is_that_of_a_step_of_alignment(signs_run):
-    found, model = checkpoints.load(signs_run / "last")
+@pytest.mark.parametrize("gradient", ["surrogate", "straight-through"])
+def test_the_gradient_is_that_of_a_step_of_alignment(make_signs_recipe, train_run, gradient):
+    run = train_run(make_signs_recipe(quantizer__gradient=gradient))
+    found, model = checkpoints.load(run / "last")
     task = load_task("signs")
     part = task.load(None).train
     chosen = np.arange(32) * 200 // 32
@@ -190,10 +192,11 @@ def test_the_gradient_is_that_of_a_step_of_alignment(signs_run):
     met = noise(found.recipe.seed, slice(0, 32), 0, snr_db, 3)
     settings = EpochPlan(5, Phase.ALIGNMENT, found.vq_temp, hard_forward=True, restarts=False)
     labels = torch.from_numpy(part.labels[chosen])
-    sent = send(model, model.quantizer.tokens(features), labels, met.no, met.normals, settings)
+    tokens, past_link = model.quantizer.tokens(features), gradient == "straight-through"
+    sent = send(model, tokens, labels, met.no, met.normals, settings, past_link=past_link)
     loss = nn.functional.cross_entropy(sent.answer.logits, labels)
     (expected,) = torch.autograd.grad(loss, features)
-    flow = examine(signs_run).gradient
+    flow = examine(run).gradient
     assert flow.straight_through == pytest.approx(float(expected.norm()), rel=1e-4)
     assert flow.reached == 1.0
     assert flow.surrogate > 0.0
