@@ -2,12 +2,19 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from link.bundle import load_bundle
+from link.chain import Link
+from link.channel import Awgn
 from link.errors import ArgumentError
+from link.randomness import Draws
 from link.recordings import read_recordings
 from link.sequence import SequenceStream, code_probabilities
 from serve.client import Client
@@ -226,3 +233,23 @@ def test_a_file_is_data_of_recordings_alone(hardpath, someone, tmp_path):
     for recipe in ("digits", "text"):
         line = hardpath("train", recipe, "--data", someone, "--out", tmp_path / "run").refused(2)
         assert line == f"data {someone} is no folder"
+
+
+def test_the_example_of_waiting_is_as_good_as_all_where_it_waits_for_all(people, motion_bundle, tmp_path):
+    """A recording has 12 windows; without noise to speak of windows are decided alone as a sweep decides them."""
+    script = Path(__file__).parents[2] / "examples" / "smoothing_lag.py"
+    options = ["--snr-db", "0", "40", "--lags", "0", "2", "12", "--out", str(tmp_path / "lag")]
+    done = subprocess.run(
+        [sys.executable, script, motion_bundle, "--data", people, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {line.split(" | ")[0].strip("| "): line.strip("|").split(" | ")[1:] for line in done.stdout.splitlines()}
+    assert list(rows) == ["windows waited for, awgn", "---|---|---", "alone", "0", "2", "12", "all"]
+    assert rows["12"] == rows["all"]
+    assert (tmp_path / "lag.png").stat().st_size > 5_000
+    link = Link(load_bundle(motion_bundle))
+    (subject,) = link.manifest.provenance.facts["subjects"]["test"]
+    (recording,) = recordings_of_manifest(link.manifest, people / f"{subject}.npz")
+    decisions = link.transmit(recording.inputs, Awgn(), 40.0, Draws(0, np.arange(12))).decoded.decisions
+    right = np.array([link.manifest.task.classes.index(label) for label in recording.labels])
+    assert rows["alone"][1].strip() == f"{100 * f1_score(right, decisions, average='macro'):.1f}"
