@@ -130,6 +130,13 @@ def test_a_window_across_a_change_of_label_is_sent_and_has_no_label(walker, moti
     assert found.inputs["window"].shape == (3, 100, 6)
 
 
+def test_a_label_that_is_no_behaviour_of_the_model_is_none(walker, motion_bundle, tmp_path):
+    made = walker(np.random.default_rng(1), 8) | {"label": np.repeat(["walk", "dance"], 200)}
+    np.savez(tmp_path / "danced.npz", **made)
+    (found,) = recordings_of_manifest(load_bundle(motion_bundle).manifest, tmp_path / "danced.npz")
+    assert found.labels.tolist() == ["walk", "walk", "", ""]
+
+
 def test_a_recording_is_parted_at_a_gap(walker, motion_bundle, tmp_path):
     made = walker(np.random.default_rng(1), 12)
     made["data"][250:300] = np.nan
