@@ -7,19 +7,22 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hardpath.call_files import save
 from hardpath.call_jobs import Output
 from hardpath.call_tables import Answers
 from hardpath.terminal import INTERRUPTED, in_one_line, note, percent, say, say_json_line
-from link.errors import ArgumentError
+from link.errors import ArgumentError, HardpathError
 
 if TYPE_CHECKING:
     from link.manifest import Manifest
     from serve.client import Client
     from serve.client.recording import Decided
     from train.tasks import WholeRecording
+
+_NAME_WIDTH: Final = 160
+"""Which recording of a file, and which part of it, stands at a name's end."""
 
 
 def recordings_of(path: Path, manifest: Manifest) -> list[WholeRecording]:
@@ -50,7 +53,7 @@ def send_recordings(
 ) -> None:
     """Send one after another, each on a stream of its own, and tell of each window as it is decided.
 
-    What was decided by then is summed up and saved where Ctrl-C ends it.
+    What was decided by then is summed up and saved where Ctrl-C or the server ends it.
 
     Parameters
     ----------
@@ -64,12 +67,14 @@ def send_recordings(
             )
         note("the model has no sequence stage: each window is decided by itself")
     answers: Answers = []
-    interrupted = False
+    ended: KeyboardInterrupt | HardpathError | None = None
     width = max(map(len, manifest.task.classes))
     try:
         for recording in recordings:
             if not output.as_json:
-                say(f"{in_one_line(recording.name)}, subject {in_one_line(recording.subject)}: {recording.told}")
+                say(
+                    f"{in_one_line(recording.name, _NAME_WIDTH)}, subject {in_one_line(recording.subject)}: {recording.told}"
+                )
             options = {name: value for name, value in asked.items() if value is not None}
             with closing(_decided(client, manifest, recording, options, len(answers), timeout_s)) as windows:
                 for decided in windows:
@@ -79,15 +84,21 @@ def send_recordings(
                         say_json_line(answer)
                     else:
                         say(_line(answer, width))
-    except KeyboardInterrupt:
-        interrupted = True
+    except (KeyboardInterrupt, HardpathError) as error:
+        if isinstance(error, HardpathError) and not answers:
+            raise
+        ended = error
     if not output.as_json:
         note(_summary(answers))
     save(output.out, answers, None)
-    if interrupted:
-        total = sum(len(recording.labels) for recording in recordings)
-        note(f"hardpath: interrupted after {len(answers)} of {total} windows")
-        sys.exit(INTERRUPTED)
+    if ended is None:
+        return
+    total = sum(len(recording.labels) for recording in recordings)
+    if isinstance(ended, HardpathError):
+        note(f"{len(answers)} of {total} windows were decided by then")
+        raise ended
+    note(f"hardpath: interrupted after {len(answers)} of {total} windows")
+    sys.exit(INTERRUPTED)
 
 
 def _decided(

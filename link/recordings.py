@@ -70,6 +70,8 @@ class Recording(NamedTuple):
         NaN where one is missing.
     labels : (T,) str, or None
         None where its file has none.
+    start_s : float
+        When it begins, in seconds from that of what it is a part of.
     """
 
     name: str
@@ -78,10 +80,16 @@ class Recording(NamedTuple):
     channels: tuple[str, ...]
     samples: NDArray[np.float32]
     labels: NDArray[np.str_] | None
+    start_s: float = 0.0
 
-    def part(self, where: slice) -> Recording:
-        """Some of its samples."""
-        return self._replace(samples=self.samples[where], labels=None if self.labels is None else self.labels[where])
+    def part(self, first: int, last: int) -> Recording:
+        """Some of its samples, the last excluded; its rate is known."""
+        assert self.rate_hz is not None
+        return self._replace(
+            samples=self.samples[first:last],
+            labels=None if self.labels is None else self.labels[first:last],
+            start_s=self.start_s + first / self.rate_hz,
+        )
 
 
 def read_recordings(path: Path, left_out: list[str] | None = None) -> list[Recording]:
@@ -177,7 +185,7 @@ def _from_arrays(file: Path) -> list[Recording]:
 
 def _from_table(file: Path) -> list[Recording]:
     known = {name for names in _NAMES.values() for name in names}
-    table = read_table(file, known)
+    table = read_table(file, known, of_numbers=True)
     if table.names is None:
         raise ArgumentError("data", f"{file} needs a header: label, subject, recording, and the names of the channels")
     keys = [column_key(name) for name in table.names]
@@ -279,9 +287,9 @@ def _check_columns(table: Table, keys: Sequence[str]) -> None:
 
 
 def _texts(values: NDArray[Any]) -> NDArray[np.str_]:
-    """Names as texts: whole numbers without a point, and none for NaN."""
+    """Names as texts: whole numbers without a point, none for NaN, and no space around any."""
     if not np.issubdtype(values.dtype, np.floating):
-        texts = values.astype(np.str_)
+        texts = np.strings.strip(values.astype(np.str_))
         return np.where(np.strings.lower(texts) == "nan", UNLABELLED, texts)
     distinct, which = np.unique(values, return_inverse=True)
     whole = [

@@ -27,7 +27,7 @@ from link.hdp import GaussianHdp, Hdp, infer, push
 from link.hsmm import Hsmm, forward_backward
 from link.log_space import log_softmax, log_sum_exp
 from link.manifest import Mode
-from link.smoother import FixedLagSmoother
+from link.smoother import FixedLagSmoother, checked_lag
 
 _SMALLEST: Final = 1e-30
 """A responsibility that underflowed is all but impossible, and its log a number."""
@@ -123,8 +123,7 @@ class SequenceStream:
     """
 
     def __init__(self, tables: SequenceTables, lag: int = 0) -> None:
-        if lag < 0:
-            raise ArgumentError("lag", f"must be at least 0, got {lag}")
+        checked_lag(lag)
         self._tables = tables
         self._smoother = None if tables.hsmm is None else FixedLagSmoother(tables.hsmm, lag)
         self._restart()

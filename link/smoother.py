@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Iterator
 
@@ -9,6 +10,22 @@ from link.array import Array
 from link.errors import ArgumentError
 from link.hsmm import Hsmm, Messages, floored_emissions, log_marginals
 from link.log_space import log_sum_exp, unfloored
+
+
+def checked_lag(lag: int) -> int:
+    """A lag that is one: a whole number, at least 0.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    try:
+        whole = operator.index(lag)
+    except TypeError:
+        raise ArgumentError("lag", f"must be a whole number of windows, got {lag!r}") from None
+    if whole < 0:
+        raise ArgumentError("lag", f"must be at least 0, got {lag}")
+    return whole
 
 
 class FixedLagSmoother:
@@ -28,9 +45,7 @@ class FixedLagSmoother:
     _waiting: deque[tuple[Array, Array]]
 
     def __init__(self, model: Hsmm, lag: int = 0) -> None:
-        if lag < 0:
-            raise ArgumentError("lag", f"must be at least 0, got {lag}")
-        self.lag = lag
+        self.lag = checked_lag(lag)
         self._model = model
         self._messages = Messages(model)
         self._restart()

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -54,7 +55,7 @@ class Table:
         return len(self.rows[0][1])
 
 
-def read_table(path: Path, header_words: Collection[str], *, lenient: bool = False) -> Table:
+def read_table(path: Path, header_words: Collection[str], *, lenient: bool = False, of_numbers: bool = False) -> Table:
     """Read a file by its suffix.
 
     Parameters
@@ -67,6 +68,8 @@ def read_table(path: Path, header_words: Collection[str], *, lenient: bool = Fal
     lenient : bool
         Whether bytes that are no UTF-8 are left to the caller, who finds them in a row's cells (`is_utf8`), and so are
         lines that are no rows: of another length than the first, or no JSON (`Table.ragged`).
+    of_numbers : bool
+        Whether a CSV has numbers in its rows, so that a first line of nothing but names is a header, whatever they are.
 
     Raises
     ------
@@ -80,9 +83,9 @@ def read_table(path: Path, header_words: Collection[str], *, lenient: bool = Fal
     if suffix in (".jsonl", ".ndjson", ".json"):
         table = _json_table(file, content, lenient=lenient)
     elif suffix == ".csv":
-        rows = list(_csv_rows(file, content, header_words))
+        rows = list(_csv_rows(file, content, header_words, of_numbers=of_numbers))
         remark = " (a cell with the separator in it needs quotes)"
-        table = _delimited_table(file, rows, header_words, remark, lenient=lenient)
+        table = _delimited_table(file, rows, header_words, remark, lenient=lenient, of_numbers=of_numbers)
     elif suffix == ".txt" and "\t" not in content.partition("\n")[0]:
         table = Table(file, None, tuple((line, (text,)) for line, text in lines_of(content) if text.strip()))
     else:
@@ -110,7 +113,13 @@ def is_integer(text: str) -> bool:
 
 
 def _delimited_table(
-    file: str, lines: list[tuple[int, list[str]]], header_words: Collection[str], remark: str, *, lenient: bool
+    file: str,
+    lines: list[tuple[int, list[str]]],
+    header_words: Collection[str],
+    remark: str,
+    *,
+    lenient: bool,
+    of_numbers: bool = False,
 ) -> Table:
     width = len(lines[0][1]) if lines else 0
     rows, ragged = [], []
@@ -123,7 +132,7 @@ def _delimited_table(
         if not lenient:
             refuse_line(file, line, reason)
         ragged.append((line, reason))
-    if not rows or not _is_header([row for _, row in rows], header_words):
+    if not rows or not _is_header([row for _, row in rows], header_words, of_numbers=of_numbers):
         return Table(file, None, tuple(rows), tuple(ragged))
     line, names = rows[0][0], tuple(name.strip() for name in rows[0][1])
     alike = next((key for key, count in Counter(map(column_key, names)).items() if key and count > 1), None)
@@ -133,18 +142,32 @@ def _delimited_table(
     return Table(file, names, tuple(rows[1:]), tuple(ragged))
 
 
-def _is_header(rows: list[list[str]], header_words: Collection[str]) -> bool:
-    """Whether the first row names a column, and with a word that no other row of that column has."""
+def _is_header(rows: list[list[str]], header_words: Collection[str], *, of_numbers: bool) -> bool:
+    """Whether the first row names a column, and with a word that no other row of that column has; or names all columns."""
     first = rows[0]
+    if of_numbers and all(_is_name(cell) for cell in first):
+        return True
     if any(len(cell.split()) > _HEADER_WORDS for cell in first):
         return False
     named = [index for index, cell in enumerate(first) if column_key(cell) in header_words]
     return any(all(row[index] != first[index] for row in rows[1:]) for index in named)
 
 
-def _csv_rows(file: str, content: str, header_words: Collection[str]) -> Iterator[tuple[int, list[str]]]:
+def _is_name(cell: str) -> bool:
+    """Whether a cell begins with a letter and is no number, as nan and inf are."""
+    try:
+        float(cell)
+    except ValueError:
+        return cell.strip()[:1].isalpha()
+    return False
+
+
+def _csv_rows(
+    file: str, content: str, header_words: Collection[str], *, of_numbers: bool
+) -> Iterator[tuple[int, list[str]]]:
     first = content.partition("\n")[0].replace('"', "")
-    delimiter = next((mark for mark in ";\t" if mark in first and _is_header([first.split(mark)], header_words)), ",")
+    names_columns = partial(_is_header, header_words=header_words, of_numbers=of_numbers)
+    delimiter = next((mark for mark in ";\t" if mark in first and names_columns([first.split(mark)])), ",")
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     start = 1
     try:

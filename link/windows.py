@@ -84,7 +84,7 @@ def without_gaps(recording: Recording, longest: int) -> tuple[list[Recording], i
             )
     whole = recording._replace(samples=samples)
     kept = np.flatnonzero(np.diff(np.concatenate([[False], ~gone, [False]])))
-    return [whole.part(slice(first, last)) for first, last in kept.reshape(-1, 2)], filled
+    return [whole.part(int(first), int(last)) for first, last in kept.reshape(-1, 2)], filled
 
 
 def ratio_of_rates(from_hz: float, to_hz: float) -> Fraction:

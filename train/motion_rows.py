@@ -5,6 +5,7 @@ recordings ─> channels, gaps, rate (link.windows) ─> windows ─> behaviours
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections import Counter
@@ -185,6 +186,8 @@ def read_usable(
     if files:
         _LOGGER.warning("%s: %d files are left out; the first, %s", folder, files, wrong[0])
     _tell(folder, options, found, rates, wrong[files:], filled, cut)
+    if labelled:
+        _tell_who_may_be_one(folder, made)
     if options.channels is None and (more := {name for each in found for name in each.channels} - set(wanted)):
         _LOGGER.warning("%s: channels that not all have are left out: %s", folder, ", ".join(sorted(more)))
     if not made:
@@ -236,6 +239,21 @@ def _tell(
         _LOGGER.warning("%s: %d of %d recordings are left out; the first, %s", folder, len(wrong), len(found), wrong[0])
 
 
+def _tell_who_may_be_one(folder: Path, recordings: Sequence[Recording]) -> None:
+    """Say where two subjects may be one person, who would be learned from and measured on."""
+    of_samples: dict[bytes, set[str]] = {}
+    for recording in recordings:
+        digest = hashlib.sha256(recording.samples.tobytes()).digest()
+        of_samples.setdefault(digest, set()).add(recording.subject)
+    of_name: dict[str, set[str]] = {}
+    for recording in recordings:
+        of_name.setdefault(recording.subject.casefold(), set()).add(recording.subject)
+    for what, groups in (("have a recording in common", of_samples), ("differ in case alone", of_name)):
+        alike = sorted(", ".join(sorted(subjects)) for subjects in groups.values() if len(subjects) > 1)
+        if alike:
+            _LOGGER.warning("%s: subjects %s and are taken for different people: %s", folder, what, alike[0])
+
+
 def part_subjects(options: Options, subjects: Sequence[str]) -> Parts:
     """Who is in which part: as the options say, or drawn."""
     if options.validation_subjects is not None and options.test_subjects is not None:
@@ -258,8 +276,8 @@ def part_subjects(options: Options, subjects: Sequence[str]) -> Parts:
     return Parts(train, validation, test_subjects)
 
 
-def cut_windows(options: Options, recordings: Sequence[Recording], step: int) -> LabelledWindows:
-    """The windows of recordings, each with its behaviour.
+def cut_windows(options: Options, recordings: Sequence[Recording], step: int, part: str) -> LabelledWindows:
+    """The windows of recordings of a part, each with its behaviour.
 
     Windows of training overlap: those that begin at a multiple of a window's length make a stretch, and so do the others.
     """
@@ -283,7 +301,9 @@ def cut_windows(options: Options, recordings: Sequence[Recording], step: int) ->
                     labels.append(behaviours[kept])
                     stretches.append(np.full(int(kept.sum()), number, dtype=np.int64))
     if not samples:
-        raise ArgumentError("data", "no window has a label that is asked for: see task_options.classes")
+        raise ArgumentError(
+            "data", f"no window of the {part} subjects has a label that is asked for: see task_options.classes"
+        )
     return LabelledWindows(
         np.concatenate(samples), np.concatenate(labels), np.concatenate(stretches), possible - whole, unnamed
     )

@@ -104,7 +104,8 @@ class QuantizerRecipe(_Section):
     gradient : str
         Of what is sent hard, from the receiver's embedding back to the token: `surrogate`, through LLRs, symbols and bits
         of the soft path, or `straight-through`, as it is, past quantiser and link (van den Oord et al. 2017). The surrogate
-        knows which bits the noise takes; among hundreds of codewords it hardly reaches the encoder.
+        knows which bits the noise takes; among hundreds of codewords it hardly reaches the encoder. Without effect where
+        nothing is learned from what is sent hard: schedules without alignment, unless lambda_kl is above 0.
     fsq_levels : tuple of int
         Levels of each axis of the lattice, powers of two of product K; 4 an axis where empty. Of kind fsq.
     target_assignment_entropy : float
@@ -159,6 +160,8 @@ class QuantizerRecipe(_Section):
             raise ValueError(f"fsq_levels are of kind fsq, got {list(self.fsq_levels)}")
         if self.kind == "ema" and self.labels == "axis-gray":
             raise ValueError("labels axis-gray are of kind fsq; kind ema has pca-gray")
+        if self.kind == "fsq" and self.label_search == "restarts":
+            raise ValueError("label_search restarts is of kind ema: no codeword of kind fsq restarts")
         if self.restart_epochs is not None and self.restart_epochs[0] > self.restart_epochs[1]:
             raise ValueError(f"restart_epochs must be (first, last), got {self.restart_epochs}")
         return self

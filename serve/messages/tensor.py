@@ -83,6 +83,8 @@ def tensor_to_message(field: str, value: ArrayLike, tensor_format: pb.TensorForm
 
 def _source(field: str, message: pb.Tensor) -> str:
     sources = [name for name in (*_VALUES, "raw") if len(getattr(message, name))]
+    if not sources and 0 in message.shape:
+        raise ArgumentError(field, f"must hold at least one value, got shape {tuple(message.shape)}")
     if len(sources) != 1:
         raise ArgumentError(
             field, f"must have exactly one of {', '.join(_VALUES)} and raw, got {' and '.join(sources) or 'none'}"

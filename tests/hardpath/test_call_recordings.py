@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from link.bundle import load_bundle
 from link.chain import Link
 from link.channel import Awgn
-from link.errors import ArgumentError
+from link.errors import ArgumentError, ServerError
 from link.randomness import Draws
 from link.recordings import read_recordings
 from link.sequence import SequenceStream, code_probabilities
@@ -130,13 +130,6 @@ def test_a_window_across_a_change_of_label_is_sent_and_has_no_label(walker, moti
     assert found.inputs["window"].shape == (3, 100, 6)
 
 
-def test_a_label_that_is_no_behaviour_of_the_model_is_none(walker, motion_bundle, tmp_path):
-    made = walker(np.random.default_rng(1), 8) | {"label": np.repeat(["walk", "dance"], 200)}
-    np.savez(tmp_path / "danced.npz", **made)
-    (found,) = recordings_of_manifest(load_bundle(motion_bundle).manifest, tmp_path / "danced.npz")
-    assert found.labels.tolist() == ["walk", "walk", "", ""]
-
-
 def test_a_recording_is_parted_at_a_gap(walker, motion_bundle, tmp_path):
     made = walker(np.random.default_rng(1), 12)
     made["data"][250:300] = np.nan
@@ -145,6 +138,47 @@ def test_a_recording_is_parted_at_a_gap(walker, motion_bundle, tmp_path):
     assert [(one.name.rsplit(", ", 1)[-1], len(one.labels)) for one in found] == [
         ("part 1 of 2", 2),
         ("part 2 of 2", 3),
+    ]
+    assert [one.starts_s.tolist() for one in found] == [[0.0, 2.0], [6.0, 8.0, 10.0]]
+
+
+def test_which_part_of_a_recording_is_told_whole(hardpath, walker, address, tmp_path):
+    made = walker(np.random.default_rng(1), 12)
+    made["data"][250:300] = np.nan
+    np.savez(tmp_path / "a_gap_in_the_middle.npz", **made)
+    answer = hardpath("call", address, "--recording", tmp_path / "a_gap_in_the_middle.npz")
+    heads = [line.split(", subject")[0] for line in answer.out.splitlines() if "subject" in line]
+    assert [head.rsplit(", ", 1)[-1] for head in heads] == ["part 1 of 2", "part 2 of 2"]
+
+
+def test_labels_that_the_model_does_not_know_are_named(walker, motion_bundle, tmp_path, caplog):
+    made = walker(np.random.default_rng(1), 8)
+    np.savez(tmp_path / "odd.npz", **made | {"label": np.where(made["label"] == "walk", "stroll", made["label"])})
+    (found,) = recordings_of_manifest(load_bundle(motion_bundle).manifest, tmp_path / "odd.npz")
+    assert found.labels.tolist() == ["", "", "jog", "jog"]
+    assert "labels that the model does not know count as none: stroll" in caplog.text
+
+
+def test_a_server_that_goes_away_leaves_what_was_decided(hardpath, address, someone, tmp_path, monkeypatch):
+    import serve.client.recording as module
+
+    whole = module.decide
+
+    def broken(*arguments, **options):
+        found = whole(*arguments, **options)
+        yield next(found)
+        yield next(found)
+        raise ServerError("the server went away")
+
+    monkeypatch.setattr(module, "decide", broken)
+    file = tmp_path / "found.json"
+    answer = hardpath("call", address, "--recording", someone, "--json", "--out", file)
+    assert answer.code == 5
+    assert json.loads(file.read_text()) == lines(answer.out)
+    assert len(lines(answer.out)) == 2
+    assert answer.err.splitlines()[-2:] == [
+        "2 of 12 windows were decided by then",
+        "hardpath: the server went away",
     ]
 
 

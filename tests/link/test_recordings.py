@@ -115,6 +115,32 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, text: str, says:
         read_recordings(file)
 
 
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_a_header_of_channels_alone_is_one(tmp_path: Path, mark: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("ax,ay\n1,2\n,nan\n".replace(",", mark), encoding="utf-8")
+    (found,) = read_recordings(file)
+    assert found.channels == ("ax", "ay")
+    assert found.labels is None
+    np.testing.assert_array_equal(found.samples, np.array([[1, 2], [np.nan, np.nan]], dtype=np.float32))
+
+
+@pytest.mark.parametrize("text", ["nan,inf\n1,2\n", "0.5,walk\n1,walk\n"])
+def test_a_row_of_numbers_is_no_header(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ArgumentError, match="needs a header"):
+        read_recordings(file)
+
+
+def test_space_around_a_name_makes_no_other_subject_nor_label(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.npz", data=np.zeros((3, 1)), subject=["s", " s", "s "], label=["walk ", "walk", " "])
+    (found,) = read_recordings(file)
+    assert found.subject == "s"
+    assert found.labels is not None
+    assert found.labels.tolist() == ["walk", "walk", ""]
+
+
 def test_a_folder_without_recordings_and_a_file_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="holds no recordings"):
         read_recordings(tmp_path)

@@ -123,6 +123,14 @@ def test_what_does_not_fit_is_refused() -> None:
         smoothed(found, logits, codes[..., :4])
 
 
+@pytest.mark.parametrize("lag", [1.5, float("nan"), "2", None])
+@pytest.mark.parametrize("hsmm", [True, False])
+def test_a_lag_is_a_whole_number(lag: object, hsmm: bool) -> None:
+    found = tables() if hsmm else tables()._replace(hsmm=None)
+    with pytest.raises(ArgumentError, match="lag must be a whole number of windows"):
+        SequenceStream(found, lag)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("lag", [0, 2, 20])
 def test_a_stream_decides_as_the_recording_until_then_and_waits_for_its_lag(lag: int) -> None:
     found = tables(hdp=False)

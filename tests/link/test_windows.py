@@ -52,7 +52,7 @@ def test_a_short_gap_is_filled_by_the_line_between_its_ends_and_a_long_one_cuts(
     assert [part.samples[:, 0].tolist() for part in parts] == [[0, 1, 2, 3], [7]]
     assert parts[1].labels is not None
     assert parts[1].labels.tolist() == ["h"]
-    (all_of_it,) = without_gaps(whole.part(slice(0, 8)), 3)[0]
+    (all_of_it,) = without_gaps(whole.part(0, 8), 3)[0]
     np.testing.assert_allclose(all_of_it.samples[:, 0], np.arange(8))
     assert (all_of_it.samples[:, 1] == 9).all()
     assert np.isnan(whole.samples[1, 0])

@@ -49,6 +49,11 @@ REFUSED = {
     "data short of the shape": (transmit(pb.Tensor(shape=[1, 8, 8], float32_values=[1.0])), "inputs.image.shape", ""),
     "huge shape": (transmit(pb.Tensor(shape=[2**31 - 1] * 8, float32_values=[1.0])), "inputs.image.shape", ""),
     "no data": (transmit(pb.Tensor(shape=[1, 8, 8])), "inputs.image", "must have exactly one of"),
+    "no rows": (
+        transmit(pb.Tensor(shape=[0, 8, 8])),
+        "inputs.image",
+        "must hold at least one value, got shape (0, 8, 8)",
+    ),
     "data type at odds": (
         transmit(pb.Tensor(shape=[1, 8, 8], float32_values=[1.0] * 64, data_type=pb.DATA_TYPE_UINT8)),
         "inputs.image.data_type",

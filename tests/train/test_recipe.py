@@ -313,6 +313,13 @@ def test_each_kind_of_schedule_has_a_floor_of_its_own(minimal, kind, floor):
     assert (schedule.alignment_start_epoch is None) == (kind != "two-phase")
 
 
+def test_labels_follow_restarts_only_where_codewords_restart(minimal):
+    settings = {"quantizer.label_search": "restarts"}
+    assert load_recipe(minimal, settings).quantizer.label_search == "restarts"
+    with pytest.raises(RecipeError, match="quantizer: label_search restarts is of kind ema"):
+        load_recipe(minimal, settings | {"quantizer.kind": "fsq"})
+
+
 def test_two_phase_needs_to_know_where_alignment_begins(tmp_path):
     file = tmp_path / "short.toml"
     file.write_text(MINIMAL.replace("alignment_start_epoch = 4\n", ""))

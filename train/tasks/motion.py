@@ -49,10 +49,10 @@ def find(options: Options, folder: Path | None) -> dict[str, Any]:
     """Behaviours, channels, who is in which part, and each channel's mean and deviation over the training windows."""
     recordings = read_usable(options, folder)
     parts = part_subjects(options, sorted({recording.subject for recording in recordings}))
-    train = cut_windows(options, [made for made in recordings if made.subject in parts.train], options.step)
+    train = cut_windows(options, [made for made in recordings if made.subject in parts.train], options.step, "train")
     classes = sorted(set(train.labels.tolist()))
     if len(classes) < 2:
-        raise ArgumentError("data", f"there must be two behaviours or more in training, got {', '.join(classes)} alone")
+        raise ArgumentError("data", f"must have two behaviours or more in training, got {', '.join(classes)} alone")
     mean = train.samples.mean(axis=(0, 1), dtype=np.float64)
     deviation = train.samples.std(axis=(0, 1), dtype=np.float64)
     if flat := [name for name, value in zip(recordings[0].channels, deviation, strict=True) if value == 0.0]:
@@ -145,9 +145,12 @@ class Motion:
         found = read_usable(options, path, self.channels, labelled=False)
         of_name = Counter(recording.name for recording in found)
         seen: Counter[str] = Counter()
+        asked, unknown = {UNLABELLED, *(options.behaviours or self.classes)}, set[str]()
         made = []
         for recording in found:
             name = recording.name
+            if recording.labels is not None:
+                unknown |= set(recording.labels.tolist()) - asked
             seen[name] += 1
             windows = whole_windows(options, recording)
             assert windows.labels is not None
@@ -156,11 +159,15 @@ class Motion:
                 WholeRecording(
                     name if of_name[name] == 1 else f"{name}, part {seen[name]} of {of_name[name]}",
                     recording.subject,
-                    seconds * np.arange(len(windows.samples), dtype=np.float64),
+                    recording.start_s + seconds * np.arange(len(windows.samples), dtype=np.float64),
                     {"window": windows.samples},
                     np.where(known, windows.labels, UNLABELLED),
                     f"{len(windows.samples)} windows of {seconds:g} s",
                 )
+            )
+        if unknown:
+            _LOGGER.warning(
+                "%s: labels that the model does not know count as none: %s", path, ", ".join(sorted(unknown))
             )
         return made
 
@@ -184,7 +191,7 @@ class Motion:
 
     def _split(self, recordings: Sequence[Recording], part: str) -> Split:
         options = self.options
-        windows = cut_windows(options, recordings, options.step if part == "train" else options.window)
+        windows = cut_windows(options, recordings, options.step if part == "train" else options.window, part)
         known = {name: place for place, name in enumerate(self.classes)}
         unknown = np.array([label not in known for label in windows.labels.tolist()])
         if windows.across or windows.unnamed:

@@ -233,7 +233,7 @@ def test_options_that_contradict_each_other_are_refused(folder: Path, options: d
             {"validation_subjects": ["s0", "s1", "s2"], "test_subjects": ["s3", "s4", "s5"]},
             "leaves no subject to train on",
         ),
-        ({"classes": {"a": ["fly"]}}, "no window has a label that is asked for"),
+        ({"classes": {"a": ["fly"]}}, "no window of the train subjects has a label that is asked for"),
         ({"classes": {"a": ["walk"]}}, "two behaviours or more in training, got a alone"),
         ({"channels": ["gyro_x"]}, "lacks gyro_x; it has acc_x"),
         ({"still": {"channels": ["gyro_x"], "below": 1}}, "looks at gyro_x, which is no channel"),
@@ -255,6 +255,17 @@ def test_a_recording_with_a_channel_too_few_is_named_or_left_out_and_counted(
         task = task_of(folder, skip_bad_recordings=True)
     assert "3 of 18 recordings are left out; the first, s5.npz" in caplog.text
     assert "s5" not in functools.reduce(operator.iadd, task._subjects.values(), [])
+
+
+def test_subjects_who_may_be_one_person_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with np.load(folder / "s0.npz") as found:
+        arrays = dict(found)
+    task_of(folder)
+    assert "taken for different people" not in caplog.text
+    np.savez(folder / "again.npz", **arrays | {"subject": "S1"})
+    task_of(folder)
+    assert "subjects have a recording in common and are taken for different people: S1, s0" in caplog.text
+    assert "subjects differ in case alone and are taken for different people: S1, s1" in caplog.text
 
 
 def test_a_channel_that_never_changes_no_labels_and_too_few_subjects_are_refused(tmp_path: Path) -> None:
