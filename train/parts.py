@@ -25,6 +25,7 @@ from torch import Tensor
 from link.bundle import load_bundle
 from link.chain import Link
 from link.channel.base import erase_unsent
+from link.errors import RecipeError
 from link.grid import SweepSpec
 from link.hdp_number import EffectiveNumber
 from link.randomness import Draws
@@ -134,7 +135,14 @@ def measure_seed(
         Es/N0, draws, and the seed that addresses the noise.
     tell : callable
         Told what is done, and how far it is, as a fraction.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe has a stage that cannot be learned, or a bottleneck, which the variants without a codebook would lack.
     """
+    if recipe.bottleneck.enabled:
+        raise RecipeError("bottleneck.enabled must be false: an ablation of parts compares codecs without one")
     require_recordings(recipe.model_copy(update={"sequence": _stage_recipe(recipe, ("hdp", "hsmm"))}))
     epochs = recipe.schedule.epochs
     train(

@@ -130,6 +130,10 @@ def test_a_link_of_several_modes_and_behaviours_that_cannot_be_are_refused_befor
     vanishing = ["--set", "sequence.gamma=0.01", "--set", "sequence.behaviours=100"]
     found = hardpath("ablate", "motion", *vanishing, "--data", people, "--out", tmp_path / "ablate")
     assert "sequence.behaviours must be at most 9, where weights vanish" in found.err
+    found = hardpath(
+        "ablate", "motion", "--set", "bottleneck.enabled=true", "--data", people, "--out", tmp_path / "ablate"
+    )
+    assert "bottleneck.enabled must be false: an ablation of parts compares codecs without one" in found.refused(2)
     assert not list(tmp_path.glob("**/metrics.jsonl"))
 
 
