@@ -69,12 +69,12 @@ def send_recordings(
     answers: Answers = []
     ended: KeyboardInterrupt | HardpathError | None = None
     width = max(map(len, manifest.task.classes))
+    late = f", decided {asked['lag']} windows late" if asked["lag"] else ""
     try:
         for recording in recordings:
             if not output.as_json:
-                say(
-                    f"{in_one_line(recording.name, _NAME_WIDTH)}, subject {in_one_line(recording.subject)}: {recording.told}"
-                )
+                whose = f"{in_one_line(recording.name, _NAME_WIDTH)}, subject {in_one_line(recording.subject)}"
+                say(f"{whose}: {recording.told}{late}")
             options = {name: value for name, value in asked.items() if value is not None}
             with closing(_decided(client, manifest, recording, options, len(answers), timeout_s)) as windows:
                 for decided in windows:
@@ -146,7 +146,7 @@ def _line(answer: Mapping[str, Any], width: int) -> str:
 
 def _summary(answers: Answers) -> str:
     changes = sum(1 for _ in groupby(answers, lambda answer: (answer["recording"], answer["decision"])))
-    told = f"{len(answers)} windows, {changes} stretches of one behaviour"
+    told = f"{len(answers)} windows, {changes} {'stretch' if changes == 1 else 'stretches'} of one behaviour"
     known = [answer for answer in answers if answer["label"]]
     if not known:
         return told

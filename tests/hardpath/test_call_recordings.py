@@ -146,9 +146,10 @@ def test_which_part_of_a_recording_is_told_whole(hardpath, walker, address, tmp_
     made = walker(np.random.default_rng(1), 12)
     made["data"][250:300] = np.nan
     np.savez(tmp_path / "a_gap_in_the_middle.npz", **made)
-    answer = hardpath("call", address, "--recording", tmp_path / "a_gap_in_the_middle.npz")
+    answer = hardpath("call", address, "--recording", tmp_path / "a_gap_in_the_middle.npz", "--lag", 2)
     heads = [line.split(", subject")[0] for line in answer.out.splitlines() if "subject" in line]
     assert [head.rsplit(", ", 1)[-1] for head in heads] == ["part 1 of 2", "part 2 of 2"]
+    assert answer.out.count(" windows of 2 s, decided 2 windows late\n") == 2
 
 
 def test_labels_that_the_model_does_not_know_are_named(walker, motion_bundle, tmp_path, caplog):
