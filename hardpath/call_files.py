@@ -44,6 +44,9 @@ def check_out(out: Path | None, *, arrays: bool) -> None:
         raise ArgumentError("--out", f"must end with {', '.join(known[:-1])} or {known[-1]}, got {out}")
     if out is not None and out.is_dir():
         raise ArgumentError("--out", f"{out} is a folder: name a file")
+    above = None if out is None else next((folder for folder in out.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise ArgumentError("--out", f"{out} cannot be written: {above} is a file")
 
 
 def save(out: Path | None, answers: Answers, result: Any) -> None:

@@ -325,6 +325,9 @@ def test_a_file_that_cannot_be_written_costs_no_answer(hardpath, address, images
     assert (answer.code, len(answer.json["samples"]), answer.err.count("\n")) == (5, 2, 1)
     (tmp_path / "folder.npz").mkdir()
     assert "is a folder" in hardpath("call", address, "--out", tmp_path / "folder.npz").refused(2)
+    (tmp_path / "plain.csv").touch()
+    line = hardpath("call", "127.0.0.1:1", "--out", tmp_path / "plain.csv" / "deep" / "found.json").refused(2)
+    assert line == f"--out {tmp_path}/plain.csv/deep/found.json cannot be written: {tmp_path}/plain.csv is a file"
 
 
 def test_ctrl_c_says_that_no_answer_is_kept(hardpath, address, images, monkeypatch):
