@@ -318,10 +318,8 @@ def test_rows_there_must_be(hardpath, address, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_costs_no_answer(hardpath, address, images, tmp_path):
-    (tmp_path / "file").write_text("")
-    answer = hardpath(
-        "call", address, "--inputs", images, "--rows", "0:2", "--json", "--out", tmp_path / "file" / "found.npz"
-    )
+    too_long = tmp_path / f"{'long' * 80}.npz"
+    answer = hardpath("call", address, "--inputs", images, "--rows", "0:2", "--json", "--out", too_long)
     assert (answer.code, len(answer.json["samples"]), answer.err.count("\n")) == (5, 2, 1)
     (tmp_path / "folder.npz").mkdir()
     assert "is a folder" in hardpath("call", address, "--out", tmp_path / "folder.npz").refused(2)
