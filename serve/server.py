@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 Section = TypeVar("Section", bound=BaseModel)
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+_TOGETHER_S: Final = 0.2
+"""Seconds within which two signals are one wish, as of a supervisor that sends both."""
 
 _COLLECT_EVERY: Final = 50_000
 """Objects made and not ended between two looks for garbage: a call leaves none but gRPC's own five where it is aborted."""
@@ -168,7 +173,7 @@ async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> b
     def hear(number: signal.Signals) -> None:
         for other in _SIGNALS:
             loop.remove_signal_handler(other)
-            signal.signal(other, _end_at_once)
+            signal.signal(other, partial(_end_at_once, time.monotonic()))
         if not received.done():  # both may have come at once
             received.set_result(number)
 
@@ -201,8 +206,13 @@ async def _renew(server: AsyncServer, hangup: asyncio.Event) -> None:
             logger.exception("looking at all files anew failed")
 
 
-def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
-    """Whoever sends a second signal does not want to wait: not for calls, nor for threads that compute."""
+def _end_at_once(first: float, number: int, frame: FrameType | None) -> None:
+    """Whoever sends a second signal does not want to wait: not for calls, nor for threads that compute.
+
+    One that comes with the `first`, by the monotonic clock, says nothing more.
+    """
+    if time.monotonic() - first < _TOGETHER_S:
+        return
     logger.warning("received %s during the drain: calls in flight are cut", signal.Signals(number).name)
     os._exit(128 + number)
 

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from link.errors import BundleError, ServerError
 from serve.client import Client
-from serve.server import Server
+from serve.server import Server, _end_at_once
 
 SERVICE = "hardpath.v1.LinkService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -237,6 +237,15 @@ def test_a_signal_drains_the_command(bundle_path, images, number):
         finally:
             process.kill()
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("later_s", "ended"), [(0.0, False), (0.1, False), (0.3, True)])
+def test_a_second_signal_ends_a_server_at_once_unless_it_came_with_the_first(monkeypatch, later_s, ended):
+    ends = []
+    monkeypatch.setattr("os._exit", ends.append)
+    monkeypatch.setattr("time.monotonic", lambda: 100.0 + later_s)
+    _end_at_once(100.0, signal.SIGINT, None)
+    assert ends == ([130] if ended else [])
 
 
 def test_two_signals_at_once_drain_it_once(bundle_path):
