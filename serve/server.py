@@ -8,12 +8,10 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -26,8 +24,8 @@ Section = TypeVar("Section", bound=BaseModel)
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
-_TOGETHER_S: Final = 0.2
-"""Seconds within which two signals are one wish, as of a supervisor that sends both."""
+_TOGETHER_S: Final = 0.05
+"""Seconds before the drain in which another signal says nothing more: a supervisor may send two, and one comes first."""
 
 _COLLECT_EVERY: Final = 50_000
 """Objects made and not ended between two looks for garbage: a call leaves none but gRPC's own five where it is aborted."""
@@ -173,9 +171,14 @@ async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> b
     def hear(number: signal.Signals) -> None:
         for other in _SIGNALS:
             loop.remove_signal_handler(other)
-            signal.signal(other, partial(_end_at_once, time.monotonic()))
+            signal.signal(other, signal.SIG_IGN)
         if not received.done():  # both may have come at once
             received.set_result(number)
+            loop.call_later(_TOGETHER_S, end_at_the_next)
+
+    def end_at_the_next() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, _end_at_once)
 
     hangup = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
@@ -191,6 +194,7 @@ async def _serve(config: ServerConfig, ready: Callable[[str], None] | None) -> b
     renewing = loop.create_task(_renew(server, hangup))
     logger.info("received %s", (await received).name)
     renewing.cancel()
+    await asyncio.sleep(_TOGETHER_S)
     await server.drain()
     return server.ended
 
@@ -206,13 +210,8 @@ async def _renew(server: AsyncServer, hangup: asyncio.Event) -> None:
             logger.exception("looking at all files anew failed")
 
 
-def _end_at_once(first: float, number: int, frame: FrameType | None) -> None:
-    """Whoever sends a second signal does not want to wait: not for calls, nor for threads that compute.
-
-    One that comes with the `first`, by the monotonic clock, says nothing more.
-    """
-    if time.monotonic() - first < _TOGETHER_S:
-        return
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Whoever sends a second signal does not want to wait: not for calls, nor for threads that compute."""
     logger.warning("received %s during the drain: calls in flight are cut", signal.Signals(number).name)
     os._exit(128 + number)
 
