@@ -42,6 +42,8 @@ def main() -> None:
     if tables is None:
         raise ArgumentError("bundle", "decides each window by itself: there is nothing to wait for")
     recordings = unseen(bundle.manifest, asked.data)
+    if not any((recording.labels != "").any() for recording in recordings):
+        raise ArgumentError("data", "has no window with a label of somebody whom the model was not chosen by")
     link = Link(bundle)
     rows = [["alone"], *([str(lag)] for lag in asked.lags), ["all"]]
     for snr_db in asked.snr_db:
