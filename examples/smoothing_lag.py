@@ -98,7 +98,7 @@ def draw(rows: list[list[str]], snr_db: list[float], channel: str, path: Path) -
         for column, level in enumerate(snr_db, start=1):
             axes.plot(range(len(rows)), [float(row[column]) for row in rows], "o-", markersize=4, label=f"{level:g} dB")
         axes.set_xticks(range(len(rows)), [row[0] for row in rows])
-        axes.set_xlabel(f"Windows of 2 s waited for, {channel}")
+        axes.set_xlabel(f"Windows waited for, {channel}")
         axes.set_ylabel("Macro-F1 (%)")
         axes.legend()
         save_figure(figure, path)

@@ -160,47 +160,31 @@ def test_labels_that_the_model_does_not_know_are_named(walker, motion_bundle, tm
     assert "labels that the model does not know count as none: stroll" in caplog.text
 
 
-def test_a_server_that_goes_away_leaves_what_was_decided(hardpath, address, someone, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, ["hardpath: interrupted after 2 of 12 windows"]),
+        (ServerError("it went away"), 5, ["2 of 12 windows were decided by then", "hardpath: it went away"]),
+    ],
+)
+def test_what_was_decided_is_kept_where_it_ends(hardpath, address, someone, tmp_path, monkeypatch, error, code, said):
     import serve.client.recording as module
 
     whole = module.decide
 
-    def broken(*arguments, **options):
+    def ended(*arguments, **options):
         found = whole(*arguments, **options)
         yield next(found)
         yield next(found)
-        raise ServerError("the server went away")
+        raise error
 
-    monkeypatch.setattr(module, "decide", broken)
+    monkeypatch.setattr(module, "decide", ended)
     file = tmp_path / "found.json"
     answer = hardpath("call", address, "--recording", someone, "--json", "--out", file)
-    assert answer.code == 5
-    assert json.loads(file.read_text()) == lines(answer.out)
-    assert len(lines(answer.out)) == 2
-    assert answer.err.splitlines()[-2:] == [
-        "2 of 12 windows were decided by then",
-        "hardpath: the server went away",
-    ]
-
-
-def test_ctrl_c_keeps_what_was_decided(hardpath, address, someone, tmp_path, monkeypatch):
-    import serve.client.recording as module
-
-    whole = module.decide
-
-    def interrupted(*arguments, **options):
-        found = whole(*arguments, **options)
-        yield next(found)
-        yield next(found)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "decide", interrupted)
-    file = tmp_path / "found.json"
-    answer = hardpath("call", address, "--recording", someone, "--json", "--out", file)
-    assert answer.code == 130
+    assert answer.code == code
     assert [one["window"] for one in lines(answer.out)] == [0, 1]
     assert json.loads(file.read_text()) == lines(answer.out)
-    assert answer.err.splitlines()[-1] == "hardpath: interrupted after 2 of 12 windows"
+    assert answer.err.splitlines()[-len(said) :] == said
 
 
 def test_a_model_without_a_stage_decides_each_window_alone(hardpath, trained, people, someone, tmp_path):
